@@ -1,0 +1,3 @@
+//! Words in, words out.
+
+fn main() {}

@@ -1,0 +1,9 @@
+//! Stones, repositories, the solver, plans and transactions.
+//!
+//! The main path is `Request -> Solution -> Plan -> Transaction -> State`.
+
+pub mod dependency;
+pub mod metadata;
+
+pub use dependency::{Dependency, InvalidDependency, Kind};
+pub use metadata::{Location, Metadata};

@@ -1,0 +1,83 @@
+//! What a package says of itself, and what an index adds to it.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dependency::{Dependency, Kind};
+
+/// What a package says of itself.
+///
+/// Format: stone v1, "Meta payload".
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Unique within a repository.
+    pub name: String,
+    /// Free text for people; never compared.
+    pub version: String,
+    /// Grows with each change of the recipe; what upgrades compare first.
+    pub release: u64,
+    /// Grows with each rebuild of a release; what upgrades compare next.
+    pub build_release: u64,
+    /// Such as `x86_64`.
+    pub architecture: String,
+    /// One line.
+    pub summary: String,
+    /// Some paragraphs.
+    pub description: String,
+    /// The recipe that it was built from.
+    pub source_id: String,
+    /// A web page.
+    pub homepage: String,
+    /// SPDX identifiers.
+    pub licenses: BTreeSet<String>,
+    /// What must be installed beside it.
+    pub depends: BTreeSet<Dependency>,
+    /// What it offers, without its own name, which is implied.
+    pub provides: BTreeSet<Dependency>,
+    /// What must not be installed beside it.
+    pub conflicts: BTreeSet<Dependency>,
+    /// Only in a build manifest: what building it needs.
+    pub build_depends: BTreeSet<Dependency>,
+    /// Only in an index: where the package is.
+    pub location: Option<Location>,
+}
+
+/// Where a repository keeps a package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location {
+    /// Relative to the directory of the index; may begin with `../`.
+    pub uri: String,
+    /// SHA-256 of the stone as 64 lower-case hexadecimal digits.
+    pub hash: String,
+    /// Length of the stone in bytes.
+    pub size: u64,
+}
+
+impl Metadata {
+    /// `nano-8.7-38-1-x86_64.stone`: the usual name of the file.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        let Self { name, version, release, build_release, architecture, .. } = self;
+        format!("{name}-{version}-{release}-{build_release}-{architecture}.stone")
+    }
+
+    /// `nano 8.7-38`: how people are told of it.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{} {}-{}", self.name, self.version, self.release)
+    }
+
+    /// What upgrades compare.
+    #[must_use]
+    pub fn age(&self) -> (u64, u64) {
+        (self.release, self.build_release)
+    }
+
+    /// Whether the package offers `wanted`; its own name is always offered.
+    #[must_use]
+    pub fn offers(&self, wanted: &Dependency) -> bool {
+        let by_name = wanted.kind == Kind::Name && wanted.text == self.name;
+        by_name || self.provides.contains(wanted)
+    }
+}
