@@ -2,8 +2,11 @@
 //!
 //! The main path is `Request -> Solution -> Plan -> Transaction -> State`.
 
+pub mod catalog;
 pub mod dependency;
 pub mod metadata;
+pub mod solve;
 
+pub use catalog::Catalog;
 pub use dependency::{Dependency, InvalidDependency, Kind};
 pub use metadata::{Location, Metadata};
