@@ -4,6 +4,7 @@
 
 pub mod dependency;
 pub mod metadata;
+pub mod stone;
 
 pub use dependency::{Dependency, InvalidDependency, Kind};
 pub use metadata::{Location, Metadata};
