@@ -18,24 +18,35 @@
 //!
 //! Format: docs/stone.md.
 
+mod bytes;
 mod content;
 mod describe;
+mod encode;
 mod error;
 mod extract;
+mod extras;
+mod frames;
 mod header;
 mod layout;
+mod meta;
 mod package;
+mod parallel;
+mod readable;
+mod reader;
 mod repository;
+mod source;
 mod writer;
 
-pub use content::{Blob, Content, ContentOptions};
-pub use describe::{Description, describe};
+pub use content::{Blob, BlobReader, Content, ContentOptions};
+pub use describe::{Description, EntryDescription, IndexDescription, PayloadDescription, describe};
+pub use encode::Encoding;
 pub use error::{Error, Result};
 pub use extract::{Extracted, Progress, extract};
-pub use header::{Compression, FileType, PayloadKind};
+pub use header::{Compression, FileType, PayloadHeader, PayloadKind};
 pub use layout::{Extra, Layout, LayoutContent};
 pub use package::{Attribute, IndexRecord, Package, Warning};
-pub use repository::{
-    ReadableManifest, ReadablePackage, read_index, read_manifest, write_index, write_manifest,
-};
-pub use writer::{Builder, Encoding, Source};
+pub use readable::{ReadableManifest, ReadablePackage};
+pub use reader::{MAX_TABLES, Payload, Reader};
+pub use repository::{read_index, read_manifest, write_index, write_manifest};
+pub use source::Source;
+pub use writer::Builder;
