@@ -128,6 +128,19 @@ fn damage_is_told_apart_from_forgery() {
 }
 
 #[test]
+fn a_content_in_one_frame_of_over_128_mib_is_read() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let size = (128 << 20) + 1;
+    let mut builder = Builder::new(metadata("large"));
+    let key = builder.add_source(bytes(&vec![b'x'; size])).expect("in memory").key;
+    builder.layout = vec![Layout::new(path("/usr/file"), 0o644, LayoutContent::Regular(key))];
+    let stone = write(&builder, Encoding::Canonical);
+    let options = ContentOptions { memory: 0, directory: directory.path(), threads: threads(1) };
+    let content = read(&stone).expect("a package").content(&options).expect("undamaged");
+    assert_eq!(content.get(&key).map(|blob| blob.id().size), Some(size as u64));
+}
+
+#[test]
 fn a_seek_table_that_lies_is_no_way_around_the_checks() {
     let good = write(&builder(), FAST);
     let (_, body) = payload(&good, 4);
