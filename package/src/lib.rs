@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod dependency;
 pub mod metadata;
 pub mod solve;
+pub mod stone;
 
 pub use catalog::Catalog;
 pub use dependency::{Dependency, InvalidDependency, Kind};

@@ -2,7 +2,6 @@
 //! dependency is met, nothing conflicts, and each job has a candidate?
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::rc::Rc;
 
 use resolvo::conflict::{Conflict, ConflictCause, ConflictEdge, ConflictNode};
 use resolvo::{Problem, Requirement, SolvableId, Solver, UnsolvableOrCancelled};
