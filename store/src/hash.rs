@@ -246,7 +246,9 @@ mod tests {
     fn the_text_form_reads_back_and_nothing_else_does() {
         let key = BlobKey::of(b"x");
         assert_eq!(key.to_string().parse(), Ok(key));
-        for text in ["", "99", "99AA06D3014798D86001C324468D497F", "+9aa06d3014798d86001c324468d497"] {
+        for text in
+            ["", "99", "99AA06D3014798D86001C324468D497F", "+9aa06d3014798d86001c324468d497"]
+        {
             assert!(text.parse::<BlobKey>().is_err(), "{text}");
         }
     }

@@ -538,8 +538,7 @@ impl<'a> Decoder<'a> {
         let kind = self.u8()?;
         if kind == DIRECTORY {
             let id = TreeId::from_bytes(self.array()?);
-            let summary =
-                Summary { entries: self.u64()?, bytes: self.u64()?, linked: self.u64()? };
+            let summary = Summary { entries: self.u64()?, bytes: self.u64()?, linked: self.u64()? };
             return Ok(Entry::Directory(Subtree { id, summary }));
         }
         let attributes = self.attributes()?;
