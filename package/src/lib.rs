@@ -4,6 +4,8 @@
 
 pub mod dependency;
 pub mod metadata;
+pub mod stone;
+mod sys;
 
 pub use dependency::{Dependency, InvalidDependency, Kind};
 pub use metadata::{Location, Metadata};
