@@ -3,9 +3,12 @@
 //! The main path is `Request -> Solution -> Plan -> Transaction -> State`.
 
 pub mod dependency;
+mod error;
 pub mod metadata;
 pub mod stone;
 mod sys;
+pub mod system;
 
 pub use dependency::{Dependency, InvalidDependency, Kind};
+pub use error::{Error, Result};
 pub use metadata::{Location, Metadata};

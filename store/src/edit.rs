@@ -376,6 +376,9 @@ pub trait Claims {
     fn directory(&self, path: &TreePath) -> Result<Option<Attributes>>;
     /// Whether another part has the very same thing at `path`.
     fn leaf(&self, path: &TreePath) -> Result<bool>;
+    /// Whether there may be claims at or below `path`; where there are none, a
+    /// directory that only the part has goes unread.
+    fn any_below(&self, path: &TreePath) -> bool;
 }
 
 /// What [`subtract`] made.
@@ -422,6 +425,9 @@ impl<C: Claims> Subtract<'_, C> {
         id: TreeId,
         parts: &[TreeId],
     ) -> Result<Option<TreeId>> {
+        if parts == [id] && !self.claims.any_below(&self.path) {
+            return Ok(None);
+        }
         let implied = Attributes::implied_directory();
         let before = transaction.read_tree(id)?;
         let mut tree = Tree::clone(&before);

@@ -26,8 +26,13 @@ pub trait Source: Sync {
     fn name(&self) -> Cow<'_, str>;
     /// How many bytes it has.
     fn size(&self) -> u64;
-    /// Begins to read it; a large source is read twice.
+    /// Begins to read it; a large source may be read twice.
     fn open(&self) -> io::Result<Box<dyn Read + '_>>;
+    /// What it is, if the caller has just hashed these very bytes; they are
+    /// then not hashed again, and not read if the store has them.
+    fn identity(&self) -> Option<BlobRef> {
+        None
+    }
 }
 
 /// A file to take in.
@@ -187,10 +192,16 @@ impl Ingest<'_> {
         let mut plain = Vec::with_capacity(FRAME_LEN);
         for source in sources {
             let begin = plain.len();
-            read_all(source, &mut plain)?;
-            let blob = BlobRef::of(&plain[begin..]);
+            let known = source.identity();
+            if known.is_none() {
+                read_all(source, &mut plain)?;
+            }
+            let blob = known.unwrap_or_else(|| BlobRef::of(&plain[begin..]));
             done.blobs.push(blob);
             if self.claim(&blob)? {
+                if known.is_some() {
+                    read_all(source, &mut plain)?;
+                }
                 let offset = u32::try_from(begin).expect("small sources are below 4 GiB");
                 done.placed.push((0, offset, blob));
             } else {
@@ -214,12 +225,11 @@ impl Ingest<'_> {
         compressor: &mut Compressor,
         done: &mut Done,
     ) -> Result<()> {
-        let mut hasher = BlobHasher::default();
-        pieces(source, |piece| {
-            hasher.update(piece);
-            Ok(())
-        })?;
-        let blob = hasher.finish();
+        let known = source.identity();
+        let blob = match known {
+            Some(blob) => blob,
+            None => hash(source)?,
+        };
         done.blobs.push(blob);
         if !self.claim(&blob)? {
             return Ok(());
@@ -227,10 +237,12 @@ impl Ingest<'_> {
         let mut pack = PackWriter::create(self.disk, &(self.temporary)())?;
         let mut again = BlobHasher::default();
         pieces(source, |piece| {
-            again.update(piece);
+            if known.is_none() {
+                again.update(piece);
+            }
             pack.push_frame(&compressor.frame(piece).map_err(|err| no_memory(&err))?)
         })?;
-        if again.finish() != blob {
+        if known.is_none() && again.finish() != blob {
             return Err(Error::SourceChanged { name: source.name().into() });
         }
         pack.place(ObjectId::Blob(blob.key, blob.digest), 0, 0, blob.size);
@@ -288,6 +300,15 @@ fn read_all<S: Source>(source: &S, plain: &mut Vec<u8>) -> Result<()> {
         return Err(Error::SourceChanged { name: source.name().into() });
     }
     Ok(())
+}
+
+fn hash<S: Source>(source: &S) -> Result<BlobRef> {
+    let mut hasher = BlobHasher::default();
+    pieces(source, |piece| {
+        hasher.update(piece);
+        Ok(())
+    })?;
+    Ok(hasher.finish())
 }
 
 /// Reads a source in pieces of [`FRAME_LEN`] bytes, the last one shorter.
