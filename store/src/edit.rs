@@ -50,7 +50,8 @@ pub enum Edit {
     Directory(Attributes),
     /// Puts a whole directory there, in place of whatever it is.
     Tree(TreeId),
-    /// Takes away what is there, a directory with all below it.
+    /// Takes away what is there, a directory with all below it; changes of paths
+    /// below it then make a new directory.
     Remove,
 }
 
@@ -124,8 +125,14 @@ fn edit_directory(
                 }
                 Some(Entry::Leaf(leaf.clone()))
             }
-            [([], Edit::Leaf(_) | Edit::Remove), ..] => {
-                return Err(Error::NotADirectory(path.clone()));
+            [([], Edit::Leaf(_)), ..] => return Err(Error::NotADirectory(path.clone())),
+            [([], Edit::Remove), below @ ..] => {
+                if before.is_none() {
+                    return Err(Error::NoSuchPath(path.clone()));
+                }
+                let id = edit_directory(transaction, None, path, below, moves_links)?;
+                let summary = transaction.read_tree(id)?.summary();
+                Some(Entry::Directory(Subtree { id, summary }))
             }
             _ => {
                 let id = match before {
