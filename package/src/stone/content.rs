@@ -97,10 +97,11 @@ impl<'a> Blob<'a> {
     /// # Errors
     /// Those of pread(2) on the temporary file; none in memory.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let left = self.id.size.saturating_sub(offset);
+        let offset = offset.min(self.id.size);
+        let left = self.id.size - offset;
         let len = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
         let buf = &mut buf[..len];
-        read_exact_at(self.bytes, self.start.saturating_add(offset), buf)?;
+        read_exact_at(self.bytes, self.start + offset, buf)?;
         Ok(len)
     }
 

@@ -356,4 +356,40 @@ mod tests {
         assert!(decode_text(b"\xff").is_err());
         assert!(decode_value(DEPENDENCY, b"").is_err());
     }
+
+    #[test]
+    fn records_are_in_the_order_of_the_tools_of_aerynos() {
+        let soname = |text| Dependency::new(Kind::Soname, text);
+        let own = Dependency::on_package("own");
+        let metadata = Metadata {
+            name: "own".into(),
+            provides: [soname("a"), soname("a(x)"), Dependency::on_package("x"), own].into(),
+            depends: [Dependency::new(Kind::PkgConfig32, "a"), Dependency::on_package("z")].into(),
+            build_depends: [soname("a"), Dependency::on_package("z"), Dependency::on_package("b")]
+                .into(),
+            ..Metadata::default()
+        };
+        let (count, plain) = encode(&metadata).expect("small");
+        let all = records(PayloadKind::Meta, count, &plain, decode_record).expect("as written");
+        let found: Vec<(u16, u8, String)> = all
+            .into_iter()
+            .filter_map(|record| match record.value {
+                Value::Dependency { kind, text } | Value::Provider { kind, text } => {
+                    Some((record.tag, kind, text))
+                }
+                _ => None,
+            })
+            .collect();
+        let expected = [
+            (DEPENDS, 0, "z"),
+            (DEPENDS, 8, "a"),
+            (PROVIDES, 0, "x"),
+            (PROVIDES, 1, "a(x)"),
+            (PROVIDES, 1, "a"),
+            (BUILD_DEPENDS, 0, "b"),
+            (BUILD_DEPENDS, 1, "a"),
+            (BUILD_DEPENDS, 0, "z"),
+        ];
+        assert_eq!(found, expected.map(|(tag, kind, text)| (tag, kind, text.to_owned())));
+    }
 }

@@ -123,8 +123,12 @@ impl<R: Read + Seek> Package<R> {
             None => Vec::new(),
         };
         let content = reader.find(PayloadKind::Content)?;
-        if content.is_none() && !index.is_empty() {
-            return Err(Error::MissingPayload(PayloadKind::Content));
+        // Nothing covers the headers of payloads: a flipped bit makes one
+        // unknown, and an unknown one is skipped.
+        if !index.is_empty() {
+            let layout = reader.find(PayloadKind::Layout)?;
+            layout.ok_or(Error::MissingPayload(PayloadKind::Layout))?;
+            content.ok_or(Error::MissingPayload(PayloadKind::Content))?;
         }
         check_uses(&layout, &index, &mut warnings)?;
         let package = Self { metadata, layout, index, attributes, warnings, reader, content };

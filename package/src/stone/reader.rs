@@ -10,10 +10,11 @@ use super::frames;
 use super::header::{Compression, FileType, HEADER_LEN, PayloadHeader, PayloadKind, Prelude};
 
 /// How many plain bytes the tables of a file, all payloads but Content, may
-/// have together.
+/// have together, however large the file is.
 ///
-/// The largest known package index has 2 MB, a package of a million files
-/// about 100 MB.
+/// A package of a million files has about 100 MB, an index of 60,000 packages
+/// about 60 MB. Smaller files may have 16 MiB and 64 times their own size:
+/// real tables compress to a tenth.
 pub const MAX_TABLES: u64 = 256 << 20;
 
 /// The payloads of a file, each with its place.
@@ -26,7 +27,9 @@ pub struct Reader<R> {
     payloads: Vec<Payload>,
     trailing: u64,
     size: u64,
-    /// How many of [`MAX_TABLES`] are left.
+    /// How many plain bytes the tables may have together.
+    limit: u64,
+    /// How many of them are left.
     budget: u64,
 }
 
@@ -67,8 +70,9 @@ impl<R: Read + Seek> Reader<R> {
             payloads.push(Payload { number, header, offset });
             offset += header.stored_size;
         }
-        let (file_type, trailing, budget) = (prelude.file_type, size - offset, MAX_TABLES);
-        Ok(Self { source, file_type, payloads, trailing, size, budget })
+        let (file_type, trailing) = (prelude.file_type, size - offset);
+        let limit = MAX_TABLES.min((16 << 20) + size.saturating_mul(64));
+        Ok(Self { source, file_type, payloads, trailing, size, limit, budget: limit })
     }
 
     /// What the file is for.
@@ -146,7 +150,7 @@ impl<R: Read + Seek> Reader<R> {
     /// - [`Error::TooLarge`], [`Error::UnknownCompression`].
     pub fn table(&mut self, payload: &Payload) -> Result<Vec<u8>> {
         let PayloadHeader { kind, stored_size, plain_size, compression, .. } = payload.header;
-        let too_large = Error::TooLarge { kind, limit: MAX_TABLES };
+        let too_large = Error::TooLarge { kind, limit: self.limit };
         if stored_size > self.budget {
             return Err(too_large);
         }
