@@ -4,6 +4,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use cairn_store::Store;
+
 use crate::error::Error;
 use crate::sys;
 
@@ -60,9 +62,19 @@ impl Context {
     /// # Errors
     /// [`Error::NoStorePath`]: nothing names one, and there is no home
     /// directory where it would be by default.
-    pub(crate) fn store_path(&self) -> Result<PathBuf, Error> {
+    fn store_path(&self) -> Result<PathBuf, Error> {
         let variable = |name: &str| std::env::var_os(name);
         store_path(self.options.store.clone(), variable, sys::is_root())
+    }
+
+    /// The store that the command is about, opened.
+    pub(crate) fn store(&self) -> Result<Store, Error> {
+        Ok(Store::open(&self.store_path()?)?)
+    }
+
+    /// Whether data is to be printed as JSON.
+    pub(crate) fn json(&self) -> bool {
+        self.options.json
     }
 
     /// Whether the user wants to know more than usual.

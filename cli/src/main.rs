@@ -6,6 +6,7 @@ mod error;
 mod escape;
 mod output;
 mod page;
+mod place;
 mod progress;
 mod sys;
 mod units;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     let mut output = output::Output::standard(&cli.options);
     let context = context::Context::new(cli.options);
     match cli.command.run(&context, &mut output) {
-        Ok(code) => code,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output.failure(&error);
             error.exit_code()
