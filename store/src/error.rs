@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::hash::{BlobKey, Digest, PackId, TreeId};
+use crate::hash::{BlobKey, Digest, PackId, PageId, TreeId};
 use crate::name::TreePath;
 use crate::state::{StateId, Tag};
 use crate::tree::InvalidTree;
@@ -52,8 +52,14 @@ pub enum Error {
     #[error("tree {id} is damaged")]
     DamagedTree { id: TreeId },
     /// The bytes of a tree have its hash, but not the form of a tree.
-    #[error("tree {id} is malformed")]
-    InvalidTree { id: TreeId, source: InvalidTree },
+    #[error("a tree is malformed")]
+    InvalidTree(#[from] InvalidTree),
+    /// The bytes found for a page of a tree are not those that its id names.
+    #[error("page {id} of a tree is damaged")]
+    DamagedPage { id: PageId },
+    /// No pack holds the page.
+    #[error("page {id} of a tree is not in the store")]
+    MissingPage { id: PageId },
     /// No pack holds the blob.
     #[error("blob {key} is not in the store")]
     MissingBlob { key: BlobKey },
@@ -116,7 +122,9 @@ impl Error {
                 | Self::DamagedFrame { .. }
                 | Self::DamagedBlob { .. }
                 | Self::DamagedTree { .. }
-                | Self::InvalidTree { .. }
+                | Self::InvalidTree(_)
+                | Self::DamagedPage { .. }
+                | Self::MissingPage { .. }
                 | Self::MissingBlob { .. }
                 | Self::MissingTree { .. }
                 | Self::MalformedIndex { .. }

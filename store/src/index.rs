@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use rocksdb::{DB, Options, WriteBatch};
 
 use crate::error::{Error, Result};
-use crate::hash::{BlobKey, Digest, PackId, TreeId};
+use crate::hash::{BlobKey, Digest, PackId, PageId, TreeId};
 use crate::pack::{Location, ObjectId};
 
 // The first byte of a key tells what it is the key of. Column families would
 // keep these apart as well, but each costs every opening a sync.
 const BLOB: u8 = b'b';
 const TREE: u8 = b't';
+const PAGE: u8 = b'g';
 const PACK: u8 = b'p';
 const NOTE: u8 = b'n';
 const GENERATION: &[u8] = b"generation";
@@ -27,6 +28,7 @@ const GENERATION: &[u8] = b"generation";
 pub(crate) struct Index {
     db: DB,
     path: PathBuf,
+    is_writable: bool,
 }
 
 /// Changes of the index that happen together.
@@ -46,7 +48,7 @@ impl Index {
         let failed = |source| Error::Index { path: path.into(), source };
         let options = options().map_err(failed)?;
         DB::open_for_read_only(&options, path, false)
-            .map(|db| Self { db, path: path.into() })
+            .map(|db| Self { db, path: path.into(), is_writable: false })
             .map_err(failed)
     }
 
@@ -55,7 +57,14 @@ impl Index {
         let failed = |source| Error::Index { path: path.into(), source };
         let mut options = options().map_err(failed)?;
         options.create_if_missing(true);
-        DB::open(&options, path).map(|db| Self { db, path: path.into() }).map_err(failed)
+        DB::open(&options, path)
+            .map(|db| Self { db, path: path.into(), is_writable: true })
+            .map_err(failed)
+    }
+
+    /// Whether it was opened for changes.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.is_writable
     }
 
     /// Number of the last publishing record of the log that was indexed.
@@ -83,7 +92,16 @@ impl Index {
 
     /// Where a tree lies.
     pub(crate) fn tree(&self, id: TreeId) -> Result<Option<Location>> {
-        let Some(bytes) = self.get(TREE, id.as_bytes())? else { return Ok(None) };
+        self.location(TREE, id.as_bytes())
+    }
+
+    /// Where a page of a tree lies.
+    pub(crate) fn page(&self, id: PageId) -> Result<Option<Location>> {
+        self.location(PAGE, id.as_bytes())
+    }
+
+    fn location(&self, kind: u8, id: &[u8]) -> Result<Option<Location>> {
+        let Some(bytes) = self.get(kind, id)? else { return Ok(None) };
         let bytes = bytes.as_array().ok_or_else(|| self.malformed())?;
         Ok(Some(Location::from_bytes(bytes)))
     }
@@ -126,6 +144,9 @@ impl Index {
                     ObjectId::Tree(id) => {
                         changes.put(key_of(TREE, id.as_bytes()), location.to_bytes());
                     }
+                    ObjectId::Page(id) => {
+                        changes.put(key_of(PAGE, id.as_bytes()), location.to_bytes());
+                    }
                     // Found through the log, or by reading the packs.
                     ObjectId::State(_) => {}
                 }
@@ -167,7 +188,8 @@ fn options() -> Result<Options, rocksdb::Error> {
     table.set_bloom_filter(10.0, false);
     options.set_block_based_table_factory(&table);
     options.set_compression_type(rocksdb::DBCompressionType::None);
-    options.set_write_buffer_size(8 << 20);
+    // The log that an opening replays is at most this long.
+    options.set_write_buffer_size(2 << 20);
     options.set_keep_log_file_num(1);
     options.set_log_level(rocksdb::LogLevel::Error);
     Ok(options)

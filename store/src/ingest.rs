@@ -165,7 +165,7 @@ impl Ingest<'_> {
                 }
             }
             // An early return drops the receiver, at which the workers stop.
-            Ok(())
+            Ok::<(), Error>(())
         })?;
         Ok((blobs, own_packs))
     }

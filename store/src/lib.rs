@@ -27,7 +27,7 @@ pub use edit::{
     Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge, resolve, subtract,
 };
 pub use error::{Error, Result};
-pub use hash::{BlobHasher, BlobKey, BlobRef, Checksum, Digest, PackId, TreeId};
+pub use hash::{BlobHasher, BlobKey, BlobRef, Checksum, Digest, PackId, PageId, TreeId};
 pub use ingest::{BytesSource, FileSource, IngestProgress, Source};
 pub use log::Refs;
 pub use name::{InvalidName, InvalidPath, Name, TreePath};

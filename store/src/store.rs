@@ -3,12 +3,13 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::cache::Cache;
 use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Result};
-use crate::hash::{BlobKey, BlobRef, Digest, PackId, TreeId};
+use crate::hash::{BlobKey, BlobRef, Digest, PackId, PageId, TreeId};
 use crate::index::{Batch, Index};
 use crate::lock::Lock;
 use crate::log::{Change, Log, Refs};
@@ -42,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) disk: Arc<dyn Disk>,
     log: RwLock<Log>,
     index: Mutex<Option<Arc<Index>>>,
+    /// Whether it was checked that the index knows each pack.
+    knows_all_packs: AtomicBool,
     packs: Cache<PackId, Arc<Pack>>,
     frames: Cache<(PackId, u32), Arc<Vec<u8>>>,
     trees: Cache<TreeId, Arc<Tree>>,
@@ -115,6 +118,7 @@ impl Store {
             disk,
             log: RwLock::new(log),
             index: Mutex::new(None),
+            knows_all_packs: AtomicBool::new(false),
             packs: Cache::new(PACKS_KEPT),
             frames: Cache::new(FRAMES_KEPT),
             trees: Cache::new(TREES_KEPT),
@@ -139,6 +143,7 @@ impl Store {
         self.inner.set_log(log);
         if has_new_objects {
             self.inner.set_index(None);
+            self.inner.knows_all_packs.store(false, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -194,15 +199,7 @@ impl Store {
 
     /// Reads a whole blob and verifies it by its digest.
     pub fn read(&self, blob: &BlobRef) -> Result<Vec<u8>> {
-        let location = self.inner.locate(blob)?;
-        let mut bytes = Vec::new();
-        loop {
-            let piece = self.inner.piece(&location, bytes.len() as u64)?;
-            if piece.is_empty() {
-                break;
-            }
-            bytes.extend_from_slice(piece.bytes());
-        }
+        let bytes = self.inner.object(&self.inner.locate(blob)?)?;
         if Digest::of(&bytes) != blob.digest {
             return Err(Error::DamagedBlob { key: blob.key });
         }
@@ -479,6 +476,32 @@ impl Inner {
         look_up(&*self.index()?)
     }
 
+    /// Looks up something that a tree or a state refers to. If it is not there,
+    /// the index may have lost entries: packs that it does not know are read.
+    fn find<T>(&self, look_up: impl Fn(&Index) -> Result<Option<T>>) -> Result<Option<T>> {
+        let found = self.with_index(&look_up)?;
+        if found.is_some() || self.knows_all_packs.swap(true, Ordering::Relaxed) {
+            return Ok(found);
+        }
+        let index = self.index()?;
+        let mut unknown = false;
+        for pack in self.list_packs()? {
+            unknown |= !index.has_pack(pack)?;
+        }
+        if !unknown {
+            return Ok(None);
+        }
+        if index.is_writable() {
+            self.index_packs(&index)?;
+        } else {
+            let _lock = Lock::take(&self.path)?;
+            self.set_index(None);
+            drop(index);
+            self.index_packs(&self.open_writer()?)?;
+        }
+        self.with_index(look_up)
+    }
+
     /// Whether nothing can have been published that `index` does not show.
     fn is_current(&self, index: &Index) -> bool {
         let Ok(log) = Log::read(&self.log_path()) else { return false };
@@ -525,7 +548,7 @@ impl Inner {
 
     pub(crate) fn locate(&self, blob: &BlobRef) -> Result<Location> {
         let key = blob.key;
-        match self.with_index(|index| index.blob(key))? {
+        match self.find(|index| index.blob(key))? {
             Some((digest, location)) if digest == blob.digest && location.len == blob.size => {
                 Ok(location)
             }
@@ -538,28 +561,35 @@ impl Inner {
         if let Some(tree) = self.trees.get(&id) {
             return Ok(tree);
         }
-        let location = self.with_index(|index| index.tree(id))?.ok_or(Error::MissingTree { id })?;
-        let mut gathered = Vec::new();
-        let first = self.piece(&location, 0)?;
-        // Nearly every tree lies in one frame, and is decoded where it lies.
-        let bytes = if first.bytes().len() as u64 == location.len {
-            first.bytes()
-        } else {
-            loop {
-                let piece = self.piece(&location, gathered.len() as u64)?;
-                if piece.is_empty() {
-                    break;
-                }
-                gathered.extend_from_slice(piece.bytes());
-            }
-            &gathered
-        };
-        if TreeId::of(bytes) != id {
+        let location = self.find(|index| index.tree(id))?.ok_or(Error::MissingTree { id })?;
+        let bytes = self.object(&location)?;
+        if TreeId::of(&bytes) != id {
             return Err(Error::DamagedTree { id });
         }
-        let tree = Tree::decode(bytes).map_err(|source| Error::InvalidTree { id, source })?;
+        let mut weight = 2 * bytes.len();
+        let tree = Tree::decode(&bytes, |id| {
+            let location = self.find(|index| index.page(id))?;
+            let bytes = self.object(&location.ok_or(Error::MissingPage { id })?)?;
+            if PageId::of(&bytes) != id {
+                return Err(Error::DamagedPage { id });
+            }
+            weight += 2 * bytes.len();
+            Ok(bytes)
+        })?;
         let tree = Arc::new(tree);
-        self.trees.insert(id, tree.clone(), 2 * bytes.len());
+        self.trees.insert(id, tree.clone(), weight);
         Ok(tree)
+    }
+
+    /// All bytes of an object.
+    fn object(&self, location: &Location) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        loop {
+            let piece = self.piece(location, bytes.len() as u64)?;
+            if piece.is_empty() {
+                return Ok(bytes);
+            }
+            bytes.extend_from_slice(piece.bytes());
+        }
     }
 }

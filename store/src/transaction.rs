@@ -1,6 +1,6 @@
 //! A state in preparation: it commits, or nothing happened.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -131,8 +131,7 @@ impl Transaction {
 
     /// Adds a directory, whose subdirectories were added before.
     pub fn put_tree(&mut self, tree: Tree) -> Result<TreeId> {
-        let encoded = tree.encode();
-        let id = TreeId::of(&encoded);
+        let id = tree.encode().id;
         if !self.trees.contains_key(&id) && self.index.tree(id)?.is_none() {
             self.trees.insert(id, Arc::new(tree));
         }
@@ -214,10 +213,17 @@ impl Transaction {
             plain: Vec::new(),
             pending: Vec::new(),
         };
+        let mut pages = HashSet::new();
         let mut stack = vec![state.packages, state.tree];
         while let Some(id) = stack.pop() {
             let Some(tree) = self.trees.remove(&id) else { continue };
-            packer.push(ObjectId::Tree(id), &tree.encode())?;
+            let encoded = tree.encode();
+            packer.push(ObjectId::Tree(id), &encoded.bytes)?;
+            for (id, page) in &encoded.pages {
+                if pages.insert(*id) && self.index.page(*id)?.is_none() {
+                    packer.push(ObjectId::Page(*id), page)?;
+                }
+            }
             let below = tree.entries().iter().rev();
             stack.extend(below.filter_map(|(_, entry)| Some(entry.as_directory()?.id)));
         }

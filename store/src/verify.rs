@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::hash::{BlobHasher, BlobRef, TreeId};
+use crate::hash::{BlobHasher, BlobRef, PageId, TreeId};
 use crate::name::TreePath;
 use crate::pack::{Location, ObjectId};
 use crate::state::StateId;
@@ -148,7 +148,7 @@ impl Report {
             let error = match object {
                 ObjectId::Blob(key, _) => Error::MissingBlob { key },
                 ObjectId::Tree(id) => Error::MissingTree { id },
-                ObjectId::State(_) => continue,
+                ObjectId::Page(_) | ObjectId::State(_) => continue,
             };
             self.damage.push(Damage { error, paths });
         }
@@ -196,7 +196,9 @@ impl Frames<'_> {
             let len = bytes.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
             match object {
                 ObjectId::Blob(..) => blob.update(&bytes[..len]),
-                ObjectId::Tree(_) | ObjectId::State(_) => gathered.extend_from_slice(&bytes[..len]),
+                ObjectId::Tree(_) | ObjectId::Page(_) | ObjectId::State(_) => {
+                    gathered.extend_from_slice(&bytes[..len])
+                }
             }
             rest -= len as u64;
             if rest == 0 {
@@ -219,8 +221,11 @@ impl Frames<'_> {
                 if TreeId::of(&gathered) != id {
                     return Err(Error::DamagedTree { id });
                 }
-                crate::Tree::decode(&gathered)
-                    .map_err(|source| Error::InvalidTree { id, source })?;
+            }
+            ObjectId::Page(id) => {
+                if PageId::of(&gathered) != id {
+                    return Err(Error::DamagedPage { id });
+                }
             }
             ObjectId::State(digest) => {
                 if crate::State::digest(&gathered) != digest {

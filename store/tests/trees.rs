@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use cairn_store::tree::{
-    Content, Device, Entry, HardLink, Leaf, LinkGroup, Timestamp, Tree, Xattr,
+    Content, Device, EncodedTree, Entry, HardLink, InvalidTree, Leaf, LinkGroup, Timestamp, Tree,
+    Xattr,
 };
 use cairn_store::{
     Attributes, BlobRef, Difference, Draft, Edit, Error, Store, Subtree, Summary, Transaction,
@@ -144,21 +145,71 @@ proptest! {
 
     #[test]
     fn what_a_tree_encodes_to_decodes_to_it(tree in any_tree()) {
-        let encoded = tree.encode();
-        prop_assert_eq!(Tree::decode(&encoded).unwrap(), tree);
+        prop_assert_eq!(decode(&tree.encode()).unwrap(), tree);
     }
 
     #[test]
     fn what_decodes_is_canonical(tree in any_tree(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
-        let mut encoded = tree.encode();
-        let at = at.index(encoded.len());
-        encoded[at] ^= 1u8 << bit;
-        if let Ok(decoded) = Tree::decode(&encoded) {
-            prop_assert_eq!(decoded.encode(), encoded);
+        let whole = tree.encode();
+        let mut changed = whole.clone();
+        let in_page = changed.pages.len() > usize::from(bit);
+        let bytes = if in_page {
+            &mut changed.pages[usize::from(bit)].1
+        } else {
+            &mut changed.bytes
+        };
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        if let Ok(decoded) = decode(&changed) {
+            let again = decoded.encode();
+            let pages = |tree: &EncodedTree| -> Vec<Vec<u8>> {
+                tree.pages.iter().map(|page| page.1.clone()).collect()
+            };
+            prop_assert_eq!(pages(&again), pages(&changed));
+            prop_assert!(in_page || again.bytes == changed.bytes);
         }
-        let cut = tree.encode();
-        prop_assert!(Tree::decode(&cut[..at]).is_err());
+        let cut = at.min(whole.bytes.len() - 1);
+        let cut = EncodedTree { bytes: whole.bytes[..cut].to_vec(), ..whole };
+        prop_assert!(decode(&cut).is_err());
     }
+}
+
+/// Decodes with the pages that are there, under the ids that they had.
+fn decode(encoded: &EncodedTree) -> Result<Tree, InvalidTree> {
+    Tree::decode(&encoded.bytes, |id| {
+        let page = encoded.pages.iter().find(|(other, _)| *other == id);
+        Ok(page.map(|(_, bytes)| bytes.clone()).unwrap_or_default())
+    })
+}
+
+#[test]
+fn a_page_ends_where_its_names_say() {
+    let entries = (0..1_000).map(|at| {
+        let name = cairn_store::Name::new(format!("file {at}").as_bytes()).unwrap();
+        (name, Entry::Leaf(leaf(Content::Fifo)))
+    });
+    let tree = Tree::new(Attributes::of_root(0o755), entries.collect()).unwrap();
+    let encoded = tree.encode();
+    assert!((15..60).contains(&encoded.pages.len()), "{} pages", encoded.pages.len());
+    assert_eq!(decode(&encoded).unwrap(), tree);
+    // Two pages made into one, and one cut in two.
+    let list = encoded.bytes.len() - 36 * encoded.pages.len();
+    let count = |at: usize| {
+        let at = list + 36 * at + 32;
+        u32::from_le_bytes(encoded.bytes[at..at + 4].try_into().unwrap())
+    };
+    let mut joined = encoded.clone();
+    let second = joined.pages.remove(1).1;
+    joined.pages[0].1.extend(second);
+    let sum = count(0) + count(1);
+    joined.bytes.drain(list + 36..list + 72);
+    joined.bytes[list + 32..list + 36].copy_from_slice(&sum.to_le_bytes());
+    assert!(decode(&joined).is_err());
+    let mut changed = tree.clone();
+    changed.remove(b"file 500");
+    let again = changed.encode();
+    let new = again.pages.iter().filter(|page| !encoded.pages.contains(page)).count();
+    assert!(new <= 2, "{new} pages changed for one entry");
 }
 
 /// Paths at which trees differ: those told, and all below added and removed
@@ -236,12 +287,19 @@ fn any_tree() -> impl Strategy<Value = Tree> {
         },
     );
     let name = prop::collection::vec(1u8..=255, 1..20);
-    (attributes, prop::collection::btree_map(name, entry, 0..12)).prop_map(|(attributes, map)| {
-        let entries = map
-            .into_iter()
-            .filter_map(|(name, entry)| Some((cairn_store::Name::new(&name).ok()?, entry)));
-        Tree::new(attributes, entries.collect()).unwrap()
-    })
+    (
+        attributes,
+        prop_oneof![
+            9 => prop::collection::btree_map(name.clone(), entry.clone(), 0..12),
+            1 => prop::collection::btree_map(name, entry, 250..400),
+        ],
+    )
+        .prop_map(|(attributes, map)| {
+            let entries = map
+                .into_iter()
+                .filter_map(|(name, entry)| Some((cairn_store::Name::new(&name).ok()?, entry)));
+            Tree::new(attributes, entries.collect()).unwrap()
+        })
 }
 
 /// A group of three hard links in two directories.

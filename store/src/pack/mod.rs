@@ -14,7 +14,7 @@ pub(crate) use frame::{Compressor, Frame};
 pub(crate) use reader::Pack;
 pub(crate) use writer::{FinishedPack, PackWriter};
 
-use crate::hash::{BlobKey, Digest, PackId, TreeId};
+use crate::hash::{BlobKey, Digest, PackId, PageId, TreeId};
 
 /// Plain bytes of a full frame: many small objects, or a piece of a large one.
 pub const FRAME_LEN: usize = 128 << 10;
@@ -39,6 +39,8 @@ pub enum ObjectId {
     Blob(BlobKey, Digest),
     /// A directory.
     Tree(TreeId),
+    /// A page of a large directory.
+    Page(PageId),
     /// The record of a state; BLAKE3-256 of its text.
     State(Digest),
 }

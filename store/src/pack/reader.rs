@@ -10,7 +10,7 @@ use super::{
     ObjectId,
 };
 use crate::error::{Error, Result};
-use crate::hash::{BlobKey, Checksum, Digest, PackId, TreeId};
+use crate::hash::{BlobKey, Checksum, Digest, PackId, PageId, TreeId};
 
 /// An open pack with its frame table in memory: 24 bytes a frame.
 #[derive(Debug)]
@@ -146,6 +146,7 @@ impl Pack {
                 1 => ObjectId::Blob(BlobKey::from_bytes(key), Digest::from_bytes(hash)),
                 2 => ObjectId::Tree(TreeId::from_bytes(hash)),
                 3 => ObjectId::State(Digest::from_bytes(hash)),
+                4 => ObjectId::Page(PageId::from_bytes(hash)),
                 _ => return Err(damaged("it has an object of an unknown kind")),
             };
             let place: [u8; 16] = record[49..].try_into().expect("the slice has 16 bytes");

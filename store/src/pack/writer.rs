@@ -131,6 +131,7 @@ impl Placed {
         let (kind, hash, key) = match self.id {
             ObjectId::Blob(key, digest) => (1, *digest.as_bytes(), *key.as_bytes()),
             ObjectId::Tree(id) => (2, *id.as_bytes(), [0; 16]),
+            ObjectId::Page(id) => (4, *id.as_bytes(), [0; 16]),
             ObjectId::State(digest) => (3, *digest.as_bytes(), [0; 16]),
         };
         let mut bytes = [0; OBJECT_RECORD_LEN];
