@@ -71,7 +71,6 @@ pub enum Problem {
 
 /// Why an entry of a Debian package cannot be taken over.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "a variant's line names its fields")]
 pub enum EntryProblem {
     /// Its name is empty.
     #[error("it has no name")]

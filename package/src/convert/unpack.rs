@@ -38,7 +38,7 @@ impl Compression {
         self,
         stored: impl Read + 'a,
         limit: u64,
-    ) -> io::Result<impl Read + use<'a>> {
+    ) -> io::Result<Box<dyn Read + 'a>> {
         let plain: Box<dyn Read + 'a> = match self {
             Self::None => Box::new(stored),
             Self::Gzip => Box::new(MultiGzDecoder::new(stored)),
@@ -49,7 +49,7 @@ impl Compression {
             // The library refuses windows of more than 128 MiB by itself.
             Self::Zstd => Box::new(zstd::Decoder::new(stored)?),
         };
-        Ok(Limited { plain, limit, left: limit })
+        Ok(Box::new(Limited { plain, limit, left: limit }))
     }
 }
 
