@@ -20,6 +20,12 @@ pub(crate) enum Error {
     /// A stone cannot be read or extracted.
     #[error("cannot use {}", path.display())]
     Stone { path: PathBuf, source: stone::Error },
+    /// Some packages were not converted, and it has been told which.
+    #[error("{failed} packages could not be converted")]
+    NotConverted { failed: usize },
+    /// A directory has no packages of the wanted kind.
+    #[error("{} has no *.{extension} files", directory.display())]
+    NoPackages { directory: PathBuf, extension: &'static str },
     /// Damage was found, and has been told.
     #[error("damage was found in {found} places")]
     DamageFound { found: usize },
@@ -102,6 +108,11 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
     causes
 }
 
+/// An error with its causes, where it is a part of the data.
+pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
+    std::iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": ")
+}
+
 impl Error {
     /// The error with its causes and advice.
     pub(crate) fn failure(&self) -> Failure {
@@ -134,6 +145,8 @@ impl Error {
             }
             Self::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
             Self::Stone { .. }
+            | Self::NotConverted { .. }
+            | Self::NoPackages { .. }
             | Self::DamageFound { .. }
             | Self::NoSuchFile { .. }
             | Self::TooManyLinks { .. }

@@ -140,24 +140,24 @@ impl Package {
     }
 
     fn row(&self) -> Vec<Cell> {
-        let scripts = match self.scripts_not_run.as_slice() {
-            [] => String::new(),
-            scripts => format!("not run: {}", scripts.join(", ")),
-        };
         vec![
             Cell::new(&self.name).style(Style::Strong),
             Cell::new(&self.version),
             Cell::right(size(self.deb_bytes)),
-            Cell::new("->").style(Style::Faint),
             Cell::right(size(self.stone_bytes)),
-            Cell::new(scripts).style(Style::Note),
+            Cell::new(self.scripts_not_run.join(" ")).style(Style::Note),
         ]
     }
 }
 
 impl View for Converted {
     fn show(&self, page: &mut Page) {
-        let rows: Vec<_> = self.packages.iter().map(Package::row).collect();
+        let faint = |cell: Cell| cell.style(Style::Faint);
+        let (left, right) = (|text| faint(Cell::new(text)), |text| faint(Cell::right(text)));
+        let head =
+            vec![left("Package"), left("Version"), right("Deb"), right("Stone"), left("Not run")];
+        let rows: Vec<_> =
+            std::iter::once(head).chain(self.packages.iter().map(Package::row)).collect();
         page.table(0, &rows);
         for Package { name, unmet_dependencies, .. } in &self.packages {
             for unmet in unmet_dependencies {
@@ -169,7 +169,7 @@ impl View for Converted {
         }
         let scripts = self.packages.iter().filter(|package| !package.scripts_not_run.is_empty());
         page.line(format_args!(
-            "{} converted ({} -> {}); scripts of {} are not run.",
+            "{} converted ({} -> {}); {} of them have scripts, which are not run.",
             counted(self.packages.len(), "package"),
             size(self.deb_bytes),
             size(self.stone_bytes),

@@ -72,9 +72,9 @@ fn of_bytes(path: &[&str], bytes: BytesReader<'_>, found: &mut BTreeSet<Dependen
 
 /// The package of `FooConfig.cmake` and `foo-config.cmake`.
 fn cmake_package(name: &str) -> Option<&str> {
-    let stem = name.strip_suffix("-config.cmake").or_else(|| {
-        name.strip_suffix("Config.cmake").filter(|stem| !stem.ends_with('-'))
-    });
+    let stem = name
+        .strip_suffix("-config.cmake")
+        .or_else(|| name.strip_suffix("Config.cmake").filter(|stem| !stem.ends_with('-')));
     stem.filter(|stem| !stem.is_empty())
 }
 
@@ -107,8 +107,11 @@ fn of_library(path: &[&str], elf: &Elf, found: &mut BTreeSet<Dependency>) {
 
     if path.first() == Some(&"lib") && soname.starts_with("ld-") {
         let own = format!("/usr/{}", path.join("/"));
-        let well_known: [&str; 3] =
-            if elf.is_64 { ["/usr/lib64", "/lib64", "/lib"] } else { ["/usr/lib", "/lib32", "/lib"] };
+        let well_known: [&str; 3] = if elf.is_64 {
+            ["/usr/lib64", "/lib64", "/lib"]
+        } else {
+            ["/usr/lib", "/lib32", "/lib"]
+        };
         let paths = well_known.iter().map(|directory| format!("{directory}/{soname}"));
         for path in paths.chain([own]) {
             let text = format!("{path}({})", elf.isa);
@@ -186,17 +189,21 @@ mod tests {
         check("lib/x86_64-linux-gnu/a/b/p.so", &plugin, &["soname(a/b/p.so(x86_64))"]);
         check("lib/a.so", &Elf { is_shared: false, ..plugin }, &[]);
         let loader = elf(Some("ld-linux-x86-64.so.2"));
-        check("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", &loader, &[
-            "interpreter(/lib/ld-linux-x86-64.so.2(x86_64))",
-            "interpreter(/lib64/ld-linux-x86-64.so.2(x86_64))",
-            "interpreter(/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2(x86_64))",
-            "interpreter(/usr/lib64/ld-linux-x86-64.so.2(x86_64))",
-            "soname(/lib/ld-linux-x86-64.so.2(x86_64))",
-            "soname(/lib64/ld-linux-x86-64.so.2(x86_64))",
-            "soname(/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2(x86_64))",
-            "soname(/usr/lib64/ld-linux-x86-64.so.2(x86_64))",
-            "soname(ld-linux-x86-64.so.2(x86_64))",
-        ]);
+        check(
+            "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+            &loader,
+            &[
+                "interpreter(/lib/ld-linux-x86-64.so.2(x86_64))",
+                "interpreter(/lib64/ld-linux-x86-64.so.2(x86_64))",
+                "interpreter(/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2(x86_64))",
+                "interpreter(/usr/lib64/ld-linux-x86-64.so.2(x86_64))",
+                "soname(/lib/ld-linux-x86-64.so.2(x86_64))",
+                "soname(/lib64/ld-linux-x86-64.so.2(x86_64))",
+                "soname(/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2(x86_64))",
+                "soname(/usr/lib64/ld-linux-x86-64.so.2(x86_64))",
+                "soname(ld-linux-x86-64.so.2(x86_64))",
+            ],
+        );
     }
 
     #[test]

@@ -453,16 +453,19 @@ mod tests {
         let entry = only(Tar::new().pax(&records).file("short", b""));
         assert_eq!(entry.path.to_string(), long[1..]);
         let xattr = |name: &[u8], value: &[u8]| Xattr { name: name.into(), value: value.into() };
-        assert_eq!(entry.attributes, Attributes {
-            mode: 0o644,
-            uid: 3_000_000,
-            gid: 3_000_001,
-            mtime: Timestamp::new(1_700_000_000, 123_456_789).unwrap(),
-            xattrs: vec![
-                xattr(b"security.capability", b"\x01\0\0\n"),
-                xattr(b"user.b", b"line\nfeed=\0"),
-            ],
-        });
+        assert_eq!(
+            entry.attributes,
+            Attributes {
+                mode: 0o644,
+                uid: 3_000_000,
+                gid: 3_000_001,
+                mtime: Timestamp::new(1_700_000_000, 123_456_789).unwrap(),
+                xattrs: vec![
+                    xattr(b"security.capability", b"\x01\0\0\n"),
+                    xattr(b"user.b", b"line\nfeed=\0"),
+                ],
+            }
+        );
 
         let name = [long.as_bytes(), b"\0"].concat();
         let text = [&[b'.'; 300][..], b"\0"].concat();

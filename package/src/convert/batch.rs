@@ -84,8 +84,8 @@ impl Converter {
         let mut results = in_parallel(self.threads, jobs, |(number, deb, job)| {
             let result = job.and_then(|size| {
                 let counted = Counted { progress, left: AtomicU64::new(size) };
-                let result = Deb::open(deb)
-                    .and_then(|deb| single.convert_opened(&deb, to, &counted));
+                let result =
+                    Deb::open(deb).and_then(|deb| single.convert_opened(&deb, to, &counted));
                 progress.advance(counted.left.into_inner());
                 result
             });

@@ -127,9 +127,7 @@ impl Headers<'_> {
 
 fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> Result<(), Problem> {
     file.read_exact_at(buf, offset).map_err(|err| match err.kind() {
-        io::ErrorKind::UnexpectedEof => {
-            Problem::Container { offset, fault: "the end of the file" }
-        }
+        io::ErrorKind::UnexpectedEof => Problem::Container { offset, fault: "the end of the file" },
         _ => Problem::Read(err),
     })
 }

@@ -53,7 +53,8 @@ pub(super) fn parse(text: &str) -> Result<Vec<Paragraph>, InvalidParagraph> {
             continue;
         }
         if text.starts_with([' ', '\t']) {
-            let (_, value) = current.fields.last_mut().ok_or(InvalidParagraph::NotAField { line })?;
+            let (_, value) =
+                current.fields.last_mut().ok_or(InvalidParagraph::NotAField { line })?;
             value.push('\n');
             value.push_str(text.trim_end());
             continue;

@@ -48,14 +48,8 @@ pub enum Script {
 
 impl Script {
     /// Every kind, in order.
-    pub const ALL: [Self; 6] = [
-        Self::Config,
-        Self::PreInst,
-        Self::PostInst,
-        Self::PreRm,
-        Self::PostRm,
-        Self::Triggers,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Config, Self::PreInst, Self::PostInst, Self::PreRm, Self::PostRm, Self::Triggers];
 
     /// The name of its file in the control archive.
     #[must_use]

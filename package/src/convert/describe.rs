@@ -226,10 +226,7 @@ Description: small, friendly text editor
     fn what_nobody_offers_is_dropped_only_on_demand() {
         let known = &["libc6", "zlib1g", "default-editor"];
         let kept = described(CONTROL, &converter(known, Missing::Keep)).expect("described");
-        assert_eq!(
-            texts(&kept.metadata.depends),
-            ["default-editor", "libc6", "missing", "zlib1g"]
-        );
+        assert_eq!(texts(&kept.metadata.depends), ["default-editor", "libc6", "missing", "zlib1g"]);
         let dropped = described(CONTROL, &converter(known, Missing::Drop)).expect("described");
         assert_eq!(texts(&dropped.metadata.depends), ["default-editor", "libc6", "zlib1g"]);
         assert_eq!(dropped.unmet, kept.unmet);

@@ -1,8 +1,8 @@
 //! The files of a Debian package, unpacked into one temporary file and put in
 //! their places in a merged root.
 
-use std::collections::{BTreeMap, HashSet};
 use std::collections::btree_map::Entry as Slot;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
@@ -70,8 +70,10 @@ impl Files {
         archive::read(tar, member, |entry, bytes| {
             let fail = |problem| entry_problem(member, &entry.path, problem);
             let Entry { path, attributes, kind } = entry;
-            let placed = |content| {
-                Placed { path: place::place(path), attributes: attributes.clone(), content }
+            let placed = |content| Placed {
+                path: place::place(path),
+                attributes: attributes.clone(),
+                content,
             };
             let placed = match kind {
                 Kind::File(_) => placed(Content::File(spool.append(bytes)?)),
@@ -237,10 +239,8 @@ fn merge(raw: BTreeMap<TreePath, Placed>, member: &str) -> Result<Vec<Placed>, P
 
 impl Placed {
     fn is_same(&self, other: &Self) -> bool {
-        let timeless = |entry: &Self| Attributes {
-            mtime: Default::default(),
-            ..entry.attributes.clone()
-        };
+        let timeless =
+            |entry: &Self| Attributes { mtime: Default::default(), ..entry.attributes.clone() };
         self.content == other.content && timeless(self) == timeless(other)
     }
 
@@ -280,9 +280,8 @@ fn check_parents(entries: &[Placed], member: &str) -> Result<(), Problem> {
 /// below them.
 fn remove_implied(entries: &mut Vec<Placed>) {
     let has_child = |at: usize| entries.get(at + 1).is_some_and(|next| next.is_below(&entries[at]));
-    let kept: Vec<bool> = (0..entries.len())
-        .map(|at| !(entries[at].is_plain_directory() && has_child(at)))
-        .collect();
+    let kept: Vec<bool> =
+        (0..entries.len()).map(|at| !(entries[at].is_plain_directory() && has_child(at))).collect();
     let mut kept = kept.into_iter();
     entries.retain(|_| kept.next() == Some(true));
 }
@@ -382,15 +381,18 @@ mod tests {
             .file("./etc/a.conf", b"a")
             .symlink("./lib/x/link", "../../usr/share/y")
             .symlink("./lib64", "usr/lib64");
-        assert_eq!(shown(tar), [
-            "/usr/bin/a file 644",
-            "/usr/lib/x/link -> ../../../usr/share/y 777",
-            "/usr/sbin directory 755",
-            "/usr/share/defaults/etc/a.conf file 644",
-            "/usr/share/empty directory 755",
-            "/var/mail directory 2775",
-            "/var/mail/root file 644",
-        ]);
+        assert_eq!(
+            shown(tar),
+            [
+                "/usr/bin/a file 644",
+                "/usr/lib/x/link -> ../../../usr/share/y 777",
+                "/usr/sbin directory 755",
+                "/usr/share/defaults/etc/a.conf file 644",
+                "/usr/share/empty directory 755",
+                "/var/mail directory 2775",
+                "/var/mail/root file 644",
+            ]
+        );
     }
 
     #[test]
@@ -421,15 +423,18 @@ mod tests {
             .file("./usr/bin/b", b"a")
             .file("./bin/e", b"")
             .file("./bin/f", b"");
-        assert_eq!(shown(tar), [
-            "/usr/bin/a file 644",
-            "/usr/bin/b file 644",
-            "/usr/bin/c file 644 link 2",
-            "/usr/bin/e file 644",
-            "/usr/bin/f file 644",
-            "/usr/bin/same file 644",
-            "/usr/share/defaults/etc/d file 644 link 2",
-        ]);
+        assert_eq!(
+            shown(tar),
+            [
+                "/usr/bin/a file 644",
+                "/usr/bin/b file 644",
+                "/usr/bin/c file 644 link 2",
+                "/usr/bin/e file 644",
+                "/usr/bin/f file 644",
+                "/usr/bin/same file 644",
+                "/usr/share/defaults/etc/d file 644 link 2",
+            ]
+        );
     }
 
     #[test]

@@ -12,7 +12,8 @@ impl Ar {
     }
 
     pub(crate) fn member(mut self, name: &str, bytes: &[u8]) -> Self {
-        let header = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100644, bytes.len());
+        let header =
+            format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100644, bytes.len());
         self.0.extend_from_slice(header.as_bytes());
         self.0.extend_from_slice(bytes);
         if bytes.len() % 2 == 1 {

@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn what_is_no_relation_is_refused() {
-        for field in ["a | | b", "| a", "../x", "a b", "a (>= 1", "a/b", "-a", "a, \u{e9}", "a [amd64]"]
+        for field in
+            ["a | | b", "| a", "../x", "a b", "a (>= 1", "a/b", "-a", "a, \u{e9}", "a [amd64]"]
         {
             assert!(parse(field).is_err(), "{field}");
         }

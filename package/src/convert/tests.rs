@@ -97,20 +97,21 @@ fn a_package_becomes_the_stone_that_the_outcome_tells_of() {
     let package = Package::open(&outcome.path).expect("a stone");
     assert_eq!(package.metadata, outcome.metadata);
     assert_eq!(package.warnings, []);
-    let texts = |set: &BTreeSet<Dependency>| set.iter().map(|it| it.to_string()).collect::<Vec<_>>();
+    let texts =
+        |set: &BTreeSet<Dependency>| set.iter().map(|it| it.to_string()).collect::<Vec<_>>();
     assert_eq!(texts(&package.metadata.depends), ["here", "libc6"]);
-    assert_eq!(
-        texts(&package.metadata.provides),
-        ["binary(nano)", "binary(pico)", "editor"]
-    );
+    assert_eq!(texts(&package.metadata.provides), ["binary(nano)", "binary(pico)", "editor"]);
     assert_eq!(Vec::from_iter(&package.metadata.licenses), ["GPL-3.0-or-later"]);
     let paths: Vec<_> = package.layout.iter().map(|entry| entry.path.to_string()).collect();
-    assert_eq!(paths, [
-        "/usr/bin/nano",
-        "/usr/bin/pico",
-        "/usr/share/defaults/etc/nanorc",
-        "/usr/share/doc/nano/copyright",
-    ]);
+    assert_eq!(
+        paths,
+        [
+            "/usr/bin/nano",
+            "/usr/bin/pico",
+            "/usr/share/defaults/etc/nanorc",
+            "/usr/share/doc/nano/copyright",
+        ]
+    );
     assert_eq!(place.stones().len(), 1, "nothing temporary is left");
 }
 
