@@ -158,7 +158,9 @@ impl View for Converted {
             vec![left("Package"), left("Version"), right("Deb"), right("Stone"), left("Not run")];
         let rows: Vec<_> =
             std::iter::once(head).chain(self.packages.iter().map(Package::row)).collect();
-        page.table(0, &rows);
+        if !self.packages.is_empty() {
+            page.table(0, &rows);
+        }
         for Package { name, unmet_dependencies, .. } in &self.packages {
             for unmet in unmet_dependencies {
                 page.marked_line(Style::Note, "unmet: ", format_args!("{name} needs {unmet}"));
