@@ -8,16 +8,18 @@
 
 use std::path::{Path, PathBuf};
 
-use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, Options, WriteBatch};
+use rocksdb::{DB, Options, WriteBatch};
 
 use crate::error::{Error, Result};
 use crate::hash::{BlobKey, Digest, PackId, TreeId};
 use crate::pack::{Location, ObjectId};
 
-const BLOBS: &str = "blobs";
-const TREES: &str = "trees";
-const PACKS: &str = "packs";
-const NOTES: &str = "notes";
+// The first byte of a key tells what it is the key of. Column families would
+// keep these apart as well, but each costs every opening a sync.
+const BLOB: u8 = b'b';
+const TREE: u8 = b't';
+const PACK: u8 = b'p';
+const NOTE: u8 = b'n';
 const GENERATION: &[u8] = b"generation";
 
 /// An open index.
@@ -41,20 +43,19 @@ impl Batch {
 impl Index {
     /// Opens the index as it is now; it does not follow later changes.
     pub(crate) fn open_view(path: &Path) -> Result<Self> {
-        let families = families();
-        DB::open_cf_descriptors_read_only(&options(), path, families, false)
+        let failed = |source| Error::Index { path: path.into(), source };
+        let options = options().map_err(failed)?;
+        DB::open_for_read_only(&options, path, false)
             .map(|db| Self { db, path: path.into() })
-            .map_err(|source| Error::Index { path: path.into(), source })
+            .map_err(failed)
     }
 
     /// Opens the index for changes; the caller holds the store's lock.
     pub(crate) fn open_writer(path: &Path) -> Result<Self> {
-        let mut options = options();
+        let failed = |source| Error::Index { path: path.into(), source };
+        let mut options = options().map_err(failed)?;
         options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        DB::open_cf_descriptors(&options, path, families())
-            .map(|db| Self { db, path: path.into() })
-            .map_err(|source| Error::Index { path: path.into(), source })
+        DB::open(&options, path).map(|db| Self { db, path: path.into() }).map_err(failed)
     }
 
     /// Number of the last publishing record of the log that was indexed.
@@ -72,8 +73,7 @@ impl Index {
 
     /// Where a blob lies, and what proves it.
     pub(crate) fn blob(&self, key: BlobKey) -> Result<Option<(Digest, Location)>> {
-        let found = self.db.get_pinned_cf(self.family(BLOBS)?, key.as_bytes());
-        let Some(bytes) = found.map_err(self.failed())? else { return Ok(None) };
+        let Some(bytes) = self.get(BLOB, key.as_bytes())? else { return Ok(None) };
         let (digest, location) = bytes
             .split_first_chunk()
             .and_then(|(digest, rest)| Some((*digest, *rest.as_array()?)))
@@ -83,26 +83,29 @@ impl Index {
 
     /// Where a tree lies.
     pub(crate) fn tree(&self, id: TreeId) -> Result<Option<Location>> {
-        let found = self.db.get_pinned_cf(self.family(TREES)?, id.as_bytes());
-        let Some(bytes) = found.map_err(self.failed())? else { return Ok(None) };
+        let Some(bytes) = self.get(TREE, id.as_bytes())? else { return Ok(None) };
         let bytes = bytes.as_array().ok_or_else(|| self.malformed())?;
         Ok(Some(Location::from_bytes(bytes)))
     }
 
     /// Whether the pack's objects are indexed.
     pub(crate) fn has_pack(&self, id: PackId) -> Result<bool> {
-        let found = self.db.get_pinned_cf(self.family(PACKS)?, id.as_bytes());
-        Ok(found.map_err(self.failed())?.is_some())
+        Ok(self.get(PACK, id.as_bytes())?.is_some())
     }
 
     /// What an upper floor has noted under `key`.
     pub(crate) fn note(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.db.get_cf(self.family(NOTES)?, key).map_err(self.failed())
+        Ok(self.get(NOTE, key)?.map(|bytes| bytes.to_vec()))
     }
 
-    /// Keeps a note of an upper floor.
-    pub(crate) fn set_note(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.db.put_cf(self.family(NOTES)?, key, value).map_err(self.failed())
+    /// Keeps a note of an upper floor, or forgets it.
+    pub(crate) fn set_note(&self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        let key = key_of(NOTE, key);
+        match value {
+            Some(value) => self.db.put(key, value),
+            None => self.db.delete(key),
+        }
+        .map_err(self.failed())
     }
 
     /// Adds packs with their objects.
@@ -110,7 +113,6 @@ impl Index {
     /// Large changes are also moved out of the write-ahead log, which every
     /// view would have to replay.
     pub(crate) fn write(&self, batch: Batch) -> Result<()> {
-        let (blobs, trees, packs) = (self.family(BLOBS)?, self.family(TREES)?, self.family(PACKS)?);
         let mut count = 0;
         for (pack, len, objects) in batch.0 {
             let mut changes = WriteBatch::default();
@@ -119,28 +121,26 @@ impl Index {
                 match object {
                     ObjectId::Blob(key, digest) => {
                         let value = [&digest.as_bytes()[..], &location.to_bytes()].concat();
-                        changes.put_cf(blobs, key.as_bytes(), value);
+                        changes.put(key_of(BLOB, key.as_bytes()), value);
                     }
                     ObjectId::Tree(id) => {
-                        changes.put_cf(trees, id.as_bytes(), location.to_bytes());
+                        changes.put(key_of(TREE, id.as_bytes()), location.to_bytes());
                     }
                     // Found through the log, or by reading the packs.
                     ObjectId::State(_) => {}
                 }
             }
-            changes.put_cf(packs, pack.as_bytes(), len.to_le_bytes());
+            changes.put(key_of(PACK, pack.as_bytes()), len.to_le_bytes());
             self.db.write(changes).map_err(self.failed())?;
         }
         if count > 10_000 {
-            for family in [blobs, trees, packs] {
-                self.db.flush_cf(family).map_err(self.failed())?;
-            }
+            self.db.flush().map_err(self.failed())?;
         }
         Ok(())
     }
 
-    fn family(&self, name: &'static str) -> Result<&ColumnFamily> {
-        self.db.cf_handle(name).ok_or_else(|| self.malformed())
+    fn get(&self, kind: u8, key: &[u8]) -> Result<Option<rocksdb::DBPinnableSlice<'_>>> {
+        self.db.get_pinned(key_of(kind, key)).map_err(self.failed())
     }
 
     fn failed(&self) -> impl Fn(rocksdb::Error) -> Error {
@@ -152,23 +152,23 @@ impl Index {
     }
 }
 
-fn families() -> Vec<ColumnFamilyDescriptor> {
-    [BLOBS, TREES, PACKS, NOTES].map(|name| ColumnFamilyDescriptor::new(name, options())).into()
+fn key_of(kind: u8, key: &[u8]) -> Vec<u8> {
+    [&[kind], key].concat()
 }
 
-fn options() -> Options {
-    let mut options = Options::default();
+fn options() -> Result<Options, rocksdb::Error> {
+    // The write-ahead log is replayed by the next opening; writing it out as a
+    // table at each opening and closing would cost every transaction a sync.
+    // The wrapper has no setters for these two.
+    let text = "avoid_flush_during_recovery=true;avoid_flush_during_shutdown=true";
+    let mut options = Options::default().get_options_from_string(text)?;
     // Keys are hashes: nothing is found by order, and nothing compresses.
     let mut table = rocksdb::BlockBasedOptions::default();
     table.set_bloom_filter(10.0, false);
-    table.set_format_version(5);
     options.set_block_based_table_factory(&table);
+    options.set_compression_type(rocksdb::DBCompressionType::None);
     options.set_write_buffer_size(8 << 20);
-    options.set_max_total_wal_size(8 << 20);
     options.set_keep_log_file_num(1);
     options.set_log_level(rocksdb::LogLevel::Error);
-    // The write-ahead log is replayed by the next opening; writing it out as a
-    // table at each opening and closing would cost every transaction a sync.
-    options.set_avoid_unnecessary_blocking_io(true);
-    options
+    Ok(options)
 }

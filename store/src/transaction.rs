@@ -145,9 +145,9 @@ impl Transaction {
         Ok(Entry::Directory(Subtree { id: self.put_tree(tree)?, summary }))
     }
 
-    /// Keeps a note for an upper floor in the index, from where it may vanish
-    /// at any time. It is not part of the transaction.
-    pub fn set_note(&self, key: &[u8], value: &[u8]) -> Result<()> {
+    /// Keeps a note for an upper floor in the index, or forgets it. Notes may
+    /// vanish at any time and are not part of the transaction.
+    pub fn set_note(&self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         self.index.set_note(key, value)
     }
 

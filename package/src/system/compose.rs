@@ -9,7 +9,7 @@ use cairn_store::{
 };
 
 use super::claims::{self, NoClaims, Remaining};
-use super::installed::{Installed, InstalledPackage, name_of};
+use super::installed::{Installed, InstalledPackage, name_of, note_buckets};
 use super::skeleton::{self, put_skeleton};
 use crate::{Error, Result};
 
@@ -140,6 +140,7 @@ pub fn change(
         let claimed = claims.of_package(&package.metadata, package.files)?;
         records.push(package.put_record(transaction, &claimed)?);
     }
+    let before = packages;
     let packages = subtract(transaction, packages, &records, &NoClaims)?.tree;
     let mut records = Vec::new();
     for package in coming {
@@ -156,6 +157,9 @@ pub fn change(
             return Err(cairn_store::Error::NotADirectory(conflicts[0].path.clone()).into());
         }
     };
+    let staying = installed.values();
+    let staying = staying.filter(|it| !leaving_names.contains(it.metadata.name.as_str()));
+    note_buckets(transaction, before, packages, staying.chain(coming))?;
     Ok(Composition { tree: merged.tree, packages, kept: subtracted.changed })
 }
 

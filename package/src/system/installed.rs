@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use cairn_store::tree::{Content, Entry, Leaf};
 use cairn_store::{
-    Attributes, BytesSource, Name, Result, Store, Transaction, Tree, TreeId, TreePath, resolve,
+    Attributes, BytesSource, Name, Result, Store, Transaction, Tree, TreeId, TreePath, TreeReader,
+    resolve,
 };
+use serde::{Deserialize, Serialize};
 
 use super::claims;
 use crate::Metadata;
@@ -32,39 +34,41 @@ const META: &[u8] = b"meta";
 impl InstalledPackage {
     /// Reads all packages of a state.
     ///
-    /// Costs the packages of the state; directories of 64 buckets, so that a
-    /// bucket that has not changed comes from a note of the index.
+    /// Costs the packages of the state: some µs each where the index has a note
+    /// of their bucket, else some tens.
     ///
     /// # Errors
     /// Besides those of reading: [`cairn_store::Error::NotADirectory`] with the
     /// path of what does not have the documented form.
     pub fn load_all(store: &Store, packages: TreeId) -> Result<Installed> {
         let mut installed = Installed::new();
-        let root = TreePath::new(b"packages").expect("it is a path");
-        let Some(Entry::Directory(buckets)) = resolve(store, packages, &root)? else {
-            return Ok(installed);
-        };
-        for (_, bucket) in store.tree(buckets.id)?.entries() {
-            let Entry::Directory(bucket) = bucket else { return Err(malformed("packages")) };
-            for (name, package) in store.tree(bucket.id)?.entries() {
-                let Entry::Directory(package) = package else {
-                    return Err(malformed(&format!("packages/{name}")));
-                };
-                let package = Self::load(store, package.id, name)?;
+        for (_, bucket) in buckets(store, packages)? {
+            let noted = store.note(&note_key(bucket))?;
+            let noted = noted.and_then(|json| serde_json::from_slice::<Vec<Noted>>(&json).ok());
+            let packages = match noted {
+                Some(noted) => noted.into_iter().map(Self::from).collect(),
+                None => Self::load_bucket(store, bucket)?,
+            };
+            for package in packages {
                 installed.insert(package.metadata.name.clone(), package);
             }
         }
         Ok(installed)
     }
 
-    fn load(store: &Store, id: TreeId, name: &Name) -> Result<Self> {
-        let tree = store.tree(id)?;
-        let path = || malformed(&format!("packages/{name}"));
-        let meta = tree.get(META).and_then(Entry::as_leaf).and_then(Leaf::blob).ok_or_else(path)?;
-        let metadata = serde_json::from_slice(&store.read(meta)?).map_err(|_| path())?;
-        let files = tree.get(FILES).and_then(Entry::as_directory).ok_or_else(path)?.id;
-        let explicit = tree.get(EXPLICIT).is_some();
-        Ok(Self { metadata: Arc::new(metadata), explicit, files })
+    fn load_bucket(store: &Store, bucket: TreeId) -> Result<Vec<Self>> {
+        let tree = store.tree(bucket)?;
+        let packages = tree.entries().iter().map(|(name, package)| {
+            let path = || malformed(&format!("packages/{name}"));
+            let package = store.tree(package.as_directory().ok_or_else(path)?.id)?;
+            let meta = package.get(META).and_then(Entry::as_leaf).and_then(Leaf::blob);
+            let json = store.read(meta.ok_or_else(path)?)?;
+            let metadata = serde_json::from_slice(&json).map_err(|_| path())?;
+            let files = package.get(FILES).and_then(Entry::as_directory).ok_or_else(path)?.id;
+            let explicit = package.get(EXPLICIT).is_some();
+            Ok(Self { metadata: Arc::new(metadata), explicit, files })
+        });
+        packages.collect()
     }
 
     /// The bytes of its regular files in sum.
@@ -86,7 +90,7 @@ impl InstalledPackage {
             sources.push(BytesSource { name: "a mark", bytes: b"" });
         }
         let blobs = transaction.ingest(&sources, &())?;
-        let summary = cairn_store::TreeReader::read_tree(transaction, self.files)?.summary();
+        let summary = transaction.read_tree(self.files)?.summary();
         let files = cairn_store::Subtree { id: self.files, summary };
         let mut entries = vec![(plain(FILES), Entry::Directory(files))];
         for (name, blob) in [META, EXPLICIT].into_iter().zip(blobs) {
@@ -127,6 +131,65 @@ pub(super) fn name_of(metadata: &Metadata) -> Result<Name> {
 fn bucket(name: &Name) -> Name {
     let number = cairn_store::Checksum::of(name).0 % 64;
     plain(format!("{number:02x}").as_bytes())
+}
+
+/// What the index notes of a package.
+#[derive(Serialize, Deserialize)]
+struct Noted {
+    metadata: Metadata,
+    explicit: bool,
+    files: TreeId,
+}
+
+impl From<Noted> for InstalledPackage {
+    fn from(Noted { metadata, explicit, files }: Noted) -> Self {
+        Self { metadata: Arc::new(metadata), explicit, files }
+    }
+}
+
+/// The id of a bucket says all about its packages, so that a note never ages.
+fn note_key(bucket: TreeId) -> Vec<u8> {
+    [b"bucket ", &bucket.as_bytes()[..]].concat()
+}
+
+fn buckets(from: &impl TreeReader, packages: TreeId) -> Result<Vec<(Name, TreeId)>> {
+    let root = TreePath::new(b"packages").expect("it is a path");
+    let Some(Entry::Directory(buckets)) = resolve(from, packages, &root)? else {
+        return Ok(Vec::new());
+    };
+    let tree = from.read_tree(buckets.id)?;
+    let buckets = tree.entries().iter().map(|(name, entry)| match entry {
+        Entry::Directory(bucket) => Ok((name.clone(), bucket.id)),
+        Entry::Leaf(_) => Err(malformed(&format!("packages/{name}"))),
+    });
+    buckets.collect()
+}
+
+/// Notes the buckets that only the tree of packages `after` has, of which
+/// `packages` are all, and forgets those that only `before` had.
+pub(super) fn note_buckets<'a>(
+    transaction: &Transaction,
+    before: TreeId,
+    after: TreeId,
+    packages: impl Iterator<Item = &'a InstalledPackage> + Clone,
+) -> Result<()> {
+    let before = buckets(transaction, before)?;
+    let after = buckets(transaction, after)?;
+    for (name, id) in after.iter().filter(|bucket| !before.contains(bucket)) {
+        let mut noted = Vec::new();
+        for package in packages.clone() {
+            if bucket(&name_of(&package.metadata)?) == *name {
+                let metadata = Metadata::clone(&package.metadata);
+                noted.push(Noted { metadata, explicit: package.explicit, files: package.files });
+            }
+        }
+        let json = serde_json::to_vec(&noted).expect("packages have no odd keys");
+        transaction.set_note(&note_key(*id), Some(&json))?;
+    }
+    for (_, id) in before.iter().filter(|bucket| !after.contains(bucket)) {
+        transaction.set_note(&note_key(*id), None)?;
+    }
+    Ok(())
 }
 
 fn put(transaction: &mut Transaction, entries: Vec<(Name, Entry)>) -> Result<Entry> {
