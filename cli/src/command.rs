@@ -2,6 +2,9 @@
 
 mod cat;
 mod completions;
+mod convert;
+mod extract;
+mod inspect;
 mod ls;
 mod man;
 mod rollback;
@@ -28,6 +31,9 @@ pub(crate) enum Command {
     Verify(verify::Args),
     #[command(subcommand)]
     Store(store::Command),
+    Convert(convert::Args),
+    Inspect(inspect::Args),
+    Extract(extract::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -43,6 +49,9 @@ impl Command {
             Self::Cat(args) => cat::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
+            Self::Convert(args) => convert::run(args, output),
+            Self::Inspect(args) => inspect::run(args, context, output),
+            Self::Extract(args) => extract::run(args, context, output),
             Self::Completions(args) => completions::run(args, output),
             Self::Man(args) => man::run(args, output),
         }

@@ -2,8 +2,10 @@
 //! of the store. The environment is read here and nowhere else.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use cairn_package::stone::ContentOptions;
 use cairn_store::Store;
 
 use crate::error::Error;
@@ -49,12 +51,16 @@ pub(crate) enum Color {
 /// What a command is told beside its own arguments.
 pub(crate) struct Context {
     options: Options,
+    temporary: PathBuf,
 }
+
+/// Contents of packages up to this size are decompressed in memory.
+const CONTENT_IN_MEMORY: u64 = 256 << 20;
 
 impl Context {
     /// Keeps the options of the command line.
     pub(crate) fn new(options: Options) -> Self {
-        Self { options }
+        Self { options, temporary: std::env::temp_dir() }
     }
 
     /// The directory of the store that the command is about.
@@ -70,6 +76,12 @@ impl Context {
     /// The store that the command is about, opened.
     pub(crate) fn store(&self) -> Result<Store, Error> {
         Ok(Store::open(&self.store_path()?)?)
+    }
+
+    /// How contents of packages are decompressed outside of a store.
+    pub(crate) fn content_options(&self) -> ContentOptions<'_> {
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        ContentOptions { memory: CONTENT_IN_MEMORY, directory: &self.temporary, threads }
     }
 
     /// Whether data is to be printed as JSON.

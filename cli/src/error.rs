@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use cairn_package::stone;
 use cairn_store::{Error as StoreError, StateId};
 use serde::Serialize;
 
@@ -16,6 +17,15 @@ pub(crate) enum Error {
     /// The store says why.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A stone cannot be read or extracted.
+    #[error("cannot use {}", path.display())]
+    Stone { path: PathBuf, source: stone::Error },
+    /// Some packages were not converted, and it has been told which.
+    #[error("{failed} packages could not be converted")]
+    NotConverted { failed: usize },
+    /// A directory has no packages of the wanted kind.
+    #[error("{} has no *.{extension} files", directory.display())]
+    NoPackages { directory: PathBuf, extension: &'static str },
     /// Damage was found, and has been told.
     #[error("damage was found in {found} places")]
     DamageFound { found: usize },
@@ -98,6 +108,11 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
     causes
 }
 
+/// An error with its causes, where it is a part of the data.
+pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
+    std::iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": ")
+}
+
 impl Error {
     /// The error with its causes and advice.
     pub(crate) fn failure(&self) -> Failure {
@@ -108,6 +123,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Store(err) if err.is_damage() => DAMAGED.into(),
+            Self::Stone { source, .. } if is_damage(source) => DAMAGED.into(),
             Self::DamageFound { .. } => DAMAGED.into(),
             Self::NotAPlace(_) | Self::NotAState(_) | Self::NoJson { .. } => 2.into(),
             _ => ExitCode::FAILURE,
@@ -124,7 +140,14 @@ impl Error {
             Self::NoStorePath => Some("pass --store DIR or set CAIRN_STORE"),
             Self::CannotAsk => Some("pass --yes to answer every question with yes"),
             Self::Read { source, .. } | Self::Write { source, .. } => advice_on_access(source),
-            Self::DamageFound { .. }
+            Self::Stone { source: stone::Error::NotEmpty(_), .. } => {
+                Some("name an empty or a new directory")
+            }
+            Self::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
+            Self::Stone { .. }
+            | Self::NotConverted { .. }
+            | Self::NoPackages { .. }
+            | Self::DamageFound { .. }
             | Self::NoSuchFile { .. }
             | Self::TooManyLinks { .. }
             | Self::NotAFile { .. }
@@ -135,6 +158,21 @@ impl Error {
             | Self::Json(_) => None,
         }
     }
+}
+
+/// Whether a stone was made otherwise than it is now.
+fn is_damage(error: &stone::Error) -> bool {
+    matches!(
+        error,
+        stone::Error::DamagedPrelude
+            | stone::Error::MissingPayloads { .. }
+            | stone::Error::TruncatedPayload { .. }
+            | stone::Error::DamagedPayload { .. }
+            | stone::Error::Decompress { .. }
+            | stone::Error::PlainSize { .. }
+            | stone::Error::DamagedContent(_)
+            | stone::Error::ForgedContent(_)
+    )
 }
 
 const LIST_STATES: &str = "cairn state list shows the states and their tags";

@@ -2,6 +2,7 @@
 //!
 //! The main path is `Request -> Solution -> Plan -> Transaction -> State`.
 
+pub mod convert;
 pub mod dependency;
 mod error;
 pub mod metadata;

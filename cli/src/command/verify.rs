@@ -4,7 +4,7 @@ use cairn_store::{Damage, VerifyProgress};
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::error::{Error, causes};
+use crate::error::{Error, in_one_line};
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
 use crate::progress::{Phase, Unit};
@@ -68,10 +68,9 @@ pub(crate) fn run(_: &Args, context: &Context, output: &mut Output<'_>) -> Resul
 
 impl Damaged {
     fn new(damage: &Damage) -> Self {
-        let problem = std::iter::once(damage.error.to_string()).chain(causes(&damage.error));
         let affects = damage.paths.iter();
         Self {
-            problem: problem.collect::<Vec<_>>().join(": "),
+            problem: in_one_line(&damage.error),
             affects: affects
                 .map(|(state, path)| Affected { state: state.0, path: path.clone() })
                 .collect(),

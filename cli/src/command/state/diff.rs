@@ -1,7 +1,10 @@
 //! `cairn state diff`: what differs between the trees of two states.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use cairn_package::Metadata;
+use cairn_package::system::{Installed, InstalledPackage};
 use cairn_store::{Attributes, Content, Difference, Entry, State, TreePath, diff};
 use serde::Serialize;
 
@@ -13,7 +16,7 @@ use crate::page::{Page, Style};
 use crate::place::StateName;
 use crate::units;
 
-/// Show which files differ between two states
+/// Show which packages and files differ between two states
 ///
 /// Of a directory that only one of them has, only the top is shown.
 #[derive(clap::Args)]
@@ -29,7 +32,16 @@ pub(crate) struct Args {
 struct Differences {
     old: u64,
     new: u64,
+    packages: Vec<PackageChange>,
     changes: Vec<Change>,
+}
+
+/// A package that only one state has, or that they have in different versions.
+#[derive(Serialize)]
+struct PackageChange {
+    name: String,
+    old: Option<String>,
+    new: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -67,7 +79,27 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         ControlFlow::Continue(())
     })?;
     let number = |state: &State| state.id.0;
-    output.data(&Differences { old: number(&old), new: number(&new), changes })
+    let installed = |state: &State| InstalledPackage::load_all(&store, state.packages);
+    let packages = package_changes(&installed(&old)?, &installed(&new)?);
+    output.data(&Differences { old: number(&old), new: number(&new), packages, changes })
+}
+
+fn package_changes(old: &Installed, new: &Installed) -> Vec<PackageChange> {
+    let version = |package: &InstalledPackage| {
+        let Metadata { version, release, .. } = &*package.metadata;
+        format!("{version}-{release}")
+    };
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let pairs = names.into_iter().map(|name| (name, old.get(name), new.get(name)));
+    let changed = pairs.filter(|(_, old, new)| {
+        old.map(|package| &package.metadata) != new.map(|package| &package.metadata)
+    });
+    let change = |(name, old, new): (&String, Option<_>, Option<_>)| PackageChange {
+        name: name.clone(),
+        old: old.map(version),
+        new: new.map(version),
+    };
+    changed.map(change).collect()
 }
 
 impl Change {
@@ -141,6 +173,24 @@ fn which_attributes_changed(old: &Attributes, new: &Attributes) -> Vec<String> {
 
 impl View for Differences {
     fn show(&self, page: &mut Page) {
+        for package in &self.packages {
+            let name = &package.name;
+            match (&package.old, &package.new) {
+                (Some(old), Some(new)) => {
+                    page.marked_line(Style::Note, "~ ", format_args!("{name} {old} -> {new}"));
+                }
+                (Some(old), None) => {
+                    page.marked_line(Style::Bad, "- ", format_args!("{name} {old}"));
+                }
+                (None, new) => {
+                    let new = new.as_deref().unwrap_or_default();
+                    page.marked_line(Style::Good, "+ ", format_args!("{name} {new}"));
+                }
+            }
+        }
+        if !self.packages.is_empty() {
+            page.blank();
+        }
         for change in &self.changes {
             let (style, sign) = match change.change {
                 Kind::Added => (Style::Good, "+ "),

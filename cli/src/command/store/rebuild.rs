@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::error::{Error, causes};
+use crate::error::{Error, in_one_line};
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
 use crate::progress::Unit;
@@ -25,10 +25,8 @@ pub(crate) fn run(_: &Args, context: &Context, output: &mut Output<'_>) -> Resul
     let phase = output.phase("Reading the tables of all packs", None, Unit::Pieces);
     let damaged = store.rebuild_index()?;
     drop(phase);
-    let line = |err: &cairn_store::Error| {
-        std::iter::once(err.to_string()).chain(causes(err)).collect::<Vec<_>>().join(": ")
-    };
-    output.data(&Rebuilt { unreadable: damaged.iter().map(line).collect() })?;
+    let unreadable = damaged.iter().map(|err| in_one_line(err)).collect();
+    output.data(&Rebuilt { unreadable })?;
     if damaged.is_empty() { Ok(()) } else { Err(Error::DamageFound { found: damaged.len() }) }
 }
 
