@@ -199,7 +199,9 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::DamagedFrame { .. }
         | StoreError::DamagedBlob { .. }
         | StoreError::DamagedTree { .. }
-        | StoreError::InvalidTree { .. }
+        | StoreError::InvalidTree(_)
+        | StoreError::DamagedPage { .. }
+        | StoreError::MissingPage { .. }
         | StoreError::MissingBlob { .. }
         | StoreError::MissingTree { .. } => Some("cairn verify tells what is affected"),
         StoreError::Collision { .. }
