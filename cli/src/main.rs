@@ -1,3 +1,42 @@
-//! Words in, words out.
+//! The program `cairn`: words in, words out.
 
-fn main() {}
+mod command;
+mod context;
+mod error;
+mod escape;
+mod output;
+mod page;
+mod place;
+mod progress;
+mod sys;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Content-addressed system roots that are mounted, switched and rolled back
+///
+/// Packages go into a store that holds each file once. Every change of the
+/// system is a numbered state in it, and every state can be mounted.
+#[derive(Parser)]
+#[command(name = "cairn", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: command::Command,
+    #[command(flatten)]
+    options: context::Options,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut output = output::Output::standard(&cli.options);
+    let context = context::Context::new(cli.options);
+    match cli.command.run(&context, &mut output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.failure(&error);
+            error.exit_code()
+        }
+    }
+}

@@ -3,11 +3,17 @@
 //! The main path is `Request -> Solution -> Plan -> Transaction -> State`.
 
 pub mod catalog;
+pub mod convert;
 pub mod dependency;
+mod error;
 pub mod metadata;
+pub mod plan;
+pub mod repository;
 pub mod solve;
 pub mod stone;
+mod sys;
+pub mod system;
 
-pub use catalog::Catalog;
 pub use dependency::{Dependency, InvalidDependency, Kind};
+pub use error::{Error, Result};
 pub use metadata::{Location, Metadata};

@@ -112,6 +112,10 @@ hash_bytes! {
     TreeId, 32
 }
 hash_bytes! {
+    /// BLAKE3-256 of a page of a large directory, in derived-key mode.
+    PageId, 32
+}
+hash_bytes! {
     /// First half of the BLAKE3-256 of a pack's table of contents.
     PackId, 16
 }
@@ -137,6 +141,14 @@ impl TreeId {
     #[must_use]
     pub fn of(encoded: &[u8]) -> Self {
         Self(blake3::derive_key("cairn 2026 tree v1", encoded))
+    }
+}
+
+impl PageId {
+    /// Hashes the encoding of a page.
+    #[must_use]
+    pub fn of(encoded: &[u8]) -> Self {
+        Self(blake3::derive_key("cairn 2026 page v1", encoded))
     }
 }
 

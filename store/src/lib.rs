@@ -1,11 +1,39 @@
 //! Blobs, packs, trees, states, transactions.
 //!
-//! Knows files and hashes, nothing about packages.
+//! Knows files and hashes, nothing about packages. A [`Store`] is read; a
+//! [`Transaction`] changes it, by one record of refs/log or not at all.
 
+mod cache;
+mod diff;
+pub mod disk;
+mod edit;
+mod error;
 pub mod hash;
+mod index;
+mod ingest;
+mod lock;
+mod log;
 pub mod name;
+mod pack;
+mod state;
+mod store;
+mod sys;
+mod transaction;
 pub mod tree;
+mod verify;
 
-pub use hash::{BlobHasher, BlobKey, BlobRef, Checksum, Digest, PackId, TreeId};
+pub use diff::{Difference, diff};
+pub use edit::{
+    Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge, resolve, subtract,
+};
+pub use error::{Error, Result};
+pub use hash::{BlobHasher, BlobKey, BlobRef, Checksum, Digest, PackId, PageId, TreeId};
+pub use ingest::{BytesSource, FileSource, IngestProgress, Source};
+pub use log::Refs;
 pub use name::{InvalidName, InvalidPath, Name, TreePath};
+pub use pack::{FRAME_LEN, ObjectId};
+pub use state::{InvalidTag, State, StateId, Tag};
+pub use store::Store;
+pub use transaction::{Draft, Transaction};
 pub use tree::{Attributes, Content, Entry, Leaf, Subtree, Summary, Timestamp, Tree, Xattr};
+pub use verify::{Damage, Report, VerifyProgress};

@@ -10,7 +10,7 @@
 
 use std::fmt;
 
-use crate::hash::{BlobRef, TreeId};
+use crate::hash::{BlobRef, Checksum, PageId, TreeId};
 use crate::name::Name;
 
 /// Seconds and nanoseconds since 1970-01-01 00:00 UTC, leap seconds ignored.
@@ -209,9 +209,6 @@ pub struct InvalidTree {
     offset: usize,
 }
 
-/// The most bytes that the encoding of one tree may have.
-pub const MAX_TREE_LEN: usize = 1 << 30;
-
 /// Longest text of a symbolic link in bytes, one less than Linux's `PATH_MAX`.
 pub const MAX_TARGET_LEN: usize = 4095;
 
@@ -284,47 +281,86 @@ impl Tree {
         sum
     }
 
-    /// Writes the canonical form, of which the id is the hash.
+    /// Writes the canonical form.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64 + self.entries.len() * 112);
-        encode_attributes(&self.attributes, &mut out);
-        put_len(self.entries.len(), &mut out);
-        for (name, entry) in &self.entries {
-            out.push(u8::try_from(name.len()).expect("a name has at most 255 bytes"));
-            out.extend_from_slice(name);
-            encode_entry(entry, &mut out);
+    pub fn encode(&self) -> EncodedTree {
+        let mut bytes = Vec::with_capacity(64 + self.entries.len().min(PAGED_FROM) * 112);
+        encode_attributes(&self.attributes, &mut bytes);
+        put_len(self.entries.len(), &mut bytes);
+        let mut pages = Vec::new();
+        if self.entries.len() < PAGED_FROM {
+            self.entries.iter().for_each(|entry| encode_named(entry, &mut bytes));
+        } else {
+            for entries in self.entries.split_inclusive(|(name, _)| ends_page(name)) {
+                let mut page = Vec::with_capacity(entries.len() * 112);
+                entries.iter().for_each(|entry| encode_named(entry, &mut page));
+                let id = PageId::of(&page);
+                bytes.extend_from_slice(id.as_bytes());
+                put_len(entries.len(), &mut bytes);
+                pages.push((id, page));
+            }
         }
-        out
+        EncodedTree { id: TreeId::of(&bytes), bytes, pages }
     }
 
     /// Reads the canonical form, and nothing else: what decodes encodes to the
-    /// same bytes.
-    pub fn decode(bytes: &[u8]) -> Result<Self, InvalidTree> {
-        let mut from = Decoder { rest: bytes, len: bytes.len() };
+    /// same bytes. `read_page` gives the bytes of a page, whose hash it has
+    /// checked.
+    ///
+    /// # Errors
+    /// [`InvalidTree`] turned into the error of `read_page`, or that.
+    pub fn decode<E: From<InvalidTree>>(
+        bytes: &[u8],
+        mut read_page: impl FnMut(PageId) -> Result<Vec<u8>, E>,
+    ) -> Result<Self, E> {
+        let mut from = Decoder::new(bytes);
         let attributes = from.attributes()?;
         let count = from.u32()? as usize;
-        // The smallest entry, a FIFO with a name of one byte, has 27 bytes.
-        if count > from.rest.len() / 27 {
-            return Err(from.invalid("more entries than bytes"));
-        }
-        let mut entries: Vec<(Name, Entry)> = Vec::with_capacity(count);
-        for _ in 0..count {
-            let len = from.u8()?.into();
-            let Ok(name) = Name::new(from.take(len)?) else {
-                return Err(from.invalid("a name that no file can have"));
-            };
-            if entries.last().is_some_and(|(before, _)| *before >= name) {
-                return Err(from.invalid("names out of order"));
+        let mut entries = Vec::new();
+        if count < PAGED_FROM {
+            from.entries(count, &mut entries)?;
+        } else {
+            while entries.len() < count {
+                let id = PageId::from_bytes(from.array()?);
+                let in_page = from.u32()? as usize;
+                if in_page == 0 || in_page > count - entries.len() {
+                    return Err(from.invalid("a page with a wrong count of entries").into());
+                }
+                let page = read_page(id)?;
+                let mut page = Decoder::new(&page);
+                let begin = entries.len();
+                page.entries(in_page, &mut entries)?;
+                page.end()?;
+                let is_last = entries.len() == count;
+                let (last, before) = entries[begin..].split_last().expect("it has an entry");
+                let ends_early = before.iter().any(|(name, _)| ends_page(name));
+                if ends_early || !(is_last || ends_page(&last.0)) {
+                    return Err(page.invalid("a page that ends at the wrong entry").into());
+                }
             }
-            let entry = from.entry()?;
-            entries.push((name, entry));
         }
-        if !from.rest.is_empty() {
-            return Err(from.invalid("bytes after the last entry"));
-        }
+        from.end()?;
         Ok(Self { attributes, entries })
     }
+}
+
+/// The canonical form of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedTree {
+    /// The hash of `bytes`.
+    pub id: TreeId,
+    /// Attributes, and entries or the list of pages.
+    pub bytes: Vec<u8>,
+    /// The pages in order; none if the entries are few.
+    pub pages: Vec<(PageId, Vec<u8>)>,
+}
+
+/// A directory with at least so many entries is cut into pages.
+pub const PAGED_FROM: usize = 256;
+
+/// Whether a page ends with the entry of this name: on average each 32nd does.
+fn ends_page(name: &Name) -> bool {
+    Checksum::of(name).0 % 32 == 0
 }
 
 impl Entry {
@@ -417,6 +453,12 @@ fn encode_attributes(attributes: &Attributes, out: &mut Vec<u8>) {
     }
 }
 
+fn encode_named((name, entry): &(Name, Entry), out: &mut Vec<u8>) {
+    out.push(u8::try_from(name.len()).expect("a name has at most 255 bytes"));
+    out.extend_from_slice(name);
+    encode_entry(entry, out);
+}
+
 fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
     let leaf = match entry {
         Entry::Directory(Subtree { id, summary }) => {
@@ -468,6 +510,39 @@ struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, len: bytes.len() }
+    }
+
+    fn end(&self) -> Result<(), InvalidTree> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.invalid("bytes after the end")) }
+    }
+
+    /// Reads `count` entries to the end of `entries`.
+    fn entries(
+        &mut self,
+        count: usize,
+        entries: &mut Vec<(Name, Entry)>,
+    ) -> Result<(), InvalidTree> {
+        // The smallest entry, a FIFO with a name of one byte, has 27 bytes.
+        if count > self.rest.len() / 27 {
+            return Err(self.invalid("more entries than bytes"));
+        }
+        entries.reserve(count);
+        for _ in 0..count {
+            let len = self.u8()?.into();
+            let Ok(name) = Name::new(self.take(len)?) else {
+                return Err(self.invalid("a name that no file can have"));
+            };
+            if entries.last().is_some_and(|(before, _)| *before >= name) {
+                return Err(self.invalid("names out of order"));
+            }
+            let entry = self.entry()?;
+            entries.push((name, entry));
+        }
+        Ok(())
+    }
+
     fn invalid(&self, problem: &'static str) -> InvalidTree {
         InvalidTree { problem, offset: self.len - self.rest.len() }
     }

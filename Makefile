@@ -1,0 +1,51 @@
+# The two commands of the README are `make demo` and `make test`; each installs
+# what the machine lacks, builds, and runs. There is one cargo profile, since
+# RocksDB takes most of a first build.
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+
+.PHONY: help demo test check bench build install bootstrap
+
+help:
+	@echo 'make demo      build, and show with real packages what Cairn does'
+	@echo 'make test      build, and run all tests'
+	@echo 'make check     check format, lints and documentation'
+	@echo 'make bench     measure, with the peers beside'
+	@echo 'make build     build target/release/cairn'
+	@echo 'make install   install below $(PREFIX) (PREFIX=, DESTDIR=)'
+
+demo: build
+	@tools/demo
+
+test: build
+	$(CARGO) test --release --workspace
+
+check: bootstrap
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --workspace --no-deps
+
+bench: build
+	$(CARGO) bench --workspace --bench '*'
+
+build: bootstrap
+	$(CARGO) build --release --workspace
+
+bootstrap:
+	@tools/bootstrap
+
+# Installs what `make build` has built, so that root needs no Rust.
+install:
+	install -D -m 755 target/release/cairn '$(DESTDIR)$(PREFIX)/bin/cairn'
+	install -d '$(DESTDIR)$(PREFIX)/share/man/man1' \
+		'$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
+		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions' \
+		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
+	target/release/cairn --quiet man '$(DESTDIR)$(PREFIX)/share/man/man1'
+	target/release/cairn completions bash \
+		>'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/cairn'
+	target/release/cairn completions zsh \
+		>'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cairn'
+	target/release/cairn completions fish \
+		>'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cairn.fish'

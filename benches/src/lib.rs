@@ -1,0 +1,149 @@
+//! What every benchmark shares: one way to measure, one way to report, one way
+//! to make a system.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cairn_package::Metadata;
+use cairn_package::system::{self, InstalledPackage};
+use cairn_store::tree::{Content, Entry, Leaf};
+use cairn_store::{
+    Attributes, BytesSource, Draft, Name, State, Store, Timestamp, Transaction, Tree,
+};
+
+/// Runs `work` once for nothing and then `runs` times; returns the median.
+pub fn median(runs: usize, mut work: impl FnMut()) -> Duration {
+    median_of(runs, || {
+        let begin = Instant::now();
+        work();
+        begin.elapsed()
+    })
+}
+
+/// Like [`median`], for work that measures its own time, set-up excluded.
+pub fn median_of(runs: usize, mut work: impl FnMut() -> Duration) -> Duration {
+    work();
+    let mut times: Vec<Duration> = (0..runs).map(|_| work()).collect();
+    times.sort();
+    times[runs / 2]
+}
+
+/// Prints one result.
+#[expect(clippy::print_stdout, reason = "printing results is what a benchmark does")]
+pub fn report(name: &str, time: Duration) {
+    println!("{name:<60} {:>12.3} ms", time.as_secs_f64() * 1e3);
+}
+
+/// Prints how two results compare: below 1 the first is faster.
+#[expect(clippy::print_stdout, reason = "printing results is what a benchmark does")]
+pub fn compare(name: &str, ours: Duration, peer: Duration) {
+    let ratio = ours.as_secs_f64() / peer.as_secs_f64();
+    println!("{name:<60} {ratio:>12.4} of the peer's time");
+}
+
+/// Numbers without a pattern, the same in each run.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// How many entries of its own [`system_package`] makes for one package, at
+/// least.
+pub const PACKAGE_ENTRIES: u64 = 115;
+
+fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).expect("names of benchmarks are names")
+}
+
+fn file(blob: cairn_store::BlobRef, number: u64) -> Entry {
+    let mtime = Timestamp::new(1_700_000_000 + number.cast_signed(), 0).expect("no nanoseconds");
+    let attributes = Attributes { mtime, ..Attributes::of_root(0o644) };
+    Entry::Leaf(Leaf { attributes, content: Content::File(blob), link: None })
+}
+
+fn directory(transaction: &mut Transaction, entries: Vec<(Name, Entry)>) -> Entry {
+    let tree = Tree::new(Attributes::implied_directory(), entries).expect("names differ");
+    transaction.put_subtree(tree).expect("the store takes a tree")
+}
+
+/// Makes a package with about [`PACKAGE_ENTRIES`] entries as packages of a
+/// desktop have them: a program, a library, documents, and data in small
+/// directories. Contents have 200 to 4,000 bytes and differ.
+pub fn system_package(transaction: &mut Transaction, number: u64) -> InstalledPackage {
+    let mut random = Random(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let contents: Vec<String> = (0..92)
+        .map(|at| format!("{number} {at} line of text\n").repeat(10 + random.below(200) as usize))
+        .collect();
+    let sources: Vec<BytesSource<'_>> = contents
+        .iter()
+        .map(|text| BytesSource { name: "a benchmark", bytes: text.as_bytes() })
+        .collect();
+    let blobs = transaction.ingest(&sources, &()).expect("the store takes contents");
+    let mut blobs = blobs.into_iter();
+    let mut files = |count: u64, prefix: &str| -> Vec<(Name, Entry)> {
+        blobs
+            .by_ref()
+            .zip(0..count)
+            .map(|(blob, at)| (name(&format!("{prefix}{at}")), file(blob, number)))
+            .collect()
+    };
+    let package = format!("package{number:05}");
+    let bin = files(1, &format!("{package}-"));
+    let lib = files(1, &format!("lib{package}.so."));
+    let doc = files(4, "doc");
+    let data: Vec<Vec<(Name, Entry)>> = (0..17).map(|at| files(5, &format!("data{at}-"))).collect();
+
+    let bin = directory(transaction, bin);
+    let lib = directory(transaction, lib);
+    let doc = directory(transaction, doc);
+    let doc = directory(transaction, vec![(name(&package), doc)]);
+    let data = data
+        .into_iter()
+        .enumerate()
+        .map(|(at, entries)| (name(&format!("part{at}")), directory(transaction, entries)))
+        .collect();
+    let data = directory(transaction, data);
+    let share = directory(transaction, vec![(name("doc"), doc), (name(&package), data)]);
+    let below = vec![(name("bin"), bin), (name("lib"), lib), (name("share"), share)];
+    let usr = directory(transaction, below);
+    let root = Tree::new(Attributes::implied_directory(), vec![(name("usr"), usr)]);
+    let files = transaction.put_tree(root.expect("one name")).expect("the store takes a tree");
+    let metadata = Metadata {
+        name: package,
+        version: "1.0".into(),
+        release: 1,
+        summary: "A package of a benchmark".into(),
+        description: "It stands for a real one.\n".repeat(5),
+        ..Metadata::default()
+    };
+    InstalledPackage { metadata: Arc::new(metadata), explicit: true, files }
+}
+
+/// Makes a system of at least `entries` entries out of packages, and commits
+/// it.
+pub fn make_system(store: &Store, entries: u64) -> (State, system::Installed) {
+    let mut transaction = store.begin().expect("nobody else has the store");
+    let coming: Vec<InstalledPackage> = (0..entries.div_ceil(PACKAGE_ENTRIES))
+        .map(|number| system_package(&mut transaction, number))
+        .collect();
+    let none = system::Installed::new();
+    let made = system::change(&mut transaction, None, &none, &[], &coming).expect("no conflicts");
+    let draft = Draft {
+        parent: None,
+        request: format!("a system of {entries} entries"),
+        tree: made.tree,
+        packages: made.packages,
+    };
+    let state = transaction.commit(draft).expect("the store commits");
+    let installed =
+        coming.into_iter().map(|package| (package.metadata.name.clone(), package)).collect();
+    (state, installed)
+}

@@ -1,0 +1,59 @@
+//! The commands, each in its own file with its arguments.
+
+mod cat;
+mod completions;
+mod convert;
+mod extract;
+mod inspect;
+mod ls;
+mod man;
+mod rollback;
+mod state;
+mod store;
+mod switch;
+mod verify;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::output::Output;
+
+/// What the program is asked to do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    #[command(subcommand)]
+    State(state::Command),
+    Switch(switch::Args),
+    Rollback(rollback::Args),
+    Ls(ls::Args),
+    Cat(cat::Args),
+    Verify(verify::Args),
+    #[command(subcommand)]
+    Store(store::Command),
+    Convert(convert::Args),
+    Inspect(inspect::Args),
+    Extract(extract::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn run(&self, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
+        match self {
+            Self::State(command) => state::run(command, context, output),
+            Self::Switch(args) => switch::run(args, context, output),
+            Self::Rollback(args) => rollback::run(args, context, output),
+            Self::Ls(args) => ls::run(args, context, output),
+            Self::Cat(args) => cat::run(args, context, output),
+            Self::Verify(args) => verify::run(args, context, output),
+            Self::Store(command) => store::run(command, context, output),
+            Self::Convert(args) => convert::run(args, output),
+            Self::Inspect(args) => inspect::run(args, context, output),
+            Self::Extract(args) => extract::run(args, context, output),
+            Self::Completions(args) => completions::run(args, output),
+            Self::Man(args) => man::run(args, output),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! `cairn store`: the store as a whole.
+
+mod info;
+mod rebuild;
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::output::Output;
+
+/// Show the store, and rebuild its index
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    Info(info::Args),
+    Rebuild(rebuild::Args),
+}
+
+pub(crate) fn run(
+    command: &Command,
+    context: &Context,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    match command {
+        Command::Info(args) => info::run(args, context, output),
+        Command::Rebuild(args) => rebuild::run(args, context, output),
+    }
+}

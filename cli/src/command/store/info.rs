@@ -1,0 +1,97 @@
+//! `cairn store info`: where the store is, what is in it, how much it takes.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::output::{Output, View};
+use crate::page::Page;
+use crate::units;
+
+/// Show what the store holds and how much space it takes
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+#[derive(Serialize)]
+struct Info {
+    path: String,
+    states: usize,
+    current: Option<u64>,
+    tags: usize,
+    /// Files of the current state as they would be unpacked.
+    current_bytes: u64,
+    /// The same, of all states.
+    plain_bytes: u64,
+    /// What packs, refs and index take on the disk.
+    disk_bytes: u64,
+    /// What downloads, which may be removed at any time, take on the disk.
+    cache_bytes: u64,
+}
+
+pub(crate) fn run(_: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
+    let store = context.store()?;
+    let refs = store.refs();
+    let (mut current_bytes, mut plain_bytes) = (0, 0_u64);
+    for state in refs.states.values() {
+        let bytes = store.tree(state.tree)?.summary().bytes;
+        plain_bytes = plain_bytes.saturating_add(bytes);
+        if refs.current == Some(state.id) {
+            current_bytes = bytes;
+        }
+    }
+    let used =
+        |path: &Path| used(path).map_err(|source| Error::Read { path: path.to_owned(), source });
+    let cache_bytes = used(&store.path().join("cache"))?;
+    output.data(&Info {
+        path: store.path().display().to_string(),
+        states: refs.states.len(),
+        current: refs.current.map(|id| id.0),
+        tags: refs.tags.len(),
+        current_bytes,
+        plain_bytes,
+        disk_bytes: used(store.path())?.saturating_sub(cache_bytes),
+        cache_bytes,
+    })
+}
+
+/// Bytes that the files below `path` take on the disk; what vanishes meanwhile
+/// takes none.
+fn used(path: &Path) -> io::Result<u64> {
+    let metadata = match path.symlink_metadata() {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(0),
+        metadata => metadata?,
+    };
+    let mut bytes = metadata.blocks() * 512;
+    if metadata.is_dir() {
+        for entry in path.read_dir()? {
+            bytes += used(&entry?.path())?;
+        }
+    }
+    Ok(bytes)
+}
+
+impl View for Info {
+    fn show(&self, page: &mut Page) {
+        page.title(format_args!("Store {}", self.path));
+        let current = self.current.map_or_else(|| "none".into(), |id| id.to_string());
+        let share = match (self.disk_bytes * 100).checked_div(self.plain_bytes) {
+            Some(percent) => format!(" ({percent} % of the files of all states)"),
+            None => String::new(),
+        };
+        page.fields(
+            2,
+            &[
+                ("States", format!("{} (current: {current})", self.states)),
+                ("Tags", self.tags.to_string()),
+                ("Files of the current state", units::size(self.current_bytes)),
+                ("Files of all states", units::size(self.plain_bytes)),
+                ("On the disk", format!("{}{share}", units::size(self.disk_bytes))),
+                ("Downloads", units::size(self.cache_bytes)),
+            ],
+        );
+    }
+}

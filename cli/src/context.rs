@@ -1,0 +1,145 @@
+//! What all commands share: the options before and after them, and the place
+//! of the store. The environment is read here and nowhere else.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use cairn_package::stone::ContentOptions;
+use cairn_store::Store;
+
+use crate::error::Error;
+use crate::sys;
+
+/// The options that every command takes.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Options {
+    /// Use the store in this directory (default: $CAIRN_STORE, else
+    /// /var/lib/cairn for root and ~/.local/share/cairn for others)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Print data as one JSON document, and nothing for people
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Answer every question with yes
+    #[arg(short, long, global = true)]
+    pub yes: bool,
+    /// Print data, warnings and errors only
+    #[arg(long, global = true)]
+    pub quiet: bool,
+    /// Use colours
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    pub color: Color,
+    /// Print more
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Color {
+    /// On terminals, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Also in files and pipes
+    Always,
+    /// Not at all
+    Never,
+}
+
+/// What a command is told beside its own arguments.
+pub(crate) struct Context {
+    options: Options,
+    temporary: PathBuf,
+}
+
+/// Contents of packages up to this size are decompressed in memory.
+const CONTENT_IN_MEMORY: u64 = 256 << 20;
+
+impl Context {
+    /// Keeps the options of the command line.
+    pub(crate) fn new(options: Options) -> Self {
+        Self { options, temporary: std::env::temp_dir() }
+    }
+
+    /// The directory of the store that the command is about.
+    ///
+    /// # Errors
+    /// [`Error::NoStorePath`]: nothing names one, and there is no home
+    /// directory where it would be by default.
+    fn store_path(&self) -> Result<PathBuf, Error> {
+        let variable = |name: &str| std::env::var_os(name);
+        store_path(self.options.store.clone(), variable, sys::is_root())
+    }
+
+    /// The store that the command is about, opened.
+    pub(crate) fn store(&self) -> Result<Store, Error> {
+        Ok(Store::open(&self.store_path()?)?)
+    }
+
+    /// How contents of packages are decompressed outside of a store.
+    pub(crate) fn content_options(&self) -> ContentOptions<'_> {
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        ContentOptions { memory: CONTENT_IN_MEMORY, directory: &self.temporary, threads }
+    }
+
+    /// Whether data is to be printed as JSON.
+    pub(crate) fn json(&self) -> bool {
+        self.options.json
+    }
+
+    /// Whether the user wants to know more than usual.
+    pub(crate) fn verbose(&self) -> bool {
+        self.options.verbose
+    }
+}
+
+/// Whether NO_COLOR asks for text without colours (no-color.org: set, and not
+/// to the empty text).
+pub(crate) fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+fn store_path(
+    option: Option<PathBuf>,
+    variable: impl Fn(&str) -> Option<OsString>,
+    is_root: bool,
+) -> Result<PathBuf, Error> {
+    let named = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(path) = option.or_else(|| named("CAIRN_STORE")) {
+        return Ok(path);
+    }
+    if is_root {
+        return Ok("/var/lib/cairn".into());
+    }
+    // XDG Base Directory Specification: a relative path there is to be ignored.
+    let data = named("XDG_DATA_HOME").filter(|path| path.is_absolute());
+    let home = || named("HOME").map(|home| home.join(".local/share"));
+    let data = data.or_else(home).ok_or(Error::NoStorePath)?;
+    Ok(data.join("cairn"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(option: Option<&str>, variables: &[(&str, &str)], is_root: bool) -> Option<PathBuf> {
+        let variable = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+        };
+        store_path(option.map(PathBuf::from), variable, is_root).ok()
+    }
+
+    #[test]
+    fn the_store_is_where_the_nearest_word_says() {
+        let variables = [("CAIRN_STORE", "/c"), ("XDG_DATA_HOME", "/x"), ("HOME", "/h")];
+        let relative = [("CAIRN_STORE", ""), ("XDG_DATA_HOME", "x"), ("HOME", "/h")];
+        assert_eq!(path(Some("o"), &variables, true), Some("o".into()));
+        assert_eq!(path(None, &variables, true), Some("/c".into()));
+        assert_eq!(path(None, &variables[1..], true), Some("/var/lib/cairn".into()));
+        assert_eq!(path(None, &variables[1..], false), Some("/x/cairn".into()));
+        assert_eq!(path(None, &relative, false), Some("/h/.local/share/cairn".into()));
+        assert_eq!(path(None, &[], false), None);
+    }
+}

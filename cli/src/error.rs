@@ -1,0 +1,238 @@
+//! Why a command failed, how it is said, and the exit code it makes.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cairn_package::stone;
+use cairn_store::{Error as StoreError, StateId};
+use serde::Serialize;
+
+/// Exit code: damaged data was found.
+const DAMAGED: u8 = 3;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The store says why.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A stone cannot be read or extracted.
+    #[error("cannot use {}", path.display())]
+    Stone { path: PathBuf, source: stone::Error },
+    /// Some packages were not converted, and it has been told which.
+    #[error("{failed} packages could not be converted")]
+    NotConverted { failed: usize },
+    /// A directory has no packages of the wanted kind.
+    #[error("{} has no *.{extension} files", directory.display())]
+    NoPackages { directory: PathBuf, extension: &'static str },
+    /// Damage was found, and has been told.
+    #[error("damage was found in {found} places")]
+    DamageFound { found: usize },
+    /// A state was made from nothing.
+    #[error("state {0} has no parent")]
+    NoParent(StateId),
+    /// A text does not name a file of a state.
+    #[error("{0:?} does not name a file of a state")]
+    NotAPlace(String),
+    /// A text names no state.
+    #[error("{0:?} does not name a state")]
+    NotAState(String),
+    /// There is nothing at the path.
+    #[error("state {state} has no {path}")]
+    NoSuchFile { state: StateId, path: String },
+    /// The path leads in a circle.
+    #[error("too many symbolic links lead to {path} in state {state}")]
+    TooManyLinks { state: StateId, path: String },
+    /// There is something else at the path.
+    #[error("{path} in state {state} is not a regular file")]
+    NotAFile { state: StateId, path: String },
+    /// The command prints bytes that are not for people.
+    #[error("{command} prints bytes as they are, not JSON")]
+    NoJson { command: &'static str },
+    /// Nothing names the directory of the store.
+    #[error("cannot choose a directory for the store: HOME is not set")]
+    NoStorePath,
+    /// A question needs an answer, and there is no terminal to ask at.
+    #[error("cannot ask for confirmation without a terminal")]
+    CannotAsk,
+    /// The user said no.
+    #[error("nothing was changed")]
+    Declined,
+    /// A file or directory cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    /// A directory cannot be written to.
+    #[error("cannot write into {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    /// Standard input cannot be read.
+    #[error("cannot read the answer from standard input")]
+    Input(#[source] io::Error),
+    /// A value has no form in JSON.
+    #[error("cannot write the data as JSON")]
+    Json(#[source] serde_json::Error),
+}
+
+/// What people and programs are told of an error.
+#[derive(Debug, Serialize)]
+pub(crate) struct Failure {
+    /// What was attempted.
+    pub error: String,
+    /// Why it failed, each the cause of the one before.
+    pub causes: Vec<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<&'static str>,
+}
+
+impl Failure {
+    /// `what was attempted: why: why that`.
+    pub(crate) fn line(&self) -> String {
+        let mut parts = vec![self.error.as_str()];
+        parts.extend(self.causes.iter().map(String::as_str));
+        parts.join(": ")
+    }
+}
+
+/// The causes of an error, each that of the one before.
+pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    let mut causes = Vec::new();
+    let mut cause = error.source();
+    while let Some(err) = cause {
+        causes.push(err.to_string());
+        cause = err.source();
+    }
+    causes
+}
+
+/// An error with its causes, where it is a part of the data.
+pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
+    std::iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": ")
+}
+
+impl Error {
+    /// The error with its causes and advice.
+    pub(crate) fn failure(&self) -> Failure {
+        Failure { error: self.to_string(), causes: causes(self), help: self.advice() }
+    }
+
+    /// The exit code: 1 failed, 2 usage, 3 damaged data found.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Store(err) if err.is_damage() => DAMAGED.into(),
+            Self::Stone { source, .. } if is_damage(source) => DAMAGED.into(),
+            Self::DamageFound { .. } => DAMAGED.into(),
+            Self::NotAPlace(_) | Self::NotAState(_) | Self::NoJson { .. } => 2.into(),
+            _ => ExitCode::FAILURE,
+        }
+    }
+
+    fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Store(err) => advice_on_store(err),
+            Self::NoParent(_) | Self::NotAState(_) => Some(LIST_STATES),
+            Self::NotAPlace(_) => {
+                Some("write STATE:PATH, such as 5:/usr/bin, or /usr/bin for the current state")
+            }
+            Self::NoStorePath => Some("pass --store DIR or set CAIRN_STORE"),
+            Self::CannotAsk => Some("pass --yes to answer every question with yes"),
+            Self::Read { source, .. } | Self::Write { source, .. } => advice_on_access(source),
+            Self::Stone { source: stone::Error::NotEmpty(_), .. } => {
+                Some("name an empty or a new directory")
+            }
+            Self::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
+            Self::Stone { .. }
+            | Self::NotConverted { .. }
+            | Self::NoPackages { .. }
+            | Self::DamageFound { .. }
+            | Self::NoSuchFile { .. }
+            | Self::TooManyLinks { .. }
+            | Self::NotAFile { .. }
+            | Self::NoJson { .. }
+            | Self::Declined
+            | Self::Output(_)
+            | Self::Input(_)
+            | Self::Json(_) => None,
+        }
+    }
+}
+
+/// Whether a stone was made otherwise than it is now.
+fn is_damage(error: &stone::Error) -> bool {
+    matches!(
+        error,
+        stone::Error::DamagedPrelude
+            | stone::Error::MissingPayloads { .. }
+            | stone::Error::TruncatedPayload { .. }
+            | stone::Error::DamagedPayload { .. }
+            | stone::Error::Decompress { .. }
+            | stone::Error::PlainSize { .. }
+            | stone::Error::DamagedContent(_)
+            | stone::Error::ForgedContent(_)
+    )
+}
+
+const LIST_STATES: &str = "cairn state list shows the states and their tags";
+
+fn advice_on_store(error: &StoreError) -> Option<&'static str> {
+    match error {
+        StoreError::Io { source, .. } => advice_on_access(source),
+        StoreError::NotAStore { .. } => {
+            Some("cairn install makes a store when there is none; --store DIR names another")
+        }
+        StoreError::NotEmpty { .. } => Some("name an empty or a new directory with --store"),
+        StoreError::UnknownFormat { .. } => Some("use the version of Cairn that wrote it"),
+        StoreError::Locked { .. } => Some("wait until it is done, or end that process"),
+        StoreError::UnknownState(_) | StoreError::UnknownTag(_) => Some(LIST_STATES),
+        StoreError::StateIsCurrent(_) => Some("switch to another state first: cairn switch STATE"),
+        StoreError::StateIsTagged { .. } => Some("remove the tag first: cairn state untag TAG"),
+        StoreError::NoState => Some("cairn install makes the first one"),
+        StoreError::Index { .. } | StoreError::MalformedIndex { .. } => {
+            Some("cairn store rebuild makes the index anew and loses nothing")
+        }
+        StoreError::DamagedLog { .. }
+        | StoreError::LostRecords { .. }
+        | StoreError::DamagedPack { .. }
+        | StoreError::DamagedFrame { .. }
+        | StoreError::DamagedBlob { .. }
+        | StoreError::DamagedTree { .. }
+        | StoreError::InvalidTree(_)
+        | StoreError::DamagedPage { .. }
+        | StoreError::MissingPage { .. }
+        | StoreError::MissingBlob { .. }
+        | StoreError::MissingTree { .. } => Some("cairn verify tells what is affected"),
+        StoreError::Collision { .. }
+        | StoreError::Source { .. }
+        | StoreError::SourceChanged { .. }
+        | StoreError::NotADirectory(_)
+        | StoreError::NoSuchPath(_) => None,
+    }
+}
+
+fn advice_on_access(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            Some("run it as root, or name a store of your own with --store")
+        }
+        io::ErrorKind::StorageFull => Some("free some space and try again; nothing was changed"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_what_was_attempted_why_and_what_helps() {
+        let source = io::Error::from(io::ErrorKind::PermissionDenied);
+        let error = Error::from(StoreError::Io { path: "/store/refs/log".into(), source });
+        let failure = error.failure();
+        assert_eq!(failure.line(), "cannot access /store/refs/log: permission denied");
+        let help = "run it as root, or name a store of your own with --store";
+        assert_eq!(failure.help, Some(help));
+    }
+}

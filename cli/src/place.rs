@@ -1,0 +1,244 @@
+//! `STATE` and `STATE:PATH`: how the command line names states and files.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::str::FromStr;
+
+use cairn_store::{Content, Entry, Name, State, StateId, Store, Subtree, Tag, TreePath};
+
+use crate::error::Error;
+use crate::escape::Escaped;
+
+/// The name of a state: its number, a tag, or `current`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StateName {
+    /// The state that live roots follow.
+    Current,
+    /// The state with this number.
+    Number(StateId),
+    /// The state that this tag keeps.
+    Tag(Tag),
+}
+
+impl FromStr for StateName {
+    type Err = cairn_store::InvalidTag;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "current" {
+            return Ok(Self::Current);
+        }
+        match text.parse() {
+            Ok(id) => Ok(Self::Number(id)),
+            Err(_) => text.parse().map(Self::Tag),
+        }
+    }
+}
+
+impl StateName {
+    /// The state that has the name in `store`.
+    pub(crate) fn find(&self, store: &Store) -> Result<State, Error> {
+        let state = match self {
+            Self::Current => store.current(),
+            Self::Number(id) => store.state(*id),
+            Self::Tag(tag) => match store.refs().tags.get(tag) {
+                Some(id) => store.state(*id),
+                None => Err(cairn_store::Error::UnknownTag(tag.clone())),
+            },
+        };
+        Ok(state?)
+    }
+}
+
+/// A file of a state: `5:/usr/bin/bash`, `stable:/etc`, or `/usr` alone for the
+/// current state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    state: StateName,
+    path: OsString,
+}
+
+/// What lies at a [`Place`].
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The state that has it.
+    pub state: State,
+    /// Where it is, without symbolic links on the way.
+    pub path: TreePath,
+    /// What it is.
+    pub entry: Entry,
+}
+
+/// Whether a symbolic link at the end of a path stands for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastLink {
+    /// Tell of the link.
+    Keep,
+    /// Tell of what it leads to.
+    Follow,
+}
+
+/// As many symbolic links as Linux follows in one path.
+const MAX_LINKS: usize = 40;
+
+impl Place {
+    /// Reads `[STATE:]PATH`; the first colon ends the state, unless a slash
+    /// comes before it.
+    pub(crate) fn new(text: &OsString) -> Result<Self, Error> {
+        let bytes = text.as_bytes();
+        let end = bytes.iter().position(|byte| matches!(byte, b':' | b'/'));
+        match end {
+            Some(at) if bytes[at] == b':' => {
+                let not_a_state = || Error::NotAState(Escaped(&bytes[..at]).to_string());
+                let name = std::str::from_utf8(&bytes[..at]).map_err(|_| not_a_state())?;
+                let state = name.parse().map_err(|_| not_a_state())?;
+                let path = std::ffi::OsStr::from_bytes(&bytes[at + 1..]).to_owned();
+                Ok(Self { state, path })
+            }
+            Some(0) => Ok(Self { state: StateName::Current, path: text.clone() }),
+            _ => Err(Error::NotAPlace(Escaped(bytes).to_string())),
+        }
+    }
+
+    /// Finds what lies there. Symbolic links on the way lead to where they
+    /// would lead if the state were the root directory.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchFile`] and [`Error::TooManyLinks`].
+    pub(crate) fn find(&self, store: &Store, last: LastLink) -> Result<Found, Error> {
+        let state = self.state.find(store)?;
+        let missing = || Error::NoSuchFile {
+            state: state.id,
+            path: Escaped(self.path.as_bytes()).to_string(),
+        };
+        let root = Entry::Directory(Subtree {
+            id: state.tree,
+            summary: store.tree(state.tree)?.summary(),
+        });
+        let mut trail: Vec<(Name, Entry)> = Vec::new();
+        let mut todo: VecDeque<Vec<u8>> = components(self.path.as_bytes()).collect();
+        let mut links = 0;
+        while let Some(component) = todo.pop_front() {
+            if component == b".." {
+                trail.pop();
+                continue;
+            }
+            let name = Name::new(&component).map_err(|_| missing())?;
+            let here = trail.last().map_or(&root, |(_, entry)| entry);
+            let directory = here.as_directory().ok_or_else(missing)?;
+            let entry = store.tree(directory.id)?.get(&name).cloned().ok_or_else(missing)?;
+            let target = match entry.as_leaf().map(|leaf| &leaf.content) {
+                Some(Content::Symlink(target)) => target,
+                _ => {
+                    trail.push((name, entry));
+                    continue;
+                }
+            };
+            if todo.is_empty() && last == LastLink::Keep {
+                trail.push((name, entry));
+                continue;
+            }
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(Error::TooManyLinks {
+                    state: state.id,
+                    path: Escaped(self.path.as_bytes()).to_string(),
+                });
+            }
+            if target.first() == Some(&b'/') {
+                trail.clear();
+            }
+            for component in components(target).rev() {
+                todo.push_front(component);
+            }
+        }
+        let entry = trail.last().map_or(root, |(_, entry)| entry.clone());
+        let path = trail.into_iter().map(|(name, _)| name).collect();
+        Ok(Found { state, path, entry })
+    }
+}
+
+/// The components of a path that lead somewhere.
+fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = Vec<u8>> {
+    let parts = path.split(|byte| *byte == b'/');
+    parts.filter(|part| !part.is_empty() && *part != b".").map(<[u8]>::to_vec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cairn_store::{Attributes, Draft, Leaf, Tree};
+
+    #[test]
+    fn a_place_is_a_state_and_a_path() {
+        let place = |text: &str| Place::new(&text.into());
+        let at = |state, path: &str| Place { state, path: path.into() };
+        assert_eq!(place("5:/usr").unwrap(), at(StateName::Number(StateId(5)), "/usr"));
+        assert_eq!(place("5:usr").unwrap(), at(StateName::Number(StateId(5)), "usr"));
+        assert_eq!(place("5:").unwrap(), at(StateName::Number(StateId(5)), ""));
+        assert_eq!(place("/a:b").unwrap(), at(StateName::Current, "/a:b"));
+        assert_eq!(place("current:/a:b").unwrap(), at(StateName::Current, "/a:b"));
+        let stable = StateName::Tag(Tag::new("stable").unwrap());
+        assert_eq!(place("stable:/a").unwrap(), at(stable, "/a"));
+        for text in ["", "usr/bin", "5", ":/usr"] {
+            assert!(place(text).is_err(), "{text:?}");
+        }
+    }
+
+    /// A store whose only state has /usr/bin/sh, /bin -> usr/bin, and others.
+    fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::create(&directory.path().join("store")).unwrap();
+        let mut transaction = store.begin().unwrap();
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        let link = |text: &str| {
+            Entry::Leaf(Leaf {
+                attributes: Attributes::of_root(0o777),
+                content: Content::Symlink(text.as_bytes().into()),
+                link: None,
+            })
+        };
+        let attributes = Attributes::implied_directory;
+        let bin = Tree::new(attributes(), vec![(name("sh"), link("dash"))]).unwrap();
+        let bin = transaction.put_subtree(bin).unwrap();
+        let usr = Tree::new(attributes(), vec![(name("bin"), bin)]).unwrap();
+        let usr = transaction.put_subtree(usr).unwrap();
+        let entries = vec![
+            (name("usr"), usr),
+            (name("bin"), link("usr/bin")),
+            (name("absolute"), link("/bin/../bin/.")),
+            (name("out"), link("../../../usr")),
+            (name("loop"), link("loop")),
+        ];
+        let tree = transaction.put_tree(Tree::new(attributes(), entries).unwrap()).unwrap();
+        let request = "install nothing".into();
+        let packages = transaction.put_tree(Tree::empty(attributes())).unwrap();
+        transaction.commit(Draft { parent: None, request, tree, packages }).unwrap();
+        (directory, store)
+    }
+
+    #[test]
+    fn links_lead_where_they_would_if_the_state_were_the_root() {
+        let (_directory, store) = store();
+        let find = |path: &str, last| {
+            let place = Place { state: StateName::Current, path: path.into() };
+            place.find(&store, last).map(|found| found.path.to_string()).ok()
+        };
+        let cases = [
+            ("/", "/"),
+            ("/bin", "/usr/bin"),
+            ("bin//./", "/usr/bin"),
+            ("/absolute", "/usr/bin"),
+            ("/out/bin", "/usr/bin"),
+            ("/../../usr", "/usr"),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(find(path, LastLink::Follow).as_deref(), Some(expected), "{path}");
+        }
+        assert_eq!(find("/bin/sh", LastLink::Keep).as_deref(), Some("/usr/bin/sh"));
+        assert_eq!(find("/bin", LastLink::Keep).as_deref(), Some("/bin"));
+        for path in ["/bin/sh", "/loop", "/nothing", "/bin/sh/x"] {
+            assert_eq!(find(path, LastLink::Follow), None, "{path}");
+        }
+    }
+}

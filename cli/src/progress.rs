@@ -1,0 +1,142 @@
+//! What takes time, shown while it goes on.
+//!
+//! On a terminal a phase is a bar with rate and time left, which vanishes when
+//! the phase ends. Elsewhere it is one line when it begins. With `--quiet` and
+//! `--json` it is nothing.
+
+use std::io::Write;
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// How phases are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As bars on the terminal that is standard error.
+    Bars,
+    /// As one line each on standard error.
+    Lines,
+    /// Not at all.
+    Silent,
+}
+
+/// What the numbers of a phase count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Bytes, shown in binary units.
+    Bytes,
+    /// Files, packages or whatever the name of the phase says.
+    Pieces,
+}
+
+/// The phases of one command.
+#[derive(Clone)]
+pub(crate) struct Progress {
+    mode: Mode,
+    bars: MultiProgress,
+}
+
+/// A bar that comes and goes within this time is a flicker, not information.
+const DELAY: Duration = Duration::from_millis(200);
+
+impl Progress {
+    /// Shows phases as `mode` says.
+    pub(crate) fn new(mode: Mode) -> Self {
+        Self { mode, bars: MultiProgress::new() }
+    }
+
+    /// Begins a phase that is named like `Storing files`; it ends when the
+    /// result is dropped. `total` may be unknown.
+    pub(crate) fn phase(&self, name: &str, total: Option<u64>, unit: Unit) -> Phase {
+        if self.mode == Mode::Lines {
+            // A progress line that cannot be written is no reason to fail.
+            let _ = writeln!(std::io::stderr(), "{name} ...");
+        }
+        let bar = ProgressBar::hidden().with_style(style(total, unit));
+        bar.set_prefix(name.to_owned());
+        if let Some(total) = total {
+            bar.set_length(total);
+        }
+        let bars = (self.mode == Mode::Bars).then(|| self.bars.clone());
+        Phase { bar, bars, begun: Instant::now(), shown: Once::new() }
+    }
+
+    /// Runs `write`, which writes to the terminal, while the bars are away.
+    pub(crate) fn suspend<R>(&self, write: impl FnOnce() -> R) -> R {
+        match self.mode {
+            Mode::Bars => self.bars.suspend(write),
+            Mode::Lines | Mode::Silent => write(),
+        }
+    }
+}
+
+/// A phase that is going on; threads may share it.
+pub(crate) struct Phase {
+    bar: ProgressBar,
+    bars: Option<MultiProgress>,
+    begun: Instant,
+    shown: Once,
+}
+
+impl Phase {
+    /// Counts `number` more as done.
+    pub(crate) fn advance(&self, number: u64) {
+        self.bar.inc(number);
+        self.show_when_it_lasts();
+    }
+
+    /// Sets how much there is to do, when it is known only now.
+    pub(crate) fn set_total(&self, total: u64, unit: Unit) {
+        self.bar.set_style(style(Some(total), unit));
+        self.bar.set_length(total);
+    }
+
+    fn show_when_it_lasts(&self) {
+        if let Some(bars) = &self.bars
+            && self.begun.elapsed() >= DELAY
+        {
+            self.shown.call_once(|| {
+                bars.add(self.bar.clone());
+                self.bar.enable_steady_tick(Duration::from_millis(100));
+            });
+        }
+    }
+}
+
+impl Drop for Phase {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn style(total: Option<u64>, unit: Unit) -> ProgressStyle {
+    let template = match (total, unit) {
+        (Some(_), Unit::Bytes) => {
+            "{prefix} {wide_bar} {binary_bytes}/{binary_total_bytes} \
+             {binary_bytes_per_sec} {eta} left"
+        }
+        (Some(_), Unit::Pieces) => "{prefix} {wide_bar} {pos}/{len} {per_sec:>8} {eta} left",
+        (None, Unit::Bytes) => "{spinner} {prefix} {binary_bytes} {binary_bytes_per_sec} {elapsed}",
+        (None, Unit::Pieces) => "{spinner} {prefix} {pos} {elapsed}",
+    };
+    let style = ProgressStyle::with_template(template).expect("the templates are well-formed");
+    style.progress_chars("━╸ ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_phase_has_a_well_formed_line() {
+        for total in [None, Some(3)] {
+            for unit in [Unit::Bytes, Unit::Pieces] {
+                let phase = Progress::new(Mode::Silent).phase("Storing files", total, unit);
+                phase.advance(2);
+                assert_eq!(phase.bar.position(), 2);
+                assert_eq!(phase.bar.length(), total);
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The system calls that the standard library does not offer.
+
+#![expect(unsafe_code, reason = "system calls")]
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// A time as the clock on the wall shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WallClock {
+    pub year: i32,
+    /// 1 to 12.
+    pub month: i32,
+    /// 1 to 31.
+    pub day: i32,
+    pub hour: i32,
+    pub minute: i32,
+    pub second: i32,
+}
+
+/// How many columns the terminal behind `fd` has; `None` when there is no
+/// terminal, or one that does not say.
+pub(crate) fn columns(fd: BorrowedFd<'_>) -> Option<usize> {
+    let mut size = MaybeUninit::<libc::winsize>::zeroed();
+    // SAFETY: the descriptor is open for the length of the call, and TIOCGWINSZ
+    // writes at most one `winsize` to where its argument points.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, size.as_mut_ptr()) };
+    if result != 0 {
+        return None;
+    }
+    // SAFETY: all-zero bytes are a valid `winsize`, so it was one from the start.
+    let size = unsafe { size.assume_init() };
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+/// The local time `seconds` after 1970 began in UTC; `None` for years that the
+/// C library cannot count.
+pub(crate) fn local_time(seconds: i64) -> Option<WallClock> {
+    let mut time = MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: both pointers are to live values of the right types; localtime_r
+    // keeps neither. The program never changes its environment, so that reading
+    // TZ does not race.
+    let result = unsafe { libc::localtime_r(&raw const seconds, time.as_mut_ptr()) };
+    if result.is_null() {
+        return None;
+    }
+    // SAFETY: localtime_r succeeded and has filled every field.
+    WallClock::new(&unsafe { time.assume_init() })
+}
+
+/// The time in UTC, otherwise like [`local_time`].
+pub(crate) fn utc_time(seconds: i64) -> Option<WallClock> {
+    let mut time = MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: both pointers are to live values of the right types; gmtime_r
+    // keeps neither.
+    let result = unsafe { libc::gmtime_r(&raw const seconds, time.as_mut_ptr()) };
+    if result.is_null() {
+        return None;
+    }
+    // SAFETY: gmtime_r succeeded and has filled every field.
+    WallClock::new(&unsafe { time.assume_init() })
+}
+
+impl WallClock {
+    fn new(time: &libc::tm) -> Option<Self> {
+        Some(Self {
+            year: time.tm_year.checked_add(1900)?,
+            month: time.tm_mon + 1,
+            day: time.tm_mday,
+            hour: time.tm_hour,
+            minute: time.tm_min,
+            second: time.tm_sec,
+        })
+    }
+}
+
+/// Whether the program runs with the rights of root.
+pub(crate) fn is_root() -> bool {
+    // SAFETY: geteuid takes no argument and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}

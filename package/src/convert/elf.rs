@@ -1,0 +1,112 @@
+//! What an ELF file says of itself: its machine and its soname.
+//!
+//! Reads as little as possible: headers, the dynamic section, one string.
+
+use std::ops::Range;
+
+use object::elf::{self, FileHeader32, FileHeader64};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader};
+use object::{Endianness, ReadCache, ReadRef};
+
+use super::files::BytesReader;
+
+/// An ELF file of a machine that stones can name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Elf {
+    /// As in the text of a dependency, such as `x86_64`.
+    pub(super) isa: &'static str,
+    pub(super) is_64: bool,
+    /// A shared object, which position-independent programs are as well.
+    pub(super) is_shared: bool,
+    /// `DT_SONAME`, if it is UTF-8.
+    pub(super) soname: Option<String>,
+}
+
+/// Names of machines in lower case and without `EM_`.
+const MACHINES: [(elf::Machine, &str); 14] = [
+    (elf::EM_386, "386"),
+    (elf::EM_68K, "68k"),
+    (elf::EM_AARCH64, "aarch64"),
+    (elf::EM_ALPHA, "alpha"),
+    (elf::EM_ARM, "arm"),
+    (elf::EM_LOONGARCH, "loongarch"),
+    (elf::EM_MIPS, "mips"),
+    (elf::EM_PARISC, "parisc"),
+    (elf::EM_PPC, "ppc"),
+    (elf::EM_PPC64, "ppc64"),
+    (elf::EM_RISCV, "riscv"),
+    (elf::EM_S390, "s390"),
+    (elf::EM_SH, "sh"),
+    (elf::EM_X86_64, "x86_64"),
+];
+
+/// Reads an ELF file; `None` if it is none, is damaged, or is for a machine
+/// without a name here.
+pub(super) fn read(file: BytesReader<'_>) -> Option<Elf> {
+    let cache = ReadCache::new(file);
+    let file = Bounded(&cache);
+    match file.read_bytes_at(0, 5).ok()? {
+        b"\x7fELF\x01" => of_header(FileHeader32::<Endianness>::parse(file).ok()?, file),
+        b"\x7fELF\x02" => of_header(FileHeader64::<Endianness>::parse(file).ok()?, file),
+        _ => None,
+    }
+}
+
+/// Refuses what no real file asks for: sizes in a damaged file would otherwise
+/// be those of allocations.
+#[derive(Clone, Copy)]
+struct Bounded<'a>(&'a ReadCache<BytesReader<'a>>);
+
+const MAX_READ: u64 = 1 << 20;
+
+impl<'a> ReadRef<'a> for Bounded<'a> {
+    fn len(self) -> Result<u64, ()> {
+        self.0.len()
+    }
+
+    fn read_bytes_at(self, offset: u64, size: u64) -> Result<&'a [u8], ()> {
+        if size > MAX_READ { Err(()) } else { self.0.read_bytes_at(offset, size) }
+    }
+
+    fn read_bytes_at_until(self, range: Range<u64>, delimiter: u8) -> Result<&'a [u8], ()> {
+        self.0.read_bytes_at_until(range, delimiter)
+    }
+}
+
+fn of_header<'data, H>(header: &H, file: impl ReadRef<'data>) -> Option<Elf>
+where
+    H: FileHeader<Endian = Endianness>,
+{
+    let endian = header.endian().ok()?;
+    let machine = header.e_machine(endian);
+    let isa = MACHINES.iter().find(|row| row.0 == machine)?.1;
+    let is_shared = header.e_type(endian) == elf::ET_DYN;
+    let soname = if is_shared { soname(header, endian, file) } else { None };
+    Some(Elf { isa, is_64: header.is_type_64(), is_shared, soname })
+}
+
+fn soname<'data, H>(header: &H, endian: Endianness, file: impl ReadRef<'data>) -> Option<String>
+where
+    H: FileHeader<Endian = Endianness>,
+{
+    let segments = header.program_headers(endian, file).ok()?;
+    let dynamic = segments.iter().find_map(|segment| segment.dynamic(endian, file).ok()?)?;
+    let value = |tag: elf::DynamicTag| -> Option<u64> {
+        let mut entries = dynamic.iter().take_while(|entry| entry.d_tag(endian) != elf::DT_NULL);
+        let entry = entries.find(|entry| entry.d_tag(endian) == tag)?;
+        Some(entry.d_val(endian).into())
+    };
+    let address = value(elf::DT_STRTAB)?.checked_add(value(elf::DT_SONAME)?)?;
+    // The string lies in one of the segments that are loaded.
+    let offset = segments.iter().find_map(|segment| {
+        let start: u64 = segment.p_vaddr(endian).into();
+        let size: u64 = segment.p_filesz(endian).into();
+        let is_loaded = segment.p_type(endian) == elf::PT_LOAD;
+        let within = address.checked_sub(start).filter(|within| is_loaded && *within < size)?;
+        within.checked_add(segment.p_offset(endian).into())
+    })?;
+    let end = file.len().ok()?;
+    let bytes = file.read_bytes_at_until(offset..end, 0).ok()?;
+    let text = std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty())?;
+    Some(text.into())
+}

@@ -1,0 +1,84 @@
+//! A bounded cache in two generations.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+
+/// Keeps what was used lately, up to a weight.
+///
+/// New values and values that are found again belong to the young generation.
+/// When that reaches half of the limit it becomes the old one, and what was
+/// not found again since the last change goes. Each operation costs a look-up
+/// or two; nothing is ever scanned.
+#[derive(Debug)]
+pub(crate) struct Cache<K, V> {
+    half: usize,
+    generations: Mutex<Generations<K, V>>,
+}
+
+#[derive(Debug)]
+struct Generations<K, V> {
+    young: HashMap<K, (V, usize)>,
+    old: HashMap<K, (V, usize)>,
+    young_weight: usize,
+}
+
+impl<K: Eq + Hash, V: Clone> Cache<K, V> {
+    /// A cache of values that together weigh at most `limit`; one value that
+    /// is heavier than half of it may come on top.
+    pub(crate) fn new(limit: usize) -> Self {
+        let generations =
+            Generations { young: HashMap::new(), old: HashMap::new(), young_weight: 0 };
+        Self { half: limit / 2, generations: Mutex::new(generations) }
+    }
+
+    /// The value kept for `key`.
+    pub(crate) fn get(&self, key: &K) -> Option<V> {
+        let mut generations = self.lock();
+        if let Some((value, _)) = generations.young.get(key) {
+            return Some(value.clone());
+        }
+        let (key, (value, weight)) = generations.old.remove_entry(key)?;
+        generations.insert(key, value.clone(), weight, self.half);
+        Some(value)
+    }
+
+    /// Keeps `value`, which weighs `weight`, for `key`.
+    pub(crate) fn insert(&self, key: K, value: V, weight: usize) {
+        self.lock().insert(key, value, weight, self.half);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Generations<K, V>> {
+        // A panic elsewhere cannot leave the maps half changed in a way that matters.
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash, V> Generations<K, V> {
+    fn insert(&mut self, key: K, value: V, weight: usize, half: usize) {
+        if self.young_weight + weight > half && !self.young.is_empty() {
+            self.old = std::mem::take(&mut self.young);
+            self.young_weight = 0;
+        }
+        self.young_weight += weight;
+        if let Some((_, before)) = self.young.insert(key, (value, weight)) {
+            self.young_weight -= before;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_stays_and_what_is_not_goes() {
+        let cache = Cache::new(100);
+        for key in 0..1000 {
+            cache.insert(key, key, 10);
+            assert_eq!(cache.get(&0).is_some(), true, "0 is used all the time, lost at {key}");
+        }
+        let kept = (0..1000).filter(|key| cache.get(key).is_some()).count();
+        assert!((2..=10).contains(&kept), "{kept} values of 10 are kept in 100");
+    }
+}

@@ -1,0 +1,133 @@
+//! What can go wrong in a store, as facts.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::hash::{BlobKey, Digest, PackId, PageId, TreeId};
+use crate::name::TreePath;
+use crate::state::{StateId, Tag};
+use crate::tree::InvalidTree;
+
+/// Shorthand for what nearly every function here returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation on a store failed.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "a variant's line names its fields")]
+pub enum Error {
+    /// A file of the store could not be read or written.
+    #[error("cannot access {}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    /// There is no store at `path`.
+    #[error("{} is not a store", path.display())]
+    NotAStore { path: PathBuf },
+    /// `path` holds files and no store, so that none is made there.
+    #[error("cannot make a store in {}: it is not empty", path.display())]
+    NotEmpty { path: PathBuf },
+    /// The store was written by another version of Cairn.
+    #[error("{} has store format {found:?}; this program knows {known:?}", path.display())]
+    UnknownFormat { path: PathBuf, found: String, known: &'static str },
+    /// Another process is changing the store.
+    #[error("{} is being changed by process {pid} ({command})", store.display())]
+    Locked { store: PathBuf, pid: u32, command: String },
+    /// Line `line` (the first is 1) of refs/log is damaged.
+    #[error("{} is damaged in line {line}: {problem}", path.display())]
+    DamagedLog { path: PathBuf, line: usize, problem: &'static str },
+    /// The log ends before a record that the index has seen.
+    #[error(
+        "{} is damaged: it ends at record {found}, but record {expected} was committed",
+        path.display()
+    )]
+    LostRecords { path: PathBuf, found: u64, expected: u64 },
+    /// A pack does not have the form of one.
+    #[error("pack {} is damaged: {problem}", path.display())]
+    DamagedPack { path: PathBuf, problem: &'static str },
+    /// Frame `frame` (the first is 0) of a pack fails its check.
+    #[error("frame {frame} of pack {pack} is damaged: {problem}")]
+    DamagedFrame { pack: PackId, frame: u32, problem: &'static str },
+    /// The bytes found for a blob are not those that its digest names.
+    #[error("blob {key} is damaged")]
+    DamagedBlob { key: BlobKey },
+    /// The bytes found for a tree are not those that its id names.
+    #[error("tree {id} is damaged")]
+    DamagedTree { id: TreeId },
+    /// The bytes of a tree have its hash, but not the form of a tree.
+    #[error("a tree is malformed")]
+    InvalidTree(#[from] InvalidTree),
+    /// The bytes found for a page of a tree are not those that its id names.
+    #[error("page {id} of a tree is damaged")]
+    DamagedPage { id: PageId },
+    /// No pack holds the page.
+    #[error("page {id} of a tree is not in the store")]
+    MissingPage { id: PageId },
+    /// No pack holds the blob.
+    #[error("blob {key} is not in the store")]
+    MissingBlob { key: BlobKey },
+    /// No pack holds the tree.
+    #[error("tree {id} is not in the store")]
+    MissingTree { id: TreeId },
+    /// Two contents have the same key; the store keeps the first.
+    #[error("two contents share the key {key}: {stored} is in the store, {offered} was offered")]
+    Collision { key: BlobKey, stored: Digest, offered: Digest },
+    /// A source of bytes for the store could not be read.
+    #[error("cannot read {name}")]
+    Source { name: String, source: io::Error },
+    /// A source gave other bytes than before or than promised.
+    #[error("{name} changed while it was read")]
+    SourceChanged { name: String },
+    /// The index could not be used.
+    #[error("cannot use the index {}", path.display())]
+    Index { path: PathBuf, source: rocksdb::Error },
+    /// An entry of the index does not have the form of one.
+    #[error("the index {} has a malformed entry", path.display())]
+    MalformedIndex { path: PathBuf },
+    /// There is no such state.
+    #[error("there is no state {0}")]
+    UnknownState(StateId),
+    /// There is no such tag.
+    #[error("there is no tag {0}")]
+    UnknownTag(Tag),
+    /// The state cannot be removed while it is current.
+    #[error("state {0} is current")]
+    StateIsCurrent(StateId),
+    /// The state cannot be removed while a tag keeps it.
+    #[error("state {state} is kept by the tag {tag}")]
+    StateIsTagged { state: StateId, tag: Tag },
+    /// The store has no state yet.
+    #[error("the store has no state yet")]
+    NoState,
+    /// A change needs a directory where the tree has something else, or nothing.
+    #[error("{0} is not a directory of the tree")]
+    NotADirectory(TreePath),
+    /// There is nothing at this path of the tree.
+    #[error("there is no {0} in the tree")]
+    NoSuchPath(TreePath),
+}
+
+impl Error {
+    /// For `map_err` at a system call on `path`.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+
+    /// Whether stored bytes are damaged, in contrast to absent or unreadable.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::DamagedLog { .. }
+                | Self::LostRecords { .. }
+                | Self::DamagedPack { .. }
+                | Self::DamagedFrame { .. }
+                | Self::DamagedBlob { .. }
+                | Self::DamagedTree { .. }
+                | Self::InvalidTree(_)
+                | Self::DamagedPage { .. }
+                | Self::MissingPage { .. }
+                | Self::MissingBlob { .. }
+                | Self::MissingTree { .. }
+                | Self::MalformedIndex { .. }
+        )
+    }
+}

@@ -1,0 +1,338 @@
+//! Taking contents into the store: hashed once, in parallel, kept once.
+//!
+//! The sources are cut into jobs in their given order: a frame's worth of
+//! small ones, or one large one. Workers read, hash, compare with what the
+//! store has and compress; the calling thread writes the frames in the order
+//! of the jobs, so that what is installed together lies together.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::hash::{BlobHasher, BlobKey, BlobRef, Digest};
+use crate::index::Index;
+use crate::pack::{Compressor, FRAME_LEN, FinishedPack, Frame, LARGE_BLOB, ObjectId, PackWriter};
+
+/// Where the bytes of a blob come from.
+pub trait Source: Sync {
+    /// How errors call it.
+    fn name(&self) -> Cow<'_, str>;
+    /// How many bytes it has.
+    fn size(&self) -> u64;
+    /// Begins to read it; a large source may be read twice.
+    fn open(&self) -> io::Result<Box<dyn Read + '_>>;
+    /// What it is, if the caller has just hashed these very bytes; they are
+    /// then not hashed again, and not read if the store has them.
+    fn identity(&self) -> Option<BlobRef> {
+        None
+    }
+}
+
+/// A file to take in.
+#[derive(Clone, Debug)]
+pub struct FileSource {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What stat(2) says of its size.
+    pub size: u64,
+}
+
+impl Source for FileSource {
+    fn name(&self) -> Cow<'_, str> {
+        self.path.to_string_lossy()
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(File::open(&self.path)?))
+    }
+}
+
+/// Bytes in memory to take in.
+#[derive(Clone, Copy, Debug)]
+pub struct BytesSource<'a> {
+    /// How errors call them.
+    pub name: &'a str,
+    /// All of them.
+    pub bytes: &'a [u8],
+}
+
+impl Source for BytesSource<'_> {
+    fn name(&self) -> Cow<'_, str> {
+        self.name.into()
+    }
+
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(self.bytes))
+    }
+}
+
+/// Is told how far an ingest has come; called from several threads.
+pub trait IngestProgress: Sync {
+    /// So many more files, with so many bytes in sum, were taken in.
+    fn advance(&self, files: u64, bytes: u64);
+}
+
+impl IngestProgress for () {
+    fn advance(&self, _: u64, _: u64) {}
+}
+
+/// Contents that this transaction has already met.
+pub(crate) type Claims = Mutex<HashMap<BlobKey, Digest>>;
+
+/// What the jobs of an ingest share.
+pub(crate) struct Ingest<'a> {
+    pub(crate) disk: &'a dyn Disk,
+    pub(crate) index: &'a Index,
+    pub(crate) claims: &'a Claims,
+    /// Gives the path of the next temporary pack.
+    pub(crate) temporary: &'a (dyn Fn() -> PathBuf + Sync),
+    pub(crate) progress: &'a dyn IngestProgress,
+}
+
+/// What a job gave: the blobs of its sources, and those that are new.
+struct Done {
+    blobs: Vec<BlobRef>,
+    frames: Vec<Frame>,
+    /// Frame (the job's first is 0), offset and blob.
+    placed: Vec<(u32, u32, BlobRef)>,
+    own_pack: Option<FinishedPack>,
+}
+
+impl Ingest<'_> {
+    /// Takes in all of `sources`; returns their blobs in the same order.
+    ///
+    /// `write` gets each job's frames and where blobs lie in them, in order.
+    pub(crate) fn run<S: Source>(
+        &self,
+        sources: &[S],
+        mut write: impl FnMut(&[Frame], &[(u32, u32, BlobRef)]) -> Result<()>,
+    ) -> Result<(Vec<BlobRef>, Vec<FinishedPack>)> {
+        let jobs = cut(sources);
+        let workers = std::thread::available_parallelism().map_or(1, Into::into).min(jobs.len());
+        let next = AtomicUsize::new(0);
+        let (sender, receiver) = crossbeam::channel::bounded(2 * workers);
+        let mut blobs = Vec::with_capacity(sources.len());
+        let mut own_packs = Vec::new();
+
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                let sender = sender.clone();
+                scope.spawn(|| {
+                    // The sender goes with this closure, which ends the receiver.
+                    let sender = sender;
+                    let mut compressor = Compressor::new();
+                    loop {
+                        let job = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(range) = jobs.get(job) else { break };
+                        let done = match &mut compressor {
+                            Ok(compressor) => self.job(&sources[range.clone()], compressor),
+                            Err(err) => Err(no_memory(err)),
+                        };
+                        let failed = done.is_err();
+                        if sender.send((job, done)).is_err() || failed {
+                            break;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+
+            let mut waiting = BTreeMap::new();
+            let mut expected = 0;
+            for (job, done) in &receiver {
+                waiting.insert(job, done?);
+                while let Some(done) = waiting.remove(&expected) {
+                    let done: Done = done;
+                    write(&done.frames, &done.placed)?;
+                    blobs.extend(done.blobs);
+                    own_packs.extend(done.own_pack);
+                    expected += 1;
+                }
+            }
+            // An early return drops the receiver, at which the workers stop.
+            Ok::<(), Error>(())
+        })?;
+        Ok((blobs, own_packs))
+    }
+
+    fn job<S: Source>(&self, sources: &[S], compressor: &mut Compressor) -> Result<Done> {
+        let mut done =
+            Done { blobs: Vec::new(), frames: Vec::new(), placed: Vec::new(), own_pack: None };
+        match sources {
+            [large] if large.size() >= LARGE_BLOB => self.large(large, compressor, &mut done)?,
+            _ => self.small(sources, compressor, &mut done)?,
+        }
+        let bytes = sources.iter().map(Source::size).sum();
+        self.progress.advance(sources.len() as u64, bytes);
+        Ok(done)
+    }
+
+    /// Sources that together fill at most a frame, or one that fills several.
+    fn small<S: Source>(
+        &self,
+        sources: &[S],
+        compressor: &mut Compressor,
+        done: &mut Done,
+    ) -> Result<()> {
+        let mut plain = Vec::with_capacity(FRAME_LEN);
+        for source in sources {
+            let begin = plain.len();
+            let known = source.identity();
+            if known.is_none() {
+                read_all(source, &mut plain)?;
+            }
+            let blob = known.unwrap_or_else(|| BlobRef::of(&plain[begin..]));
+            done.blobs.push(blob);
+            if self.claim(&blob)? {
+                if known.is_some() {
+                    read_all(source, &mut plain)?;
+                }
+                let offset = u32::try_from(begin).expect("small sources are below 4 GiB");
+                done.placed.push((0, offset, blob));
+            } else {
+                plain.truncate(begin);
+            }
+        }
+        for piece in plain.chunks(FRAME_LEN) {
+            done.frames.push(compressor.frame(piece).map_err(|err| no_memory(&err))?);
+        }
+        // An empty blob lies in a frame, too, even if nothing else does.
+        if done.frames.is_empty() && !done.placed.is_empty() {
+            done.frames.push(compressor.frame(b"").map_err(|err| no_memory(&err))?);
+        }
+        Ok(())
+    }
+
+    /// A source that gets a pack of its own.
+    fn large<S: Source>(
+        &self,
+        source: &S,
+        compressor: &mut Compressor,
+        done: &mut Done,
+    ) -> Result<()> {
+        let known = source.identity();
+        let blob = match known {
+            Some(blob) => blob,
+            None => hash(source)?,
+        };
+        done.blobs.push(blob);
+        if !self.claim(&blob)? {
+            return Ok(());
+        }
+        let mut pack = PackWriter::create(self.disk, &(self.temporary)())?;
+        let mut again = BlobHasher::default();
+        pieces(source, |piece| {
+            if known.is_none() {
+                again.update(piece);
+            }
+            pack.push_frame(&compressor.frame(piece).map_err(|err| no_memory(&err))?)
+        })?;
+        if known.is_none() && again.finish() != blob {
+            return Err(Error::SourceChanged { name: source.name().into() });
+        }
+        pack.place(ObjectId::Blob(blob.key, blob.digest), 0, 0, blob.size);
+        done.own_pack = Some(pack.finish()?);
+        Ok(())
+    }
+
+    /// Whether the blob is new to the store and to this transaction.
+    ///
+    /// # Errors
+    /// [`Error::Collision`] when its key is taken by another content.
+    fn claim(&self, blob: &BlobRef) -> Result<bool> {
+        let (key, offered) = (blob.key, blob.digest);
+        let same = |stored| {
+            if stored == offered { Ok(()) } else { Err(Error::Collision { key, stored, offered }) }
+        };
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stored) = claims.get(&key) {
+            return same(*stored).map(|()| false);
+        }
+        claims.insert(key, offered);
+        drop(claims);
+        match self.index.blob(key)? {
+            Some((stored, _)) => same(stored).map(|()| false),
+            None => Ok(true),
+        }
+    }
+}
+
+/// Cuts sources into jobs of at most a frame, or of one source.
+fn cut<S: Source>(sources: &[S]) -> Vec<Range<usize>> {
+    let mut jobs = Vec::new();
+    let (mut begin, mut bytes) = (0, 0);
+    for (at, source) in sources.iter().enumerate() {
+        if at > begin && bytes + source.size() > FRAME_LEN as u64 {
+            jobs.push(begin..at);
+            (begin, bytes) = (at, 0);
+        }
+        bytes += source.size();
+    }
+    if begin < sources.len() {
+        jobs.push(begin..sources.len());
+    }
+    jobs
+}
+
+/// Reads a small source to the end of `plain`.
+fn read_all<S: Source>(source: &S, plain: &mut Vec<u8>) -> Result<()> {
+    let failed = |err| Error::Source { name: source.name().into(), source: err };
+    let begin = plain.len();
+    // One byte more than promised shows that a file has grown.
+    let mut from = source.open().map_err(failed)?.take(source.size() + 1);
+    from.read_to_end(plain).map_err(failed)?;
+    if (plain.len() - begin) as u64 != source.size() {
+        return Err(Error::SourceChanged { name: source.name().into() });
+    }
+    Ok(())
+}
+
+fn hash<S: Source>(source: &S) -> Result<BlobRef> {
+    let mut hasher = BlobHasher::default();
+    pieces(source, |piece| {
+        hasher.update(piece);
+        Ok(())
+    })?;
+    Ok(hasher.finish())
+}
+
+/// Reads a source in pieces of [`FRAME_LEN`] bytes, the last one shorter.
+fn pieces<S: Source>(source: &S, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let failed = |err| Error::Source { name: source.name().into(), source: err };
+    let mut from = source.open().map_err(failed)?;
+    let mut buf = Vec::with_capacity(FRAME_LEN);
+    let mut read = 0;
+    loop {
+        buf.clear();
+        from.by_ref().take(FRAME_LEN as u64).read_to_end(&mut buf).map_err(failed)?;
+        if buf.is_empty() {
+            break;
+        }
+        read += buf.len() as u64;
+        each(&buf)?;
+    }
+    if read != source.size() {
+        return Err(Error::SourceChanged { name: source.name().into() });
+    }
+    Ok(())
+}
+
+fn no_memory(err: &io::Error) -> Error {
+    let source = io::Error::new(err.kind(), err.to_string());
+    Error::Source { name: "the compressor".into(), source }
+}

@@ -1,0 +1,83 @@
+//! An immutable file of objects in zstd frames that describes itself.
+//!
+//! ```text
+//! magic | frame 0 | frame 1 | … | frame table | object table | footer
+//! ```
+//!
+//! Format: docs/store.md, "Packs".
+
+mod frame;
+mod reader;
+mod writer;
+
+pub(crate) use frame::{Compressor, Frame};
+pub(crate) use reader::Pack;
+pub(crate) use writer::{FinishedPack, PackWriter};
+
+use crate::hash::{BlobKey, Digest, PackId, PageId, TreeId};
+
+/// Plain bytes of a full frame: many small objects, or a piece of a large one.
+pub const FRAME_LEN: usize = 128 << 10;
+
+/// A blob of at least this many bytes has a pack of its own, so that dropping
+/// it is an unlink.
+pub(crate) const LARGE_BLOB: u64 = 1 << 20;
+
+/// A pack is closed when it has this many bytes.
+pub(crate) const PACK_LEN: u64 = 256 << 20;
+
+const MAGIC: &[u8; 8] = b"CRNPACK1";
+const END_MAGIC: &[u8; 8] = b"1KCAPNRC";
+const FRAME_RECORD_LEN: usize = 16;
+const OBJECT_RECORD_LEN: usize = 65;
+const FOOTER_LEN: usize = 48;
+
+/// What an object is and what names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectId {
+    /// The content of a file.
+    Blob(BlobKey, Digest),
+    /// A directory.
+    Tree(TreeId),
+    /// A page of a large directory.
+    Page(PageId),
+    /// The record of a state; BLAKE3-256 of its text.
+    State(Digest),
+}
+
+/// Where the first byte of an object lies, and how many there are.
+///
+/// An object of up to [`FRAME_LEN`] bytes lies in one frame. A longer one
+/// begins a frame and fills it and the next ones with [`FRAME_LEN`] bytes each;
+/// nothing else lies in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub(crate) pack: PackId,
+    pub(crate) frame: u32,
+    pub(crate) offset: u32,
+    pub(crate) len: u64,
+}
+
+impl Location {
+    pub(crate) const LEN: usize = 32;
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let (pack, rest) = bytes.split_at_mut(PackId::LEN);
+        pack.copy_from_slice(self.pack.as_bytes());
+        rest[..4].copy_from_slice(&self.frame.to_le_bytes());
+        rest[4..8].copy_from_slice(&self.offset.to_le_bytes());
+        rest[8..].copy_from_slice(&self.len.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
+        let [pack @ .., f0, f1, f2, f3, o0, o1, o2, o3, l0, l1, l2, l3, l4, l5, l6, l7] = *bytes;
+        Self {
+            pack: PackId::from_bytes(pack),
+            frame: u32::from_le_bytes([f0, f1, f2, f3]),
+            offset: u32::from_le_bytes([o0, o1, o2, o3]),
+            len: u64::from_le_bytes([l0, l1, l2, l3, l4, l5, l6, l7]),
+        }
+    }
+}

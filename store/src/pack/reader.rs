@@ -1,0 +1,164 @@
+//! Reading a pack: a frame at a time, each verified.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::frame::FrameRecord;
+use super::{
+    END_MAGIC, FOOTER_LEN, FRAME_LEN, FRAME_RECORD_LEN, Location, MAGIC, OBJECT_RECORD_LEN,
+    ObjectId,
+};
+use crate::error::{Error, Result};
+use crate::hash::{BlobKey, Checksum, Digest, PackId, PageId, TreeId};
+
+/// An open pack with its frame table in memory: 24 bytes a frame.
+#[derive(Debug)]
+pub(crate) struct Pack {
+    file: File,
+    path: PathBuf,
+    id: PackId,
+    frames: Vec<(u64, FrameRecord)>,
+    objects_at: u64,
+    object_count: u32,
+    objects_checksum: Checksum,
+}
+
+/// A line of a pack's object table.
+type PackedObject = (ObjectId, Location);
+
+impl Pack {
+    /// Opens a pack and checks its frame table.
+    ///
+    /// # Errors
+    /// [`Error::DamagedPack`] also when it does not have the id `expected`.
+    pub(crate) fn open(path: &Path, expected: PackId) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let len = file.metadata().map_err(Error::io(path))?.len();
+        let damaged = |problem| Error::DamagedPack { path: path.into(), problem };
+        let read =
+            |offset: u64, buf: &mut [u8]| file.read_exact_at(buf, offset).map_err(Error::io(path));
+
+        let smallest = (MAGIC.len() + FOOTER_LEN) as u64;
+        if len < smallest {
+            return Err(damaged("it is too short"));
+        }
+        let mut magic = [0; MAGIC.len()];
+        read(0, &mut magic)?;
+        let mut footer = [0; FOOTER_LEN];
+        read(len - FOOTER_LEN as u64, &mut footer)?;
+        if &magic != MAGIC || !footer.ends_with(END_MAGIC) {
+            return Err(damaged("it does not begin and end as a pack does"));
+        }
+        let [f0, f1, f2, f3, o0, o1, o2, o3, rest @ ..] = footer;
+        let frame_count = u32::from_le_bytes([f0, f1, f2, f3]);
+        let object_count = u32::from_le_bytes([o0, o1, o2, o3]);
+        let word = |at: usize| {
+            u64::from_le_bytes(rest[at..at + 8].try_into().expect("the slice has 8 bytes"))
+        };
+        let (frames_checksum, objects_checksum) = (Checksum(word(0)), Checksum(word(8)));
+        let id = PackId::from_bytes(rest[16..32].try_into().expect("the slice has 16 bytes"));
+        if id != expected {
+            return Err(damaged("it is another pack than its name says"));
+        }
+
+        let objects_len = u64::from(object_count) * OBJECT_RECORD_LEN as u64;
+        let frames_len = u64::from(frame_count) * FRAME_RECORD_LEN as u64;
+        let Some(frames_at) = len
+            .checked_sub(smallest)
+            .and_then(|rest| rest.checked_sub(objects_len + frames_len))
+            .map(|stored_len| stored_len + MAGIC.len() as u64)
+        else {
+            return Err(damaged("its tables are longer than itself"));
+        };
+        // The tables lie in the file, so that their length is bounded by its.
+        let mut table =
+            vec![0; usize::try_from(frames_len).map_err(|_| damaged("it is too long"))?];
+        read(frames_at, &mut table)?;
+        if Checksum::of(&table) != frames_checksum {
+            return Err(damaged("the checksum of its frame table differs"));
+        }
+        let mut offset = MAGIC.len() as u64;
+        let (records, _) = table.as_chunks();
+        let mut frames = Vec::with_capacity(records.len());
+        for record in records {
+            let record = FrameRecord::from_bytes(record);
+            if record.plain_len as usize > FRAME_LEN {
+                return Err(damaged("it has a frame of more than 128 KiB"));
+            }
+            frames.push((offset, record));
+            offset += u64::from(record.stored_len);
+        }
+        if offset != frames_at {
+            return Err(damaged("its frames do not fill it"));
+        }
+        let objects_at = frames_at + frames_len;
+        Ok(Self { file, path: path.into(), id, frames, objects_at, object_count, objects_checksum })
+    }
+
+    /// How many frames there are.
+    pub(crate) fn frame_count(&self) -> u32 {
+        u32::try_from(self.frames.len()).expect("the count was read from a u32")
+    }
+
+    /// Reads, verifies and decompresses one frame.
+    pub(crate) fn frame(&self, number: u32) -> Result<Vec<u8>> {
+        let damaged = |problem| Error::DamagedFrame { pack: self.id, frame: number, problem };
+        let Some((offset, record)) = self.frames.get(number as usize) else {
+            return Err(damaged("the pack has no such frame"));
+        };
+        let mut stored = vec![0; record.stored_len as usize];
+        match self.file.read_exact_at(&mut stored, *offset) {
+            Err(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => {
+                return Err(damaged("the pack ends before it"));
+            }
+            result => result.map_err(Error::io(&self.path))?,
+        }
+        if Checksum::of(&stored) != record.checksum {
+            return Err(damaged("its checksum differs"));
+        }
+        if record.is_raw {
+            return Ok(stored);
+        }
+        let plain = zstd::bulk::decompress(&stored, record.plain_len as usize)
+            .map_err(|_| damaged("it does not decompress"))?;
+        if plain.len() != record.plain_len as usize {
+            return Err(damaged("it decompresses to another length"));
+        }
+        Ok(plain)
+    }
+
+    /// Reads and checks the object table.
+    pub(crate) fn objects(&self) -> Result<Vec<PackedObject>> {
+        let damaged = |problem| Error::DamagedPack { path: self.path.clone(), problem };
+        // `open` has checked that the table lies inside the file.
+        let mut table = vec![0; self.object_count as usize * OBJECT_RECORD_LEN];
+        self.file.read_exact_at(&mut table, self.objects_at).map_err(Error::io(&self.path))?;
+        if Checksum::of(&table) != self.objects_checksum {
+            return Err(damaged("the checksum of its object table differs"));
+        }
+        let (records, _) = table.as_chunks::<OBJECT_RECORD_LEN>();
+        let mut objects = Vec::with_capacity(records.len());
+        for record in records {
+            let hash: [u8; 32] = record[1..33].try_into().expect("the slice has 32 bytes");
+            let key: [u8; 16] = record[33..49].try_into().expect("the slice has 16 bytes");
+            let id = match record[0] {
+                1 => ObjectId::Blob(BlobKey::from_bytes(key), Digest::from_bytes(hash)),
+                2 => ObjectId::Tree(TreeId::from_bytes(hash)),
+                3 => ObjectId::State(Digest::from_bytes(hash)),
+                4 => ObjectId::Page(PageId::from_bytes(hash)),
+                _ => return Err(damaged("it has an object of an unknown kind")),
+            };
+            let place: [u8; 16] = record[49..].try_into().expect("the slice has 16 bytes");
+            let [f0, f1, f2, f3, o0, o1, o2, o3, len @ ..] = place;
+            let location = Location {
+                pack: self.id,
+                frame: u32::from_le_bytes([f0, f1, f2, f3]),
+                offset: u32::from_le_bytes([o0, o1, o2, o3]),
+                len: u64::from_le_bytes(len),
+            };
+            objects.push((id, location));
+        }
+        Ok(objects)
+    }
+}

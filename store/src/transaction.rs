@@ -1,0 +1,304 @@
+//! A state in preparation: it commits, or nothing happened.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::edit::TreeReader;
+use crate::error::{Error, Result};
+use crate::hash::{BlobRef, TreeId};
+use crate::index::{Batch, Index};
+use crate::ingest::{Claims, Ingest, IngestProgress, Source};
+use crate::lock::Lock;
+use crate::log::Change;
+use crate::pack::{Compressor, FRAME_LEN, FinishedPack, Frame, ObjectId, PACK_LEN, PackWriter};
+use crate::state::{State, StateId};
+use crate::store::Store;
+use crate::tree::{Entry, Subtree, Tree};
+
+/// What a new state is to be.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The state that it is made from.
+    pub parent: Option<StateId>,
+    /// What was asked for, as people said it.
+    pub request: String,
+    /// The root directory.
+    pub tree: TreeId,
+    /// The selected packages, as a tree.
+    pub packages: TreeId,
+}
+
+/// The right to change a store, and the changes so far.
+///
+/// Dropping it without [`Transaction::commit`] leaves no trace but temporary
+/// files, which the next transaction removes.
+#[derive(Debug)]
+pub struct Transaction {
+    store: Store,
+    index: Arc<Index>,
+    claims: Claims,
+    trees: HashMap<TreeId, Arc<Tree>>,
+    open_pack: Option<PackWriter>,
+    packs: Vec<FinishedPack>,
+    temporaries: AtomicU64,
+    // Released last: fields are dropped in this order.
+    _lock: Lock,
+}
+
+impl Store {
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another process has one.
+    pub fn begin(&self) -> Result<Transaction> {
+        let inner = self.inner();
+        let lock = inner.lock()?;
+        let leftovers = inner.path.join("packs/new");
+        for entry in fs::read_dir(&leftovers).map_err(Error::io(&leftovers))? {
+            let path = entry.map_err(Error::io(&leftovers))?.path();
+            inner.disk.remove(&path).map_err(Error::io(&path))?;
+        }
+        let index = Arc::new(inner.open_writer()?);
+        inner.set_index(Some(index.clone()));
+        Ok(Transaction {
+            store: self.clone(),
+            index,
+            claims: Mutex::default(),
+            trees: HashMap::new(),
+            open_pack: None,
+            packs: Vec::new(),
+            temporaries: AtomicU64::new(0),
+            _lock: lock,
+        })
+    }
+}
+
+impl Transaction {
+    /// The store that is changed, as it was before.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Takes in contents, and returns their names in the same order.
+    ///
+    /// Contents that the store has are compared by digest and not kept again.
+    ///
+    /// # Errors
+    /// [`Error::Collision`] when two contents share a key,
+    /// [`Error::SourceChanged`] when a source does not have the promised size.
+    /// After an error the transaction can only be dropped.
+    pub fn ingest<S: Source>(
+        &mut self,
+        sources: &[S],
+        progress: &dyn IngestProgress,
+    ) -> Result<Vec<BlobRef>> {
+        let inner = self.store.inner().clone();
+        let ingest = Ingest {
+            disk: &*inner.disk,
+            index: &self.index,
+            claims: &self.claims,
+            temporary: &|| temporary(&self.store, &self.temporaries),
+            progress,
+        };
+        let (open_pack, packs) = (&mut self.open_pack, &mut self.packs);
+        let next_path = || temporary(&self.store, &self.temporaries);
+        let (blobs, own_packs) = ingest.run(sources, |frames, placed| {
+            let pack = match open_pack {
+                Some(pack) => pack,
+                None => open_pack.insert(PackWriter::create(&*inner.disk, &next_path())?),
+            };
+            let first = pack.frame_count();
+            for frame in frames {
+                pack.push_frame(frame)?;
+            }
+            for (frame, offset, blob) in placed {
+                let id = ObjectId::Blob(blob.key, blob.digest);
+                pack.place(id, first + frame, *offset, blob.size);
+            }
+            if pack.len() >= PACK_LEN {
+                packs.extend(open_pack.take().map(PackWriter::finish).transpose()?);
+            }
+            Ok(())
+        })?;
+        self.packs.extend(own_packs);
+        Ok(blobs)
+    }
+
+    /// Adds a directory, whose subdirectories were added before.
+    pub fn put_tree(&mut self, tree: Tree) -> Result<TreeId> {
+        let id = tree.encode().id;
+        if !self.trees.contains_key(&id) && self.index.tree(id)?.is_none() {
+            self.trees.insert(id, Arc::new(tree));
+        }
+        Ok(id)
+    }
+
+    /// Like [`Self::put_tree`], as an entry for the directory above.
+    pub fn put_subtree(&mut self, tree: Tree) -> Result<Entry> {
+        let summary = tree.summary();
+        Ok(Entry::Directory(Subtree { id: self.put_tree(tree)?, summary }))
+    }
+
+    /// Keeps a note for an upper floor in the index, or forgets it. Notes may
+    /// vanish at any time and are not part of the transaction.
+    pub fn set_note(&self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        self.index.set_note(key, value)
+    }
+
+    /// Publishes the new state and makes it current.
+    ///
+    /// When this returns, the state survives a power cut; when it fails, or if
+    /// the power fails before, the store is as it was. Three barriers.
+    pub fn commit(mut self, draft: Draft) -> Result<State> {
+        let inner = self.store.inner().clone();
+        let mut log = inner.log();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let state = State {
+            id: StateId(log.refs.newest.0 + 1),
+            parent: draft.parent,
+            time: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+            request: draft.request,
+            tree: draft.tree,
+            packages: draft.packages,
+        };
+        self.pack_trees_and(&state)?;
+
+        let mut packs = std::mem::take(&mut self.packs);
+        packs.extend(self.open_pack.take().map(PackWriter::finish).transpose()?);
+        self.make_durable(&mut packs)?;
+        let mut batch = Batch::default();
+        for pack in packs {
+            batch.add(pack.id, pack.len, pack.objects);
+        }
+        self.index.write(batch)?;
+
+        log.append(&*inner.disk, vec![Change::Publish(state.clone()), Change::Current(state.id)])?;
+        // The state is committed: a failure from here on costs the next
+        // opening a look at the packs, no more.
+        let _ = self.index.set_generation(log.published);
+        inner.set_log(log);
+        Ok(state)
+    }
+
+    /// Syncs the packs, gives them their names, and syncs those: two barriers,
+    /// however many packs there are.
+    fn make_durable(&self, packs: &mut [FinishedPack]) -> Result<()> {
+        let inner = self.store.inner();
+        let directory = inner.path.join("packs");
+        match packs {
+            [only] => only.sync()?,
+            _ => inner.disk.sync_filesystem(&directory).map_err(Error::io(&directory))?,
+        }
+        for pack in packs.iter() {
+            let path = inner.pack_path(pack.id);
+            inner.disk.rename(&pack.temporary, &path).map_err(Error::io(&path))?;
+        }
+        inner.disk.sync_directory(&directory).map_err(Error::io(&directory))
+    }
+
+    /// Packs the new trees that the state reaches, each before those below it,
+    /// and then the record of the state.
+    fn pack_trees_and(&mut self, state: &State) -> Result<()> {
+        let mut packer = Packer {
+            pack: match self.open_pack.take() {
+                Some(pack) => pack,
+                None => self.create_pack()?,
+            },
+            compressor: Compressor::new().map_err(Error::io(&self.store.inner().path))?,
+            plain: Vec::new(),
+            pending: Vec::new(),
+        };
+        let mut pages = HashSet::new();
+        let mut stack = vec![state.packages, state.tree];
+        while let Some(id) = stack.pop() {
+            let Some(tree) = self.trees.remove(&id) else { continue };
+            let encoded = tree.encode();
+            packer.push(ObjectId::Tree(id), &encoded.bytes)?;
+            for (id, page) in &encoded.pages {
+                if pages.insert(*id) && self.index.page(*id)?.is_none() {
+                    packer.push(ObjectId::Page(*id), page)?;
+                }
+            }
+            let below = tree.entries().iter().rev();
+            stack.extend(below.filter_map(|(_, entry)| Some(entry.as_directory()?.id)));
+        }
+        let record = state.encode();
+        packer.push(ObjectId::State(State::digest(&record)), &record)?;
+        packer.flush()?;
+        self.open_pack = Some(packer.pack);
+        Ok(())
+    }
+
+    fn create_pack(&self) -> Result<PackWriter> {
+        let path = temporary(&self.store, &self.temporaries);
+        PackWriter::create(&*self.store.inner().disk, &path)
+    }
+}
+
+impl TreeReader for Transaction {
+    fn read_tree(&self, id: TreeId) -> Result<Arc<Tree>> {
+        match self.trees.get(&id) {
+            Some(tree) => Ok(tree.clone()),
+            None => self.store.tree(id),
+        }
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let inner = self.store.inner();
+        // An index that is open for writing would keep other writers out.
+        inner.set_index(None);
+        self.open_pack = None;
+        if let Ok(leftovers) = fs::read_dir(inner.path.join("packs/new")) {
+            for entry in leftovers.flatten() {
+                // What stays is removed by the next transaction.
+                let _ = inner.disk.remove(&entry.path());
+            }
+        }
+    }
+}
+
+fn temporary(store: &Store, count: &AtomicU64) -> PathBuf {
+    let number = count.fetch_add(1, Ordering::Relaxed);
+    store.path().join("packs/new").join(format!("{number}.pack"))
+}
+
+/// Puts objects one after the other into frames.
+struct Packer {
+    pack: PackWriter,
+    compressor: Compressor,
+    plain: Vec<u8>,
+    /// Objects in `plain`, with where they begin.
+    pending: Vec<(ObjectId, u32, u64)>,
+}
+
+impl Packer {
+    fn push(&mut self, id: ObjectId, bytes: &[u8]) -> Result<()> {
+        if self.plain.len() + bytes.len() > FRAME_LEN {
+            self.flush()?;
+        }
+        let offset = u32::try_from(self.plain.len()).expect("a frame is below 4 GiB");
+        self.plain.extend_from_slice(bytes);
+        self.pending.push((id, offset, bytes.len() as u64));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let first = self.pack.frame_count();
+        for (id, offset, len) in self.pending.drain(..) {
+            self.pack.place(id, first, offset, len);
+        }
+        for piece in self.plain.chunks(FRAME_LEN) {
+            let frame: Frame = self.compressor.frame(piece).map_err(Error::io("packs/new"))?;
+            self.pack.push_frame(&frame)?;
+        }
+        self.plain.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,287 @@
+//! Whether everything that the states need is there and undamaged.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::hash::{BlobHasher, BlobRef, PageId, TreeId};
+use crate::name::TreePath;
+use crate::pack::{Location, ObjectId};
+use crate::state::StateId;
+use crate::store::Store;
+use crate::tree::Entry;
+
+/// Is told how far a verification has come; called from several threads.
+pub trait VerifyProgress: Sync {
+    /// There are so many packs to verify.
+    fn begin(&self, packs: u64);
+    /// One more pack was verified.
+    fn advance(&self);
+}
+
+impl VerifyProgress for () {
+    fn begin(&self, _: u64) {}
+    fn advance(&self) {}
+}
+
+/// Something that is damaged or missing, and what it touches.
+#[derive(Debug)]
+pub struct Damage {
+    /// What is wrong.
+    pub error: Error,
+    /// Paths that cannot be read because of it, with the first state that has
+    /// them; each path once. Paths of the tree of packages begin with
+    /// `packages:`.
+    pub paths: Vec<(StateId, String)>,
+}
+
+/// What a verification found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Packs that were read.
+    pub packs: u64,
+    /// Objects that were hashed.
+    pub objects: u64,
+    /// Plain bytes that were hashed.
+    pub bytes: u64,
+    /// States whose trees were walked.
+    pub states: u64,
+    /// All damage; none if it is empty.
+    pub damage: Vec<Damage>,
+}
+
+impl Store {
+    /// Hashes every object of every pack anew, in parallel, and walks the trees
+    /// of every state, each directory once.
+    ///
+    /// Does not stop at damage; the errors returned are those that keep it from
+    /// going on at all.
+    pub fn verify(&self, progress: &dyn VerifyProgress) -> Result<Report> {
+        let packs = self.inner().list_packs()?;
+        progress.begin(packs.len() as u64);
+        let report = Mutex::new(Report { packs: packs.len() as u64, ..Report::default() });
+        let sound = Mutex::new(HashSet::new());
+        let next = AtomicUsize::new(0);
+        let workers = std::thread::available_parallelism().map_or(1, Into::into);
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    while let Some(id) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let of_pack = self.verify_pack(*id);
+                        let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+                        report.objects += of_pack.objects.len() as u64;
+                        report.bytes += of_pack.bytes;
+                        let damage = of_pack.damage.into_iter();
+                        report.damage.extend(damage.map(|error| Damage { error, paths: vec![] }));
+                        let mut sound = sound.lock().unwrap_or_else(PoisonError::into_inner);
+                        sound.extend(of_pack.objects);
+                        drop((report, sound));
+                        progress.advance();
+                    }
+                });
+            }
+        });
+        let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let sound = sound.into_inner().unwrap_or_else(PoisonError::into_inner);
+
+        let mut walk = Walk { store: self, sound: &sound, seen: HashSet::new(), found: vec![] };
+        let refs = self.refs();
+        for state in refs.states.values() {
+            report.states += 1;
+            for (root, prefix) in [(state.tree, ""), (state.packages, "packages:")] {
+                walk.tree(root, state.id, prefix, &mut TreePath::root());
+            }
+        }
+        report.add(walk.found);
+        Ok(report)
+    }
+
+    fn verify_pack(&self, id: crate::PackId) -> PackReport {
+        let mut report = PackReport::default();
+        let inner = self.inner();
+        // Opened anew: what a cache holds would hide damage on the disk.
+        let opened = crate::pack::Pack::open(&inner.pack_path(id), id)
+            .and_then(|pack| Ok((pack.objects()?, pack)));
+        let (objects, pack) = match opened {
+            Ok(opened) => opened,
+            Err(err) => {
+                report.damage.push(err);
+                return report;
+            }
+        };
+        let mut frames = Frames { pack: &pack, last: None };
+        let mut damaged_frames = HashSet::new();
+        let mut touched = HashSet::new();
+        for (object, location) in objects {
+            match frames.check(object, &location, &mut touched) {
+                Ok(()) => {
+                    report.bytes += location.len;
+                    report.objects.push(object);
+                }
+                Err(Error::DamagedFrame { frame, pack, problem }) => {
+                    if damaged_frames.insert(frame) {
+                        report.damage.push(Error::DamagedFrame { frame, pack, problem });
+                    }
+                }
+                Err(err) => report.damage.push(err),
+            }
+        }
+        // A frame that no object lies in is checked as well.
+        for frame in (0..pack.frame_count()).filter(|frame| !touched.contains(frame)) {
+            report.damage.extend(pack.frame(frame).err());
+        }
+        report
+    }
+}
+
+impl Report {
+    /// Joins damage that was met on the way with that found in packs.
+    fn add(&mut self, found: Vec<(ObjectId, StateId, String)>) {
+        let mut by_object: HashMap<ObjectId, Vec<(StateId, String)>> = HashMap::new();
+        for (object, state, path) in found {
+            by_object.entry(object).or_default().push((state, path));
+        }
+        let mut lost: Vec<_> = by_object.into_iter().collect();
+        lost.sort();
+        for (object, paths) in lost {
+            let error = match object {
+                ObjectId::Blob(key, _) => Error::MissingBlob { key },
+                ObjectId::Tree(id) => Error::MissingTree { id },
+                ObjectId::Page(_) | ObjectId::State(_) => continue,
+            };
+            self.damage.push(Damage { error, paths });
+        }
+    }
+}
+
+#[derive(Default)]
+struct PackReport {
+    objects: Vec<ObjectId>,
+    bytes: u64,
+    damage: Vec<Error>,
+}
+
+/// Reads the frames of a pack, the latest of which is kept.
+struct Frames<'a> {
+    pack: &'a crate::pack::Pack,
+    last: Option<(u32, Vec<u8>)>,
+}
+
+impl Frames<'_> {
+    fn frame(&mut self, number: u32) -> Result<&[u8]> {
+        if self.last.as_ref().is_none_or(|(last, _)| *last != number) {
+            self.last = Some((number, self.pack.frame(number)?));
+        }
+        Ok(self.last.as_ref().map_or(&[], |(_, bytes)| bytes))
+    }
+
+    /// Hashes an object anew.
+    fn check(
+        &mut self,
+        object: ObjectId,
+        location: &Location,
+        touched: &mut HashSet<u32>,
+    ) -> Result<()> {
+        let mut blob = BlobHasher::default();
+        let mut gathered = Vec::new();
+        let (mut number, mut from) = (location.frame, location.offset as usize);
+        let mut rest = location.len;
+        loop {
+            touched.insert(number);
+            let (pack, frame) = (location.pack, number);
+            let bytes = self.frame(number)?;
+            let short = Error::DamagedFrame { pack, frame, problem: "an object exceeds it" };
+            let bytes = bytes.get(from..).ok_or(short)?;
+            let len = bytes.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
+            match object {
+                ObjectId::Blob(..) => blob.update(&bytes[..len]),
+                ObjectId::Tree(_) | ObjectId::Page(_) | ObjectId::State(_) => {
+                    gathered.extend_from_slice(&bytes[..len])
+                }
+            }
+            rest -= len as u64;
+            if rest == 0 {
+                break;
+            }
+            if len == 0 {
+                let problem = "an object exceeds it";
+                return Err(Error::DamagedFrame { pack, frame, problem });
+            }
+            (number, from) = (number.saturating_add(1), 0);
+        }
+        match object {
+            ObjectId::Blob(key, digest) => {
+                let expected = BlobRef { key, digest, size: location.len };
+                if blob.finish() != expected {
+                    return Err(Error::DamagedBlob { key });
+                }
+            }
+            ObjectId::Tree(id) => {
+                if TreeId::of(&gathered) != id {
+                    return Err(Error::DamagedTree { id });
+                }
+            }
+            ObjectId::Page(id) => {
+                if PageId::of(&gathered) != id {
+                    return Err(Error::DamagedPage { id });
+                }
+            }
+            ObjectId::State(digest) => {
+                if crate::State::digest(&gathered) != digest {
+                    let path = location.pack.to_string().into();
+                    let problem = "the record of its state differs from its hash";
+                    return Err(Error::DamagedPack { path, problem });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Walks states and notes what they lack.
+struct Walk<'a> {
+    store: &'a Store,
+    sound: &'a HashSet<ObjectId>,
+    seen: HashSet<TreeId>,
+    found: Vec<(ObjectId, StateId, String)>,
+}
+
+impl Walk<'_> {
+    fn tree(&mut self, id: TreeId, state: StateId, prefix: &str, path: &mut TreePath) {
+        if !self.seen.insert(id) {
+            return;
+        }
+        let object = ObjectId::Tree(id);
+        let tree = match self.store.tree(id) {
+            Ok(tree) if self.sound.contains(&object) => tree,
+            _ => {
+                self.found.push((object, state, format!("{prefix}{path}")));
+                return;
+            }
+        };
+        for (name, entry) in tree.entries() {
+            path.push(name.clone());
+            match entry {
+                Entry::Directory(subtree) => {
+                    self.tree(subtree.id, state, prefix, path);
+                    let summary = self.store.tree(subtree.id).map(|tree| tree.summary());
+                    if summary.is_ok_and(|summary| summary != subtree.summary) {
+                        self.found.push((object, state, format!("{prefix}{path}")));
+                    }
+                }
+                Entry::Leaf(leaf) => {
+                    if let Some(blob) = leaf.blob() {
+                        let object = ObjectId::Blob(blob.key, blob.digest);
+                        let is_there =
+                            self.sound.contains(&object) && self.store.inner().locate(blob).is_ok();
+                        if !is_there {
+                            self.found.push((object, state, format!("{prefix}{path}")));
+                        }
+                    }
+                }
+            }
+            path.pop();
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The power goes at every step of every change, and what was reported stays.
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cairn_store::tree::{Content, Entry, Leaf};
+use cairn_store::{Attributes, BytesSource, Draft, Error, Name, State, StateId, Store, Tag, Tree};
+use support::{FaultyDisk, Loss, Omitted, copy};
+
+/// A change of a store, and what it reports.
+type Operation = fn(&Store) -> Result<(), Error>;
+
+fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+fn contents(generation: u8, large: usize) -> Vec<Vec<u8>> {
+    let mut contents: Vec<Vec<u8>> =
+        (0..10).map(|at| [generation, at].repeat(usize::from(at) * 977)).collect();
+    for at in 0..large {
+        // Noise, so that it stays large.
+        let mut word = 0x2545_f491_4f6c_dd1d_u64 + at as u64 + u64::from(generation);
+        let noise = (0..200_000).flat_map(|_| {
+            word ^= word << 13;
+            word ^= word >> 7;
+            word ^= word << 17;
+            word.to_le_bytes()
+        });
+        contents.push(noise.collect());
+    }
+    contents
+}
+
+fn publish(store: &Store, generation: u8, large: usize) -> Result<State, Error> {
+    let contents = contents(generation, large);
+    let names: Vec<String> = (0..contents.len()).map(|at| format!("file {at}")).collect();
+    let sources: Vec<BytesSource<'_>> =
+        contents.iter().zip(&names).map(|(bytes, name)| BytesSource { name, bytes }).collect();
+    let mut transaction = store.begin()?;
+    let blobs = transaction.ingest(&sources, &())?;
+    let entries = blobs.iter().zip(&names).map(|(blob, text)| {
+        let content = Content::File(*blob);
+        let leaf = Leaf { attributes: Attributes::of_root(0o644), content, link: None };
+        (name(text), Entry::Leaf(leaf))
+    });
+    let below = Tree::new(Attributes::of_root(0o700), entries.collect()).unwrap();
+    let below = transaction.put_subtree(below)?;
+    let root = Tree::new(Attributes::of_root(0o755), vec![(name("below"), below)]).unwrap();
+    let tree = transaction.put_tree(root)?;
+    let packages = transaction.put_tree(Tree::empty(Attributes::of_root(0o755)))?;
+    let parent = store.refs().current;
+    transaction.commit(Draft { parent, request: format!("test {generation}"), tree, packages })
+}
+
+/// Reads every file of a state and compares it with what was put in.
+fn check_contents(store: &Store, state: &State, generation: u8, large: usize) {
+    let root = store.tree(state.tree).unwrap();
+    let Some(Entry::Directory(below)) = root.get(b"below") else { panic!("no directory") };
+    let below = store.tree(below.id).unwrap();
+    for (at, bytes) in contents(generation, large).iter().enumerate() {
+        let entry = below.get(format!("file {at}").as_bytes()).unwrap();
+        let blob = entry.as_leaf().unwrap().blob().unwrap();
+        assert_eq!(&store.read(blob).unwrap(), bytes, "file {at} of generation {generation}");
+    }
+}
+
+struct Case {
+    name: &'static str,
+    operation: Operation,
+    /// What holds when it was done; what holds before is checked by the states.
+    is_done: fn(&Store) -> bool,
+}
+
+const CASES: [Case; 6] = [
+    Case {
+        name: "publish in one pack",
+        operation: |store| publish(store, 2, 0).map(drop),
+        is_done: |store| store.refs().current == Some(StateId(3)),
+    },
+    Case {
+        name: "publish in two packs",
+        operation: |store| publish(store, 2, 1).map(drop),
+        is_done: |store| store.refs().current == Some(StateId(3)),
+    },
+    Case {
+        name: "publish in many packs",
+        operation: |store| publish(store, 2, 3).map(drop),
+        is_done: |store| store.refs().current == Some(StateId(3)),
+    },
+    Case {
+        name: "switch",
+        operation: |store| store.switch(StateId(1)).map(drop),
+        is_done: |store| store.refs().current == Some(StateId(1)),
+    },
+    Case {
+        name: "tag",
+        operation: |store| store.tag(Tag::new("kept").unwrap(), StateId(1)),
+        is_done: |store| store.refs().tags.len() == 1,
+    },
+    Case {
+        name: "remove",
+        operation: |store| store.remove_states(&[StateId(1)]),
+        is_done: |store| store.refs().states.len() == 1,
+    },
+];
+
+/// A store with the states 1 and 2, of which 2 is current.
+fn make_base(path: &Path) {
+    let store = Store::create(path).unwrap();
+    publish(&store, 0, 0).unwrap();
+    publish(&store, 1, 1).unwrap();
+}
+
+/// Cuts the power of `case` after each number of steps, and returns what was
+/// found wrong.
+fn cut_everywhere(case: &Case, omitted: Omitted) -> Vec<String> {
+    let home = support::fast_directory();
+    let base = home.path().join("base");
+    make_base(&base);
+    let mut wrong = Vec::new();
+    for steps in 0.. {
+        let live = home.path().join(format!("live {steps}"));
+        copy(&base, &live);
+        let disk = FaultyDisk::over(&live, steps, omitted);
+        let store = Store::open_on(Arc::new(disk.clone()), &live).unwrap();
+        let reported = (case.operation)(&store).is_ok();
+        drop(store);
+        let losses = [Loss::All, Loss::None]
+            .into_iter()
+            .chain((0..4).map(|seed| Loss::Some(seed + 100 * steps as u64)));
+        for (at, loss) in losses.enumerate() {
+            // The index may be gone, old or as it was when the power went.
+            {
+                let index = ["none", "old", "new"][(at + steps) % 3];
+                let found = home.path().join("found");
+                disk.restart(&found, loss);
+                match index {
+                    "old" => copy(&base.join("index"), &found.join("index")),
+                    "new" => copy(&live.join("index"), &found.join("index")),
+                    _ => {}
+                }
+                let what = format!("{}, {steps} steps, loss {at}, index {index}", case.name);
+                let outcome = std::panic::catch_unwind(|| check_found(&found, case, reported));
+                match outcome {
+                    Ok(Ok(())) => {}
+                    Ok(Err(problem)) => wrong.push(format!("{what}: {problem}")),
+                    Err(_) => wrong.push(format!("{what}: a panic")),
+                }
+                std::fs::remove_dir_all(&found).unwrap();
+            }
+        }
+        std::fs::remove_dir_all(&live).unwrap();
+        if disk.steps_done() < steps {
+            assert!(reported, "{}: all steps were taken", case.name);
+            assert!(steps > 2, "{}: the steps are counted", case.name);
+            break;
+        }
+    }
+    wrong
+}
+
+fn check_found(found: &Path, case: &Case, reported: bool) -> Result<(), String> {
+    let store = Store::open(found).map_err(|err| format!("does not open: {err}"))?;
+    let done = (case.is_done)(&store);
+    if reported && !done {
+        return Err("what was reported is lost".into());
+    }
+    if !done && store.refs().current != Some(StateId(2)) {
+        return Err("neither the old nor the new state is current".into());
+    }
+    let report = store.verify(&()).map_err(|err| format!("cannot be verified: {err}"))?;
+    // A pack that is not complete, and that no state needs, is no damage.
+    let lost: Vec<_> = report.damage.iter().filter(|damage| !damage.paths.is_empty()).collect();
+    if !lost.is_empty() {
+        return Err(format!("{lost:?}"));
+    }
+    if let Some(state) = store.refs().states.get(&StateId(2)) {
+        check_contents(&store, state, 1, 1);
+    }
+    // The store goes on, and what it takes in next is whole as well.
+    let state = publish(&store, 7, 1).map_err(|err| format!("cannot go on: {err}"))?;
+    check_contents(&store, &state, 7, 1);
+    let state = publish(&store, 2, 3).map_err(|err| format!("cannot go on: {err}"))?;
+    check_contents(&store, &state, 2, 3);
+    Ok(())
+}
+
+#[test]
+fn a_power_cut_leaves_the_old_state_or_the_reported_one() {
+    for case in &CASES {
+        let wrong = cut_everywhere(case, Omitted::Nothing);
+        assert!(wrong.is_empty(), "{} wrong, first: {}", wrong.len(), wrong[0]);
+    }
+}
+
+#[test]
+fn the_test_above_notices_each_sync_that_is_left_out() {
+    std::panic::set_hook(Box::new(|_| {}));
+    for (case, omitted) in [
+        (&CASES[0], Omitted::FileSyncs),
+        (&CASES[0], Omitted::DirectorySyncs),
+        (&CASES[2], Omitted::FilesystemSyncs),
+        (&CASES[3], Omitted::FileSyncs),
+    ] {
+        let wrong = cut_everywhere(case, omitted);
+        assert!(!wrong.is_empty(), "{} without {omitted:?}", case.name);
+    }
+    let _ = std::panic::take_hook();
+}
