@@ -68,6 +68,12 @@ impl Metadata {
         format!("{} {}-{}", self.name, self.version, self.release)
     }
 
+    /// SHA-256 of the stone, where it is known.
+    #[must_use]
+    pub fn hash(&self) -> Option<&str> {
+        self.location.as_ref().map(|location| location.hash.as_str())
+    }
+
     /// What upgrades compare.
     #[must_use]
     pub fn age(&self) -> (u64, u64) {
