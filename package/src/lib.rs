@@ -6,6 +6,7 @@ pub mod convert;
 pub mod dependency;
 mod error;
 pub mod metadata;
+pub mod repository;
 pub mod stone;
 mod sys;
 pub mod system;
