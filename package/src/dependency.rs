@@ -45,6 +45,11 @@ const KINDS: [(Kind, u8, &str); 9] = [
 ];
 
 impl Kind {
+    /// Every kind.
+    pub fn all() -> impl Iterator<Item = Self> {
+        KINDS.iter().map(|row| row.0)
+    }
+
     /// The kind with this number in a stone.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {

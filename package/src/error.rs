@@ -25,6 +25,18 @@ pub enum Error {
     /// A directory of a package has this name twice.
     #[error("a package has {name} twice in a directory")]
     RepeatedName { name: Name },
+    /// The repositories could not be used.
+    #[error(transparent)]
+    Repository(#[from] crate::repository::Error),
+    /// A request has no solution.
+    #[error(transparent)]
+    Problem(#[from] crate::solve::Problem),
+    /// The stone of a package is not there, or is that of another package.
+    #[error("the stone of {package} is not available")]
+    Unavailable { package: String },
+    /// Another state became current while the plan was made.
+    #[error("the system has changed since the plan was made")]
+    Outdated,
     /// Packages want different things at the same path.
     #[error("{}", crate::system::FileConflict::list(conflicts))]
     FileConflicts { conflicts: Vec<FileConflict> },

@@ -2,11 +2,14 @@
 //!
 //! The main path is `Request -> Solution -> Plan -> Transaction -> State`.
 
+pub mod catalog;
 pub mod convert;
 pub mod dependency;
 mod error;
 pub mod metadata;
+pub mod plan;
 pub mod repository;
+pub mod solve;
 pub mod stone;
 mod sys;
 pub mod system;

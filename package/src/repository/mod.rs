@@ -214,6 +214,11 @@ impl Repositories {
         Ok(repositories)
     }
 
+    /// Where the stone of a package that `config` offers lies; not verified.
+    pub fn locate(&self, config: &Config, package: &Metadata) -> Result<PathBuf> {
+        fetch::stone_file(config, package)
+    }
+
     /// The stone of a package that `config` offers, verified by size and
     /// SHA-256.
     ///

@@ -1,0 +1,411 @@
+//! From a request to a plan, and from a plan to a state.
+//!
+//! Nothing is written before [`System::apply`]: a dry run stops at the plan.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cairn_store::{Draft, IngestProgress, State, Store, TreePath};
+use serde::Serialize;
+
+use crate::catalog::Catalog;
+use crate::repository::{Config, Repositories, Repository};
+use crate::solve::{self, Candidate, Direction, Origin, Request, Solution, Source, Universe};
+use crate::stone::Package;
+use crate::system::{self, Installed, InstalledPackage};
+use crate::{Error, Metadata, Result};
+
+/// The current system of a store, and what repositories offer for it.
+#[derive(Debug)]
+pub struct System {
+    store: Store,
+    repositories: Repositories,
+    offered: Vec<Repository>,
+    base: Option<State>,
+    installed: Installed,
+    files: Vec<(PathBuf, Arc<Metadata>)>,
+    universe: Universe,
+}
+
+/// What a request comes to, before anything is written.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// What was asked for, as people said it.
+    pub request: String,
+    /// The packages that are there afterwards, and why.
+    #[serde(skip)]
+    pub solution: Solution,
+    /// What comes, goes and is replaced, sorted by name.
+    pub steps: Vec<Step>,
+    /// Bytes of stones that are read.
+    pub download: u64,
+    /// Bytes of files that come, less those that go.
+    pub size_change: i64,
+}
+
+/// One package of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// What happens to it.
+    pub action: Action,
+    /// Its name.
+    pub name: String,
+    /// The version that goes.
+    pub old: Option<String>,
+    /// The version that comes.
+    pub new: Option<String>,
+    /// The repository that it comes from.
+    pub repository: Option<String>,
+    /// Bytes of the stone.
+    pub download: u64,
+    /// Bytes of files that come, less those that go.
+    pub size_change: i64,
+    /// Why it comes or goes, if it was not asked for by name.
+    pub reason: Option<String>,
+}
+
+/// What happens to a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// It was not there.
+    Install,
+    /// A newer one comes.
+    Upgrade,
+    /// An older one comes.
+    Downgrade,
+    /// Another one of the same release comes.
+    Replace,
+    /// It goes.
+    Remove,
+    /// It stays, and counts as asked for.
+    Mark,
+}
+
+/// A part of [`System::apply`] that takes time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Stones are hashed; counted in stones.
+    Verify,
+    /// Their files are taken into the store; counted in bytes.
+    Unpack,
+    /// The new root is computed and made durable; not counted.
+    Commit,
+}
+
+/// Is told how far a transaction has come; called from several threads.
+pub trait Progress: Sync {
+    /// A phase begins, in which `total` is to be counted.
+    fn begin(&self, phase: Phase, total: u64);
+    /// So much more of the present phase is done.
+    fn advance(&self, count: u64);
+}
+
+impl Progress for () {
+    fn begin(&self, _: Phase, _: u64) {}
+    fn advance(&self, _: u64) {}
+}
+
+/// What [`System::apply`] did.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The new state, or the one that was there if nothing changed.
+    pub state: State,
+    /// Files of leaving packages that were changed since, and stay.
+    pub kept: Vec<TreePath>,
+    /// Devices whose numbers stones do not tell, which are left out.
+    pub left_out: Vec<TreePath>,
+}
+
+impl System {
+    /// Reads the current state of a store and the indices of its repositories.
+    ///
+    /// `files` are stones that are offered beside them.
+    pub fn read(store: &Store, files: &[PathBuf]) -> Result<Self> {
+        let refs = store.refs();
+        let base = refs.current.and_then(|id| refs.states.get(&id).cloned());
+        let installed = match &base {
+            Some(state) => InstalledPackage::load_all(store, state.packages)?,
+            None => Installed::new(),
+        };
+        let repositories = Repositories::of(store.path());
+        let offered = repositories.load()?;
+        let files = files
+            .iter()
+            .map(|path| {
+                let failed = |source| Error::Stone { path: path.clone(), source };
+                let package = Package::open(path).map_err(failed)?;
+                Ok((path.clone(), Arc::new(package.metadata)))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let universe = Universe::new(
+            installed
+                .values()
+                .map(|package| solve::Installed {
+                    metadata: package.metadata.clone(),
+                    explicit: package.explicit,
+                })
+                .collect(),
+            offered
+                .iter()
+                .map(|repository| Source {
+                    name: repository.config.name.to_string(),
+                    priority: repository.config.priority,
+                    catalog: Catalog::new(repository.packages.iter().cloned()),
+                })
+                .collect(),
+            files.iter().map(|(_, metadata)| metadata.clone()).collect(),
+        );
+        Ok(Self { store: store.clone(), repositories, offered, base, installed, files, universe })
+    }
+
+    /// The packages of the current state.
+    #[must_use]
+    pub fn installed(&self) -> &Installed {
+        &self.installed
+    }
+
+    /// The current state, if there is one.
+    #[must_use]
+    pub fn base(&self) -> Option<&State> {
+        self.base.as_ref()
+    }
+
+    /// Everything that a request can choose from.
+    #[must_use]
+    pub fn universe(&self) -> &Universe {
+        &self.universe
+    }
+
+    /// Solves a request; `text` is how people said it.
+    pub fn plan(&self, request: &Request, text: &str) -> Result<Plan> {
+        let solution = solve::solve(&self.universe, request)?;
+        let mut steps = Vec::new();
+        for install in &solution.installs {
+            let reason = install
+                .needed_by
+                .as_ref()
+                .map(|need| format!("{} needs {}", need.package, need.dependency));
+            steps.push(self.step(Action::Install, None, Some(&install.new), reason)?);
+        }
+        for replacement in &solution.replacements {
+            let action = match replacement.direction {
+                Direction::Upgrade => Action::Upgrade,
+                Direction::Downgrade => Action::Downgrade,
+                Direction::Sideways => Action::Replace,
+            };
+            let (old, new) = (&replacement.old, &replacement.new);
+            steps.push(self.step(action, Some(old), Some(new), None)?);
+        }
+        for removal in &solution.removals {
+            let reason = match &removal.reason {
+                solve::Reason::Asked => None,
+                solve::Reason::Needs(dependency) => Some(format!("it needs {dependency}")),
+                solve::Reason::Conflicts(with) => Some(format!("it conflicts with {with}")),
+                solve::Reason::Unneeded => Some("nothing needs it any more".into()),
+            };
+            steps.push(self.step(Action::Remove, Some(&removal.old), None, reason)?);
+        }
+        for marked in &solution.marked {
+            steps.push(self.step(Action::Mark, Some(marked), Some(marked), None)?);
+        }
+        steps.sort_by(|left, right| (left.action, &left.name).cmp(&(right.action, &right.name)));
+        Ok(Plan {
+            request: text.into(),
+            download: steps.iter().map(|step| step.download).sum(),
+            size_change: steps.iter().map(|step| step.size_change).sum(),
+            solution,
+            steps,
+        })
+    }
+
+    fn step(
+        &self,
+        action: Action,
+        old: Option<&Candidate>,
+        new: Option<&Candidate>,
+        reason: Option<String>,
+    ) -> Result<Step> {
+        let version = |it: &Candidate| format!("{}-{}", it.metadata.version, it.metadata.release);
+        let named = new.or(old).expect("a step has a package");
+        let mut step = Step {
+            action,
+            name: named.metadata.name.clone(),
+            old: old.map(version),
+            new: new.map(version),
+            repository: None,
+            download: 0,
+            size_change: 0,
+            reason,
+        };
+        if action == Action::Mark {
+            return Ok(step);
+        }
+        if let Some(new) = new {
+            let path = self.path_of(new)?;
+            let failed = |source| Error::Stone { path: path.clone(), source };
+            let package = Package::open(&path).map_err(failed)?;
+            step.size_change += package.content_size().cast_signed();
+            if let Origin::Repository { name, .. } = &new.origin {
+                step.repository = Some(name.to_string());
+                step.download = new.metadata.location.as_ref().map_or(0, |it| it.size);
+            }
+        }
+        if let Some(package) = old.and_then(|old| self.installed.get(&old.metadata.name)) {
+            step.size_change -= package.size(&self.store)?.cast_signed();
+        }
+        Ok(step)
+    }
+
+    /// Where the stone of a candidate lies; not verified.
+    fn path_of(&self, candidate: &Candidate) -> Result<PathBuf> {
+        match &candidate.origin {
+            Origin::Repository { name, .. } => {
+                let repository = self.repository(name)?;
+                Ok(self.repositories.locate(&repository.config, &candidate.metadata)?)
+            }
+            Origin::File => {
+                let found = self.files.iter().find(|(_, it)| *it == candidate.metadata);
+                found.map(|(path, _)| path.clone()).ok_or_else(|| unavailable(candidate))
+            }
+            Origin::Installed { .. } => Err(unavailable(candidate)),
+        }
+    }
+
+    fn repository(&self, name: &str) -> Result<&Repository> {
+        let found = self.offered.iter().find(|it| it.config.name.as_str() == name);
+        found.ok_or_else(|| Error::Unavailable { package: name.into() })
+    }
+
+    /// Carries out a plan that was made of this very system.
+    ///
+    /// # Errors
+    /// [`Error::Outdated`] when another state became current since the system
+    /// was read. Whatever the error, the old state stays.
+    pub fn apply(&self, plan: &Plan, progress: &dyn Progress) -> Result<Applied> {
+        let solution = &plan.solution;
+        if let (true, Some(state)) = (solution.is_empty(), &self.base) {
+            return Ok(Applied { state: state.clone(), kept: vec![], left_out: vec![] });
+        }
+        let new: Vec<&Candidate> = solution
+            .installs
+            .iter()
+            .map(|install| &install.new)
+            .chain(solution.replacements.iter().map(|replacement| &replacement.new))
+            .collect();
+        progress.begin(Phase::Verify, new.len() as u64);
+        let stones = self.fetch(&new, progress)?;
+
+        let mut transaction = self.store.begin()?;
+        if transaction.store().refs().current != self.base.as_ref().map(|state| state.id) {
+            return Err(Error::Outdated);
+        }
+        progress.begin(Phase::Unpack, plan.steps.iter().map(Step::coming_bytes).sum());
+        let unpacked = system::unpack(&mut transaction, &stones, &Unpacking(progress))?;
+        progress.begin(Phase::Commit, 0);
+
+        let explicit: BTreeMap<&str, bool> = solution
+            .packages
+            .iter()
+            .map(|package| (package.candidate.metadata.name.as_str(), package.explicit))
+            .collect();
+        let is_explicit = |name: &str| explicit.get(name).copied().unwrap_or(false);
+        let mut left_out = Vec::new();
+        let mut coming = Vec::new();
+        for (unpacked, candidate) in unpacked.into_iter().zip(&new) {
+            let metadata = &candidate.metadata;
+            if unpacked.metadata.name != metadata.name {
+                return Err(Error::Unavailable { package: metadata.name.clone() });
+            }
+            left_out.extend(unpacked.left_out);
+            let explicit = is_explicit(&metadata.name);
+            let files = unpacked.files;
+            coming.push(InstalledPackage { metadata: metadata.clone(), explicit, files });
+        }
+        let gone = solution
+            .removals
+            .iter()
+            .map(|removal| &removal.old)
+            .chain(solution.replacements.iter().map(|replacement| &replacement.old));
+        let mut leaving: Vec<InstalledPackage> =
+            gone.filter_map(|old| self.installed.get(&old.metadata.name).cloned()).collect();
+        // What is only marked leaves and comes back with the mark.
+        for marked in &solution.marked {
+            if let Some(package) = self.installed.get(&marked.metadata.name) {
+                leaving.push(package.clone());
+                coming.push(InstalledPackage { explicit: true, ..package.clone() });
+            }
+        }
+        let base = self.base.as_ref();
+        let made = system::change(&mut transaction, base, &self.installed, &leaving, &coming)?;
+        let state = transaction.commit(Draft {
+            parent: base.map(|state| state.id),
+            request: plan.request.clone(),
+            tree: made.tree,
+            packages: made.packages,
+        })?;
+        Ok(Applied { state, kept: made.kept, left_out })
+    }
+
+    /// Verifies the stones of `candidates` in parallel.
+    fn fetch(&self, candidates: &[&Candidate], progress: &dyn Progress) -> Result<Vec<PathBuf>> {
+        let mut sources = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            sources.push(match &candidate.origin {
+                Origin::Repository { name, .. } => {
+                    Place::Repository(&self.repository(name)?.config, &candidate.metadata)
+                }
+                Origin::File | Origin::Installed { .. } => Place::File(self.path_of(candidate)?),
+            });
+        }
+        let (next, repositories) = (AtomicUsize::new(0), &self.repositories);
+        let fetched = Mutex::new(BTreeMap::new());
+        let workers = std::thread::available_parallelism().map_or(1, Into::into);
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    loop {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        let path = match sources.get(at) {
+                            None => break,
+                            Some(Place::File(path)) => Ok(path.clone()),
+                            Some(Place::Repository(config, metadata)) => {
+                                repositories.fetch(config, metadata)
+                            }
+                        };
+                        fetched.lock().unwrap_or_else(PoisonError::into_inner).insert(at, path);
+                        progress.advance(1);
+                    }
+                });
+            }
+        });
+        let fetched = fetched.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(fetched.into_values().collect::<Result<_, _>>()?)
+    }
+}
+
+/// Where a stone comes from.
+enum Place<'a> {
+    File(PathBuf),
+    Repository(&'a Config, &'a Metadata),
+}
+
+impl Step {
+    fn coming_bytes(&self) -> u64 {
+        u64::try_from(self.size_change).unwrap_or(0)
+    }
+}
+
+struct Unpacking<'a>(&'a dyn Progress);
+
+impl IngestProgress for Unpacking<'_> {
+    fn advance(&self, _: u64, bytes: u64) {
+        self.0.advance(bytes);
+    }
+}
+
+fn unavailable(candidate: &Candidate) -> Error {
+    Error::Unavailable { package: candidate.metadata.name.clone() }
+}

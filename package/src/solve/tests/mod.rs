@@ -1,0 +1,6 @@
+//! The solver on small worlds.
+
+mod properties;
+mod reference;
+mod tables;
+mod world;
