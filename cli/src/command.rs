@@ -7,6 +7,7 @@ mod extract;
 mod inspect;
 mod ls;
 mod man;
+mod repo;
 mod rollback;
 mod state;
 mod store;
@@ -22,6 +23,8 @@ use crate::output::Output;
 /// What the program is asked to do.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    #[command(subcommand)]
+    Repo(repo::Command),
     #[command(subcommand)]
     State(state::Command),
     Switch(switch::Args),
@@ -42,6 +45,7 @@ impl Command {
     /// Does it.
     pub(crate) fn run(&self, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
         match self {
+            Self::Repo(command) => repo::run(command, context, output),
             Self::State(command) => state::run(command, context, output),
             Self::Switch(args) => switch::run(args, context, output),
             Self::Rollback(args) => rollback::run(args, context, output),

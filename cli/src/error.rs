@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cairn_package::stone;
+use cairn_package::{repository, stone};
 use cairn_store::{Error as StoreError, StateId};
 use serde::Serialize;
 
@@ -17,6 +17,15 @@ pub(crate) enum Error {
     /// The store says why.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A repository says why.
+    #[error(transparent)]
+    Repository(#[from] repository::Error),
+    /// Some repositories were not updated, and it has been told which.
+    #[error("{failed} repositories could not be updated; what was known of them stays")]
+    NotUpdated { failed: usize },
+    /// A path cannot be a URL.
+    #[error("the path {} is not UTF-8", path.display())]
+    NotUtf8 { path: PathBuf },
     /// A stone cannot be read or extracted.
     #[error("cannot use {}", path.display())]
     Stone { path: PathBuf, source: stone::Error },
@@ -133,6 +142,7 @@ impl Error {
     fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Store(err) => advice_on_store(err),
+            Self::Repository(err) => advice_on_repository(err),
             Self::NoParent(_) | Self::NotAState(_) => Some(LIST_STATES),
             Self::NotAPlace(_) => {
                 Some("write STATE:PATH, such as 5:/usr/bin, or /usr/bin for the current state")
@@ -145,6 +155,8 @@ impl Error {
             }
             Self::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
             Self::Stone { .. }
+            | Self::NotUpdated { .. }
+            | Self::NotUtf8 { .. }
             | Self::NotConverted { .. }
             | Self::NoPackages { .. }
             | Self::DamageFound { .. }
@@ -209,6 +221,28 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::SourceChanged { .. }
         | StoreError::NotADirectory(_)
         | StoreError::NoSuchPath(_) => None,
+    }
+}
+
+fn advice_on_repository(error: &repository::Error) -> Option<&'static str> {
+    match error {
+        repository::Error::Io { path, source } if source.kind() == io::ErrorKind::NotFound => path
+            .ends_with("stone.index")
+            .then_some("cairn repo index DIR makes the index of a directory of stones"),
+        repository::Error::Io { source, .. } => advice_on_access(source),
+        repository::Error::Unknown(_) => Some("cairn repo list shows the repositories"),
+        repository::Error::Exists(_) => {
+            Some("name it otherwise, or remove the other first: cairn repo remove NAME")
+        }
+        repository::Error::Url { .. } => {
+            Some("name a directory of this machine, such as file:///srv/stones")
+        }
+        repository::Error::Twice { .. } => Some("remove one of them"),
+        repository::Error::Mismatch { .. } => Some("bring the index up to date: cairn repo update"),
+        repository::Error::Config { .. }
+        | repository::Error::Index { .. }
+        | repository::Error::Stone { .. }
+        | repository::Error::Location { .. } => None,
     }
 }
 

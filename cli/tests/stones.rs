@@ -63,10 +63,7 @@ fn a_package_is_extracted_into_a_new_directory_only() {
     let directory = tempfile::tempdir().unwrap();
     let target = directory.path().join("out");
     let output = cairn(&["extract".as_ref(), &package(), &target]);
-    assert_eq!(
-        text(output.stdout),
-        format!("745 entries (852 KiB) are in {}.\n", target.display())
-    );
+    assert_eq!(text(output.stdout), format!("{}: 745 entries (852 KiB)\n", target.display()));
     assert!(target.join("usr/share/bash-completion/bash_completion").is_file());
 
     let output = cairn(&["extract".as_ref(), &package(), &target]);
