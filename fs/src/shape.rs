@@ -86,7 +86,7 @@ impl Shown {
             let entries = entries.into_iter().map(directory).collect();
             let tree = Tree::new(attributes.clone(), entries)
                 .expect("numbers of states and tags are unique");
-            let id = TreeId::of(&tree.encode());
+            let id = tree.encode().id;
             made.insert(id, Arc::new(tree));
             id
         };
