@@ -45,7 +45,9 @@ impl fmt::Display for Event {
                 write!(f, "cannot read {what}: ")?;
                 chain(f, source)
             }
-            Self::Short { what } => write!(f, "cannot read {what}: it is shorter than it should be"),
+            Self::Short { what } => {
+                write!(f, "cannot read {what}: it is shorter than it should be")
+            }
             Self::Panicked { operation, message } => {
                 write!(f, "a defect in Cairn made {operation} fail: {message}")
             }

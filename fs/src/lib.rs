@@ -5,8 +5,8 @@
 
 mod attach;
 pub mod control;
-mod error;
 mod errno;
+mod error;
 mod event;
 mod filesystem;
 mod fuse;

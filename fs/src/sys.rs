@@ -44,13 +44,7 @@ pub(crate) fn mount(
     // SAFETY: all four are NUL-terminated and outlive the call, and the data
     // of every kind of filesystem that is mounted here is a text.
     let result = unsafe {
-        libc::mount(
-            source.as_ptr(),
-            target.as_ptr(),
-            kind.as_ptr(),
-            flags,
-            data.as_ptr().cast(),
-        )
+        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast())
     };
     check(result).map(drop)
 }
@@ -96,9 +90,8 @@ pub(crate) fn receive_descriptor(stream: &UnixStream) -> io::Result<OwnedFd> {
     let received = loop {
         // SAFETY: `message` points to `part` and `ancillary`, which outlive the
         // call and have the lengths that it says.
-        let result = unsafe {
-            libc::recvmsg(stream.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC)
-        };
+        let result =
+            unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         match result {
             -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
             -1 => return Err(io::Error::last_os_error()),
@@ -181,7 +174,8 @@ pub(crate) fn wait_readable(
         events: libc::POLLIN,
         revents: 0,
     });
-    let timeout = timeout.map_or(-1, |timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
+    let timeout =
+        timeout.map_or(-1, |timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
     // SAFETY: the pointer is to two pollfds, which outlive the call.
     let result = unsafe { libc::poll(polled.as_mut_ptr(), 2, timeout) };
     match check(result) {

@@ -89,14 +89,19 @@ fn state(number: u64) -> Directory {
                 0 => {}
                 1 => put(&mut root, &path, symlink(&format!("to-{}", chance(3)))),
                 2 => put(&mut root, &path, directory([("in", file(format!("{}", chance(3))))])),
-                3 => put(&mut root, &path, Item::Directory(
-                    Attributes::of_root(0o700 + chance(4) as u16),
-                    items_of([("a", file("a")), ("b", directory([("c", file("c"))]))]),
-                )),
-                4 => put(&mut root, &path, Item::File(
-                    Attributes::of_root(0o600 + chance(4) as u16),
-                    b"mode".to_vec(),
-                )),
+                3 => put(
+                    &mut root,
+                    &path,
+                    Item::Directory(
+                        Attributes::of_root(0o700 + chance(4) as u16),
+                        items_of([("a", file("a")), ("b", directory([("c", file("c"))]))]),
+                    ),
+                ),
+                4 => put(
+                    &mut root,
+                    &path,
+                    Item::File(Attributes::of_root(0o600 + chance(4) as u16), b"mode".to_vec()),
+                ),
                 _ => put(&mut root, &path, file(format!("{i} {j} {}", chance(40) / 39))),
             }
         }
@@ -170,7 +175,8 @@ fn a_pinned_mount_never_changes() {
 #[test]
 fn what_is_unchanged_keeps_its_inode_and_what_is_open_its_content() {
     let lab = Lab::default();
-    let own = |text: &str| items_of([("dir", directory([("same", file("same")), ("new", file(text))]))]);
+    let own =
+        |text: &str| items_of([("dir", directory([("same", file("same")), ("new", file(text))]))]);
     lab.commit(&own("one"));
     let mounted = lab.mount(Shape::Follow);
     let path = lab.target().join("dir");
@@ -201,7 +207,11 @@ fn a_program_of_the_old_state_goes_on() {
     // It reads its input and runs programs after the switch.
     let mut child = Command::new("chroot")
         .arg(lab.target())
-        .args(["/usr/bin/sh", "-c", "cat /etc/text; read x; cat /etc/text; cat < /etc/text; echo $x"])
+        .args([
+            "/usr/bin/sh",
+            "-c",
+            "cat /etc/text; read x; cat /etc/text; cat < /etc/text; echo $x",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -222,8 +232,14 @@ fn a_program_of_the_old_state_goes_on() {
 #[test]
 fn a_working_directory_stays_and_shows_the_new_state_and_mounts_below_stay() {
     let lab = Lab::default();
-    let one = items_of([("a", directory([("b", directory([("x", file("1"))]))])), ("mnt", directory([]))]);
-    let two = items_of([("a", directory([("b", directory([("y", file("2"))]))])), ("mnt", directory([]))]);
+    let one = items_of([
+        ("a", directory([("b", directory([("x", file("1"))]))])),
+        ("mnt", directory([])),
+    ]);
+    let two = items_of([
+        ("a", directory([("b", directory([("y", file("2"))]))])),
+        ("mnt", directory([])),
+    ]);
     lab.commit(&one);
     let mounted = lab.mount(Shape::Follow);
     let other = lab.temporary.path().join("other");
@@ -305,8 +321,14 @@ fn a_listing_across_switches_misses_nothing_that_stays_and_repeats_nothing() {
             mounted.refresh().unwrap();
         }
         let staying: Vec<_> = told.iter().filter(|name| name.len() == 4).collect();
-        assert!(staying.iter().map(|name| name.as_str()).eq((0..1000).map(|i| format!("{i:04}"))
-            .collect::<Vec<_>>().iter().map(String::as_str)), "round {round}");
+        assert!(
+            staying.iter().map(|name| name.as_str()).eq((0..1000)
+                .map(|i| format!("{i:04}"))
+                .collect::<Vec<_>>()
+                .iter()
+                .map(String::as_str)),
+            "round {round}"
+        );
         assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), told.len(), "round {round}");
     }
 }
@@ -328,14 +350,21 @@ fn files_in_use_hold_the_root_that_they_are_from_until_they_are_closed() {
     assert_eq!(held, BTreeSet::from([first.tree, second.tree]));
     drop(open);
     // What both states have does not hold the old one.
-    support::eventually("the old root is let go", || (registered().trees == [second.tree]).then_some(()));
+    support::eventually("the old root is let go", || {
+        (registered().trees == [second.tree]).then_some(())
+    });
     drop(same);
 }
 
 #[test]
 fn a_damaged_state_is_an_error_where_it_is_damaged_and_nowhere_else() {
     let lab = Lab::default();
-    let own = |text: &str| items_of([("bad", directory([("f", file(text))])), ("good", directory([("f", file(text))]))]);
+    let own = |text: &str| {
+        items_of([
+            ("bad", directory([("f", file(text))])),
+            ("good", directory([("f", file(text))])),
+        ])
+    };
     lab.commit(&own("one"));
     let (mounted, source, events) = lab.mount_faulty(Shape::Follow);
     let read = |path: &str| fs::read_to_string(lab.target().join(path));
@@ -438,7 +467,8 @@ fn two_hundred_switches_under_load_disturb_nobody() {
             let number = (round * 3 + 1) % STATES;
             lab.store.switch(StateId(number + 1)).unwrap();
             let begun = Instant::now();
-            let answers = control::refresh_all(&lab.run_directory(), Duration::from_secs(20)).unwrap();
+            let answers =
+                control::refresh_all(&lab.run_directory(), Duration::from_secs(20)).unwrap();
             times.push(begun.elapsed());
             assert_eq!(answers.len(), 1);
             answers.into_iter().for_each(|(_, answer)| drop(answer.unwrap()));
@@ -456,8 +486,11 @@ fn two_hundred_switches_under_load_disturb_nobody() {
     drop(mounted);
     times.sort();
     let counts = counts.map(|count| count.load(Ordering::Relaxed));
-    eprintln!("switch under load: median {:?}, worst {:?}; runs, reads, walks: {counts:?}",
-        times[times.len() / 2], times[times.len() - 1]);
+    eprintln!(
+        "switch under load: median {:?}, worst {:?}; runs, reads, walks: {counts:?}",
+        times[times.len() / 2],
+        times[times.len() - 1]
+    );
 }
 
 /// Walks like `find`: a name that was listed may be gone when it is looked at,
@@ -468,7 +501,9 @@ fn walk(path: &Path) {
     while let Some(directory) = stack.pop() {
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
-            Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+            Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                continue;
+            }
             Err(err) => panic!("{}: {err}", directory.display()),
         };
         for entry in entries {
@@ -477,11 +512,14 @@ fn walk(path: &Path) {
                 Err(err) if err.kind() == ErrorKind::NotFound => break,
                 Err(err) => panic!("{}: {err}", directory.display()),
             };
-            always += usize::from(["always", "same", "pair"].iter().any(|name| entry.file_name() == *name));
+            always += usize::from(
+                ["always", "same", "pair"].iter().any(|name| entry.file_name() == *name),
+            );
             match fs::symlink_metadata(entry.path()) {
                 Ok(data) if data.is_dir() => stack.push(entry.path()),
                 Ok(_) => {}
-                Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+                Err(err)
+                    if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
                 Err(err) => panic!("{}: {err}", entry.path().display()),
             }
         }

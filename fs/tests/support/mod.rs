@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use cairn_fs::{Event, Journal, Options, Running, Shape, Source};
 use cairn_store::tree::{Content, HardLink, LinkGroup};
 use cairn_store::{
-    Attributes, BlobKey, BlobRef, BytesSource, Draft, Entry, Error, Leaf, Name, Refs, Result, State,
-    StateId, Store, Timestamp, Transaction, Tree, TreeId,
+    Attributes, BlobKey, BlobRef, BytesSource, Draft, Entry, Error, Leaf, Name, Refs, Result,
+    State, StateId, Store, Timestamp, Transaction, Tree, TreeId,
 };
 use tempfile::TempDir;
 
@@ -277,7 +277,8 @@ pub fn with_programs(root: &mut Directory, names: &[&str]) {
     for library in wanted {
         let bytes = fs::read(&library).expect("readable");
         // The machine may have /lib as a link or as a directory.
-        let path = library.to_str().expect("text").trim_start_matches("/usr").trim_start_matches('/');
+        let path =
+            library.to_str().expect("text").trim_start_matches("/usr").trim_start_matches('/');
         put(root, &format!("usr/{path}"), program(bytes));
     }
     for name in ["bin", "lib", "lib64"] {
