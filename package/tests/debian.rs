@@ -174,6 +174,12 @@ fn unpacked(deb: &Path) -> BTreeMap<String, Seen> {
     for (path, seen) in all {
         root.insert(merged(&path), seen);
     }
+    // Those of the root itself are there without any package.
+    for own in ["boot", "dev", "home", "mnt", "opt", "proc", "root", "run", "srv", "sys", "tmp"] {
+        if root.get(own).is_some_and(|seen| seen.kind == 'd') {
+            root.remove(own);
+        }
+    }
     let parents: BTreeSet<String> = root.keys().map(|path| parent(path).to_owned()).collect();
     root.retain(|path, seen| {
         let is_implied = seen.kind == 'd' && seen.mode == 0o755 && seen.owner == (0, 0);

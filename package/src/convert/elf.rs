@@ -149,11 +149,22 @@ mod tests {
         bytes
     }
 
-    fn read_bytes(bytes: &[u8]) -> Option<Elf> {
+    /// Reads each of these files.
+    fn read_all<'a>(files: impl IntoIterator<Item = &'a [u8]>) -> Vec<Option<Elf>> {
+        let (mut tar, mut count) = (Tar::new(), 0);
+        for bytes in files {
+            tar = tar.file(&count.to_string(), bytes);
+            count += 1;
+        }
         let directory = tempfile::tempdir().expect("a directory");
-        let tar = Tar::new().file("x.so", bytes).bytes();
-        let files = Files::unpack(&tar[..], "data.tar", directory.path()).expect("a package");
-        read(files.reader(files.find(b"/x.so").expect("a file")))
+        let files = Files::unpack(&tar.bytes()[..], "data.tar", directory.path());
+        let files = files.expect("a package");
+        let found = |name: u32| files.find(name.to_string().as_bytes()).expect("a file");
+        (0..count).map(|name| read(files.reader(found(name)))).collect()
+    }
+
+    fn read_bytes(bytes: &[u8]) -> Option<Elf> {
+        read_all([bytes]).remove(0)
     }
 
     #[test]
@@ -172,17 +183,21 @@ mod tests {
     #[test]
     fn damaged_files_are_read_without_a_panic() {
         let whole = library();
-        for len in 0..whole.len() {
-            let soname = read_bytes(&whole[..len]).and_then(|elf| elf.soname);
-            assert_eq!(soname, None, "{len} bytes");
+        let prefixes = (0..whole.len()).map(|len| &whole[..len]);
+        for (len, found) in read_all(prefixes).into_iter().enumerate() {
+            assert_eq!(found.and_then(|elf| elf.soname), None, "{len} bytes");
         }
-        for at in 0..whole.len() {
-            for bits in [0xff, 0x80, 0x01] {
-                let mut damaged = whole.clone();
-                damaged[at] ^= bits;
-                let soname = read_bytes(&damaged).and_then(|elf| elf.soname).unwrap_or_default();
-                assert!(soname.len() <= 10, "byte {at}: {soname}");
-            }
+        let damage = |at: usize, bits: u8| {
+            let mut damaged = whole.clone();
+            damaged[at] ^= bits;
+            damaged
+        };
+        let damaged: Vec<Vec<u8>> = (0..whole.len())
+            .flat_map(|at| [damage(at, 0xff), damage(at, 0x80), damage(at, 0x01)])
+            .collect();
+        for found in read_all(damaged.iter().map(Vec::as_slice)) {
+            let soname = found.and_then(|elf| elf.soname).unwrap_or_default();
+            assert!(soname.len() <= 10, "{soname:?}");
         }
         // A dynamic section of 2^56 bytes in a small file.
         let mut huge = whole;
