@@ -153,7 +153,7 @@ impl System {
                 .map(|repository| Source {
                     name: repository.config.name.to_string(),
                     priority: repository.config.priority,
-                    catalog: Catalog::new(repository.packages.iter().cloned()),
+                    catalog: Arc::new(Catalog::new(repository.packages.iter().cloned())),
                 })
                 .collect(),
             files.iter().map(|(_, metadata)| metadata.clone()).collect(),
