@@ -89,7 +89,6 @@ const READ_AHEAD: &str = "1024";
 /// Dropping it unmounts, out of sight at once and for good when nobody uses it
 /// any more; [`Running::wait`] lets it run until somebody else unmounts it.
 pub struct Running {
-    live: Arc<dyn Live>,
     unmounter: Unmounter,
     session: Option<JoinHandle<io::Result<()>>>,
     control: Option<JoinHandle<()>>,
@@ -170,8 +169,7 @@ fn run<S: Source>(
         result
     };
     let session = thread::Builder::new().name("mount".into()).spawn(answer).map_err(failed)?;
-    let mut running =
-        Running { live: live.clone(), unmounter, session: Some(session), control: None };
+    let mut running = Running { unmounter, session: Some(session), control: None };
     if let Some(listener) = listener {
         let serve = move |stop: PipeReader| control::serve(&listener, &stop, &*live);
         let thread = thread::Builder::new().name("control".into());
@@ -223,17 +221,6 @@ fn read_further_ahead((major, minor): (u32, u32)) {
 }
 
 impl Running {
-    /// Looks for a new state, and shows it; see [`control::refresh_all`].
-    pub fn refresh(&self) -> Result<Refreshed> {
-        self.live.refresh()
-    }
-
-    /// What the mount is doing.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        self.live.status()
-    }
-
     /// What ends the mount from another thread.
     #[must_use]
     pub fn unmounter(&self) -> Unmounter {

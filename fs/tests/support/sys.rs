@@ -224,3 +224,20 @@ pub fn leave_mount_namespace() {
 pub fn os(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)
 }
+
+/// Calls `f` as another user, in a thread of its own.
+pub fn as_user<T: Send>(user: u32, f: impl FnOnce() -> T + Send) -> T {
+    let work = || {
+        // The system calls themselves, since those of libc change all threads.
+        // SAFETY: changes the groups of this thread alone.
+        check(unsafe { libc::syscall(libc::SYS_setgroups, 0, 0) } as libc::c_int).expect("groups");
+        // SAFETY: changes the group of this thread alone.
+        let result = unsafe { libc::syscall(libc::SYS_setresgid, user, user, user) };
+        check(result as libc::c_int).expect("group");
+        // SAFETY: changes the user of this thread alone.
+        let result = unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) };
+        check(result as libc::c_int).expect("user");
+        f()
+    };
+    std::thread::scope(|scope| scope.spawn(work).join().expect("no panic"))
+}
