@@ -1,6 +1,8 @@
 //! The commands that look into a store and choose its current state, run as a
 //! user runs them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use cairn_store::{

@@ -1,6 +1,7 @@
 //! A directory with a store, and `cairn` run on it as a user runs it.
 
 #![allow(dead_code, reason = "not every test uses everything")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
