@@ -396,8 +396,10 @@ impl Inner {
         let log = self.log();
         let opened = Index::open_writer(&self.index_path())
             .and_then(|index| Ok((index.generation()?, index)));
-        let Ok((generation, index)) = opened else {
-            return Ok(self.rebuild()?.0);
+        let (generation, index) = match opened {
+            Ok(opened) => opened,
+            Err(err) if err.is_of_the_machine() => return Err(err),
+            Err(_) => return Ok(self.rebuild()?.0),
         };
         self.check_generation(&log, generation)?;
         if generation < log.published {

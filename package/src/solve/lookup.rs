@@ -19,10 +19,13 @@ pub(super) struct Lookup<'u> {
     barred: BTreeSet<&'u str>,
     offering: Answers<'u>,
     installed: Answers<'u>,
-    named: RefCell<HashMap<&'u str, Rc<[Id]>>>,
+    named: RefCell<HashMap<&'u str, Choice>>,
 }
 
-type Answers<'u> = RefCell<HashMap<&'u Dependency, Rc<[Id]>>>;
+/// The candidates for one thing, best first.
+pub(super) type Choice = Rc<[Id]>;
+
+type Answers<'u> = RefCell<HashMap<&'u Dependency, Choice>>;
 
 impl<'u> Lookup<'u> {
     /// A lookup that leaves out all packages of the names in `barred`.
@@ -32,7 +35,7 @@ impl<'u> Lookup<'u> {
     }
 
     /// What offers `wanted`, best first; see [`order`].
-    pub(super) fn offering(&self, wanted: &'u Dependency) -> Result<Rc<[Id]>, catalog::Error> {
+    pub(super) fn offering(&self, wanted: &'u Dependency) -> Result<Choice, catalog::Error> {
         if let Some(known) = self.offering.borrow().get(wanted) {
             return Ok(Rc::clone(known));
         }
@@ -43,17 +46,17 @@ impl<'u> Lookup<'u> {
 
     /// The installed packages that offer `wanted`, also those that the
     /// request removes.
-    pub(super) fn installed(&self, wanted: &'u Dependency) -> Result<Rc<[Id]>, catalog::Error> {
+    pub(super) fn installed(&self, wanted: &'u Dependency) -> Result<Choice, catalog::Error> {
         if let Some(known) = self.installed.borrow().get(wanted) {
             return Ok(Rc::clone(known));
         }
-        let found: Rc<[Id]> = self.universe.installed_offering(wanted)?.into();
+        let found: Choice = self.universe.installed_offering(wanted)?.into();
         self.installed.borrow_mut().insert(wanted, Rc::clone(&found));
         Ok(found)
     }
 
     /// The candidates of this name, best first.
-    pub(super) fn named(&self, name: &'u str) -> Result<Rc<[Id]>, catalog::Error> {
+    pub(super) fn named(&self, name: &'u str) -> Result<Choice, catalog::Error> {
         if let Some(known) = self.named.borrow().get(name) {
             return Ok(Rc::clone(known));
         }
@@ -66,7 +69,7 @@ impl<'u> Lookup<'u> {
     ///
     /// Files that were named on their own come before everything else; a name
     /// means the package of that name, if there is one.
-    pub(super) fn meant(&self, wanted: &'u Dependency) -> Result<Rc<[Id]>, catalog::Error> {
+    pub(super) fn meant(&self, wanted: &'u Dependency) -> Result<Choice, catalog::Error> {
         let all = self.universe.offering(wanted)?;
         let files = all.iter().copied().filter(|&id| self.universe.is_file(id));
         let files = files.map(|id| self.or_installed(id)).collect::<Result<Vec<_>, _>>()?;
@@ -109,7 +112,7 @@ impl<'u> Lookup<'u> {
     }
 
     /// What of `found` may be used, best first.
-    fn sorted(&self, found: Vec<Id>, text: &str) -> Result<Rc<[Id]>, catalog::Error> {
+    fn sorted(&self, found: Vec<Id>, text: &str) -> Result<Choice, catalog::Error> {
         let mut keyed = Vec::with_capacity(found.len());
         for id in found {
             let name = self.universe.name(id);

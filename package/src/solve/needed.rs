@@ -142,7 +142,7 @@ pub(super) fn redundant(
         for wanted in &metadata.depends {
             if !metadata.offers(wanted)
                 && let Some((_, needing)) = offers.get_mut(&(wanted.kind, wanted.text.as_str()))
-                && !(beside_installed && !lookup.installed(wanted)?.is_empty())
+                && (!beside_installed || lookup.installed(wanted)?.is_empty())
             {
                 needing.insert(id);
             }

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::hitting::cheapest;
-use super::lookup::Lookup;
+use super::lookup::{Choice, Lookup};
 use super::sat::{Answer, Base, Clash, ask};
 use super::universe::Id;
 use crate::catalog;
@@ -21,7 +21,7 @@ pub(super) struct Wish {
     /// The package.
     pub(super) id: Id,
     /// One of these should be there.
-    pub(super) candidates: Rc<[Id]>,
+    pub(super) candidates: Choice,
     /// How much it weighs.
     pub(super) class: Class,
 }
@@ -56,7 +56,7 @@ pub(super) struct Optimum {
 /// least of `wishes`, or why there is none.
 pub(super) fn optimum(
     lookup: &Lookup<'_>,
-    musts: &[Rc<[Id]>],
+    musts: &[Choice],
     wishes: &[Wish],
 ) -> Result<Result<Optimum, Clash>, catalog::Error> {
     let mut groups: Vec<BTreeSet<usize>> = Vec::new();

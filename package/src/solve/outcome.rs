@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::explain::Explainer;
-use super::lookup::{Lookup, order};
+use super::lookup::{Choice, Lookup, order};
 use super::needed::{Scope, needed, redundant};
 use super::sat::Clash;
 use super::solution::{
@@ -19,7 +19,7 @@ use crate::metadata::Metadata;
 pub(super) struct Outcome<'l, 'u> {
     pub(super) lookup: &'l Lookup<'u>,
     /// For each thing to install the candidates for it, best first.
-    pub(super) asked: Vec<Rc<[Id]>>,
+    pub(super) asked: Vec<Choice>,
     /// What the request removes.
     pub(super) removed: BTreeSet<Id>,
     /// What cannot stay without them, and what it would lack.
@@ -37,7 +37,7 @@ pub(super) struct Outcome<'l, 'u> {
 impl<'l, 'u> Outcome<'l, 'u> {
     pub(super) fn new(
         lookup: &'l Lookup<'u>,
-        asked: Vec<Rc<[Id]>>,
+        asked: Vec<Choice>,
         removed: BTreeSet<Id>,
         lost: HashMap<Id, &'u Dependency>,
     ) -> Self {

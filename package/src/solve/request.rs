@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use super::explain::Explainer;
-use super::lookup::Lookup;
+use super::lookup::{Choice, Lookup};
 use super::needed::{dependants, spare};
 use super::optimum::{Class, Optimum, Wish, optimum};
 use super::outcome::Outcome;
@@ -155,7 +155,7 @@ fn not_installed(universe: &Universe, wanted: &Dependency) -> Result<Unknown, ca
 }
 
 /// For each thing to install the candidates for it, best first.
-fn asked<'u>(lookup: &Lookup<'u>, request: &'u Request) -> Result<Vec<Rc<[Id]>>, Problem> {
+fn asked<'u>(lookup: &Lookup<'u>, request: &'u Request) -> Result<Vec<Choice>, Problem> {
     let mut asked = Vec::with_capacity(request.install.len());
     let mut missing = Vec::new();
     for wanted in &request.install {
@@ -187,7 +187,7 @@ fn targets(
 /// that is possible.
 fn additions(
     lookup: &Lookup<'_>,
-    asked: &[Rc<[Id]>],
+    asked: &[Choice],
 ) -> Result<Option<BTreeSet<Id>>, catalog::Error> {
     let universe = lookup.universe;
     let mut conflicts: HashMap<&Dependency, Vec<Id>> = HashMap::new();
@@ -207,8 +207,8 @@ fn additions(
         }
     }
     // An installed candidate is always the first one.
-    let is_new = |job: &&Rc<[Id]>| !universe.is_installed(job[0]);
-    let jobs: Vec<Rc<[Id]>> = asked.iter().filter(is_new).cloned().collect();
+    let is_new = |job: &&Choice| !universe.is_installed(job[0]);
+    let jobs: Vec<Choice> = asked.iter().filter(is_new).cloned().collect();
     Ok(match ask(lookup, Base::Fixed(&conflicts), &jobs)? {
         Answer::Possible(added) => Some(added),
         Answer::Clash(_) => None,
@@ -219,7 +219,7 @@ fn additions(
 fn conditions(
     outcome: &Outcome<'_, '_>,
     targets: &BTreeMap<Id, Id>,
-) -> Result<(Vec<Rc<[Id]>>, Vec<Wish>), catalog::Error> {
+) -> Result<(Vec<Choice>, Vec<Wish>), catalog::Error> {
     let (lookup, universe) = (outcome.lookup, outcome.lookup.universe);
     let spare = spare(lookup, targets, &outcome.removed)?;
     let mut musts = outcome.asked.clone();
@@ -251,7 +251,7 @@ fn conditions(
 fn explain(
     outcome: &Outcome<'_, '_>,
     request: &Request,
-    musts: &[Rc<[Id]>],
+    musts: &[Choice],
     clash: &Clash,
 ) -> Result<Vec<Explanation>, catalog::Error> {
     let lookup = outcome.lookup;

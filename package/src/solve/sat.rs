@@ -2,12 +2,11 @@
 //! dependency is met, nothing conflicts, and each job has a candidate?
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::rc::Rc;
 
 use resolvo::conflict::{Conflict, ConflictCause, ConflictEdge, ConflictNode};
 use resolvo::{Problem, Requirement, SolvableId, Solver, UnsolvableOrCancelled};
 
-use super::lookup::Lookup;
+use super::lookup::{Choice, Lookup};
 use super::provider::Provider;
 use super::universe::Id;
 use crate::catalog;
@@ -54,7 +53,7 @@ pub(super) struct Clash {
 pub(super) fn ask<'u>(
     lookup: &Lookup<'u>,
     base: Base<'_, 'u>,
-    jobs: &[Rc<[Id]>],
+    jobs: &[Choice],
 ) -> Result<Answer, catalog::Error> {
     let provider = Provider::new(lookup, base);
     let mut requirements = Vec::with_capacity(jobs.len());

@@ -51,7 +51,8 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Decodes exactly `count` records, which must fill `plain`.
+/// Decodes exactly `count` records, which must fill `plain`; nothing comes
+/// after the first error.
 ///
 /// No memory is reserved for `count`: the records are as many as there are
 /// bytes for, or it is an error.
@@ -59,18 +60,27 @@ pub(super) fn records<T>(
     kind: PayloadKind,
     count: u32,
     plain: &[u8],
-    mut one: impl FnMut(&mut Cursor<'_>) -> Result<T, Problem>,
-) -> Result<Vec<T>> {
+    one: impl Fn(&mut Cursor<'_>) -> Result<T, Problem>,
+) -> impl Iterator<Item = Result<T>> {
     let mut from = Cursor::new(plain);
-    let mut all = Vec::new();
-    for number in 0..count {
-        let record = one(&mut from);
-        all.push(record.map_err(|problem| Error::InvalidRecord { kind, number, problem })?);
-    }
-    if !from.rest.is_empty() {
-        return Err(Error::BytesAfterRecords { kind, bytes: from.rest.len() });
-    }
-    Ok(all)
+    let mut numbers = 0..count;
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let record = match numbers.next() {
+            Some(number) => Some(one(&mut from).map_err(|problem| Error::InvalidRecord {
+                kind,
+                number,
+                problem,
+            })),
+            None if from.rest.is_empty() => None,
+            None => Some(Err(Error::BytesAfterRecords { kind, bytes: from.rest.len() })),
+        };
+        ended = !matches!(record, Some(Ok(_)));
+        record
+    })
 }
 
 /// `bytes` without the NULs at their end, which some writers count and others

@@ -178,21 +178,30 @@ impl Description {
                 self.warnings.extend(warnings.iter().map(Warning::to_string));
             }
             PayloadKind::Layout => {
-                let records = records(kind, count, &plain, Record::decode)?;
-                self.layout.extend(records.iter().map(EntryDescription::new));
+                for record in records(kind, count, &plain, Record::decode) {
+                    self.layout.push(EntryDescription::new(&record?));
+                }
             }
             PayloadKind::Index => {
-                let records = records(kind, count, &plain, IndexRecord::decode)?;
-                self.index.extend(records.iter().map(IndexDescription::new));
+                for record in records(kind, count, &plain, IndexRecord::decode) {
+                    self.index.push(IndexDescription::new(&record?));
+                }
             }
             PayloadKind::Attributes => {
-                let records = records(kind, count, &plain, Attribute::decode)?;
-                let shown = |it: &Attribute| (escaped(&it.key), escaped(&it.value));
-                self.attributes.extend(records.iter().map(shown));
+                for record in records(kind, count, &plain, Attribute::decode) {
+                    let Attribute { key, value } = record?;
+                    self.attributes.push((escaped(&key), escaped(&value)));
+                }
             }
-            PayloadKind::Extras => extras.extend(records(kind, count, &plain, Extra::decode)?),
+            PayloadKind::Extras => {
+                for record in records(kind, count, &plain, Extra::decode) {
+                    extras.push(record?);
+                }
+            }
             PayloadKind::Digests => {
-                digests.extend(records(kind, count, &plain, extras::decode_digest)?);
+                for record in records(kind, count, &plain, extras::decode_digest) {
+                    digests.push(record?);
+                }
             }
             PayloadKind::Content | PayloadKind::Unknown(_) => {}
         }

@@ -4,6 +4,7 @@
 //! skippable frame at the end, so that readers which do not know it see
 //! ordinary frames.
 
+use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 
 use zstd::stream::raw::CParameter;
@@ -34,14 +35,46 @@ pub(super) enum Failure {
     Damaged(io::Error),
 }
 
-/// Decompresses frames that together hold at most `limit` bytes.
+/// Decompresses one body after the other.
 ///
-/// Memory grows with what comes out, and stops growing at the limit.
-pub(super) fn decompress(stored: &[u8], limit: u64) -> Result<Vec<u8>, Failure> {
-    let mut plain = Vec::new();
-    let decoder = decoder(stored, limit).map_err(Failure::Damaged)?;
-    decoder.take(limit.saturating_add(1)).read_to_end(&mut plain).map_err(Failure::Damaged)?;
-    if plain.len() as u64 > limit { Err(Failure::Longer) } else { Ok(plain) }
+/// Making what zstd works with costs more than a small body.
+#[derive(Default)]
+pub(super) struct Decompressor(Option<zstd::bulk::Decompressor<'static>>);
+
+impl Decompressor {
+    /// Decompresses frames that together hold at most `limit` bytes, and about
+    /// as many as are `announced`.
+    ///
+    /// Memory grows with what comes out, and stops growing at the limit.
+    pub(super) fn decompress(
+        &mut self,
+        stored: &[u8],
+        announced: u64,
+        limit: u64,
+    ) -> Result<Vec<u8>, Failure> {
+        if let Some(plain) = self.decompress_announced(stored, announced.min(limit)) {
+            return Ok(plain);
+        }
+        let mut plain = Vec::new();
+        let decoder = decoder(stored, limit).map_err(Failure::Damaged)?;
+        decoder.take(limit.saturating_add(1)).read_to_end(&mut plain).map_err(Failure::Damaged)?;
+        if plain.len() as u64 > limit { Err(Failure::Longer) } else { Ok(plain) }
+    }
+
+    /// The usual case: no window beside the output. `None` does not tell why.
+    fn decompress_announced(&mut self, stored: &[u8], most: u64) -> Option<Vec<u8>> {
+        let most = usize::try_from(most).ok().filter(|_| can_hold(stored.len() as u64, most))?;
+        if self.0.is_none() {
+            self.0 = zstd::bulk::Decompressor::new().ok();
+        }
+        self.0.as_mut()?.decompress(stored, most).ok()
+    }
+}
+
+impl fmt::Debug for Decompressor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Decompressor")
+    }
 }
 
 /// Decompresses frames that should hold `size` bytes as they are read.
@@ -173,19 +206,32 @@ mod tests {
         let (one, two) =
             (compress_canonical(b"one").expect("fits"), compress_canonical(b"two").expect("fits"));
         let body = [&skippable[..], &one, &skippable, &two, &skippable].concat();
-        assert_eq!(decompress(&body, 6).expect("frames"), b"onetwo");
-        assert!(matches!(decompress(&body, 5), Err(Failure::Longer)));
+        for announced in [0, 6, 99] {
+            let plain = Decompressor::default().decompress(&body, announced, 6).expect("frames");
+            assert_eq!(plain, b"onetwo", "{announced} bytes announced");
+            assert!(matches!(
+                Decompressor::default().decompress(&body, announced, 5),
+                Err(Failure::Longer)
+            ));
+        }
     }
 
     #[test]
     fn what_is_not_whole_frames_is_refused() {
         let frame = compress_canonical(&b"plain ".repeat(100)).expect("compresses");
         for len in 1..frame.len() {
-            assert!(decompress(&frame[..len], 1000).is_err(), "a prefix of {len} bytes");
+            assert!(
+                Decompressor::default().decompress(&frame[..len], 600, 1000).is_err(),
+                "a prefix of {len} bytes"
+            );
         }
         for garbage in [&b"x"[..], b"\0\0\0", b"garbage", &[0x27, 0xb5, 0x2f, 0xfd, 0, 0]] {
             let body = [&frame[..], garbage].concat();
-            assert!(decompress(&body, 1000).is_err(), "{}", garbage.escape_ascii());
+            assert!(
+                Decompressor::default().decompress(&body, 600, 1000).is_err(),
+                "{}",
+                garbage.escape_ascii()
+            );
         }
     }
 
@@ -201,5 +247,14 @@ mod tests {
         assert_eq!(SeekTable::decode(&bytes, 16 + len, 100), None);
         assert_eq!(SeekTable::decode(&bytes, 15 + len, 101), None);
         assert_eq!(SeekTable::decode(&bytes[1..], 14 + len, 100), None);
+    }
+
+    #[test]
+    fn the_densest_frames_are_believed_and_denser_ones_are_not() {
+        let plain = vec![0; 64 << 20];
+        let stored = zstd::bulk::compress(&plain, 19).expect("compresses").len() as u64;
+        assert!(can_hold(stored, plain.len() as u64), "{stored} bytes");
+        assert!(!can_hold(stored / 2, plain.len() as u64), "{stored} bytes");
+        assert!(can_hold(0, 0) && !can_hold(0, 1) && can_hold(u64::MAX, u64::MAX));
     }
 }

@@ -107,7 +107,8 @@ pub(super) fn decode(count: u32, plain: &[u8], warnings: &mut Vec<Warning>) -> R
     let mut texts: [Option<String>; 9] = Default::default();
     let mut numbers: [Option<u64>; 3] = Default::default();
     let mut metadata = Metadata::default();
-    for Record { tag, value } in records(PayloadKind::Meta, count, plain, decode_record)? {
+    for record in records(PayloadKind::Meta, count, plain, decode_record) {
+        let Record { tag, value } = record?;
         match (tag, value) {
             (LICENSE, Value::Text(text)) => {
                 metadata.licenses.insert(text);
@@ -370,9 +371,9 @@ mod tests {
             ..Metadata::default()
         };
         let (count, plain) = encode(&metadata).expect("small");
-        let all = records(PayloadKind::Meta, count, &plain, decode_record).expect("as written");
+        let all = records(PayloadKind::Meta, count, &plain, decode_record);
         let found: Vec<(u16, u8, String)> = all
-            .into_iter()
+            .map(|record| record.expect("as written"))
             .filter_map(|record| match record.value {
                 Value::Dependency { kind, text } | Value::Provider { kind, text } => {
                     Some((record.tag, kind, text))

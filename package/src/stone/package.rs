@@ -118,7 +118,8 @@ impl<R: Read + Seek> Package<R> {
         let index = read_index(&mut reader)?;
         let attributes = match table(&mut reader, PayloadKind::Attributes)? {
             Some((count, plain)) => {
-                records(PayloadKind::Attributes, count, &plain, Attribute::decode)?
+                records(PayloadKind::Attributes, count, &plain, Attribute::decode)
+                    .collect::<Result<Vec<Attribute>>>()?
             }
             None => Vec::new(),
         };
@@ -197,12 +198,14 @@ fn table<R: Read + Seek>(
 fn read_layout<R: Read + Seek>(reader: &mut Reader<R>) -> Result<Vec<Layout>> {
     let mut layout = Vec::new();
     if let Some((count, plain)) = table(reader, PayloadKind::Layout)? {
-        let records = records(PayloadKind::Layout, count, &plain, layout::Record::decode)?;
-        layout = records.iter().map(layout::Record::check).collect::<Result<Vec<Layout>>>()?;
+        layout = records(PayloadKind::Layout, count, &plain, layout::Record::decode)
+            .map(|record| record?.check())
+            .collect::<Result<Vec<Layout>>>()?;
     }
     if let Some((found, plain)) = table(reader, PayloadKind::Extras)? {
         let (kind, expected) = (PayloadKind::Extras, layout.len());
-        let extras = records(kind, found, &plain, Extra::decode)?;
+        let extras: Vec<Extra> =
+            records(kind, found, &plain, Extra::decode).collect::<Result<_>>()?;
         if extras.len() != expected {
             return Err(Error::RecordCount { kind, expected, found });
         }
@@ -217,11 +220,13 @@ fn read_layout<R: Read + Seek>(reader: &mut Reader<R>) -> Result<Vec<Layout>> {
 fn read_index<R: Read + Seek>(reader: &mut Reader<R>) -> Result<Vec<IndexRecord>> {
     let mut index = Vec::new();
     if let Some((count, plain)) = table(reader, PayloadKind::Index)? {
-        index = records(PayloadKind::Index, count, &plain, IndexRecord::decode)?;
+        index = records(PayloadKind::Index, count, &plain, IndexRecord::decode)
+            .collect::<Result<Vec<IndexRecord>>>()?;
     }
     if let Some((found, plain)) = table(reader, PayloadKind::Digests)? {
         let (kind, expected) = (PayloadKind::Digests, index.len());
-        let digests = records(kind, found, &plain, extras::decode_digest)?;
+        let digests: Vec<Digest> =
+            records(kind, found, &plain, extras::decode_digest).collect::<Result<_>>()?;
         if digests.len() != expected {
             return Err(Error::RecordCount { kind, expected, found });
         }

@@ -6,14 +6,14 @@ use cairn_store::Checksum;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::error::{Error, Result};
-use super::frames;
+use super::frames::{Decompressor, Failure};
 use super::header::{Compression, FileType, HEADER_LEN, PayloadHeader, PayloadKind, Prelude};
 
 /// How many plain bytes the tables of a file, all payloads but Content, may
 /// have together, however large the file is.
 ///
 /// A package of a million files has about 100 MB, an index of 60,000 packages
-/// about 60 MB. Smaller files may have 16 MiB and 64 times their own size:
+/// about 60 MB. Smaller files may have 4 MiB and 64 times their own size:
 /// real tables compress to a tenth.
 pub const MAX_TABLES: u64 = 256 << 20;
 
@@ -31,6 +31,7 @@ pub struct Reader<R> {
     limit: u64,
     /// How many of them are left.
     budget: u64,
+    decompressor: Decompressor,
 }
 
 /// One payload of a file.
@@ -71,8 +72,9 @@ impl<R: Read + Seek> Reader<R> {
             offset += header.stored_size;
         }
         let (file_type, trailing) = (prelude.file_type, size - offset);
-        let limit = MAX_TABLES.min((16 << 20) + size.saturating_mul(64));
-        Ok(Self { source, file_type, payloads, trailing, size, limit, budget: limit })
+        let limit = MAX_TABLES.min((4 << 20) + size.saturating_mul(64));
+        let (budget, decompressor) = (limit, Decompressor::default());
+        Ok(Self { source, file_type, payloads, trailing, size, limit, budget, decompressor })
     }
 
     /// What the file is for.
@@ -169,11 +171,14 @@ impl<R: Read + Seek> Reader<R> {
         let wrong_size = Error::PlainSize { kind, announced: plain_size };
         let plain = match compression {
             Compression::Plain => stored,
-            Compression::Zstd => match frames::decompress(&stored, limit) {
+            Compression::Zstd => match self.decompressor.decompress(&stored, plain_size, limit) {
                 Ok(plain) => plain,
-                Err(frames::Failure::Longer) if counted_wrong => return Err(too_large),
-                Err(frames::Failure::Longer) => return Err(wrong_size),
-                Err(frames::Failure::Damaged(source)) => {
+                Err(Failure::Longer) => {
+                    // Who goes on after the error pays for what was tried.
+                    self.budget -= limit;
+                    return Err(if counted_wrong { too_large } else { wrong_size });
+                }
+                Err(Failure::Damaged(source)) => {
                     return Err(Error::Decompress { kind, source });
                 }
             },

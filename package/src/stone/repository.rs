@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Seek, Write};
+use std::num::NonZeroUsize;
+use std::thread;
 
 use super::encode::{Encoding, Table};
 use super::error::{Error, Result};
 use super::header::{FileType, PayloadKind, Prelude};
-use super::meta;
 use super::reader::Reader;
+use super::{meta, parallel};
 use crate::metadata::Metadata;
 
 /// Reads the index of a repository, in the order of the file. Each package has
@@ -88,10 +90,15 @@ fn write_all<W: Write>(mut packages: Vec<&Metadata>, file_type: FileType, mut to
     let count = packages.len();
     let payloads = u16::try_from(count).map_err(|_| Error::TooMany { what: "packages", count })?;
     to.write_all(&Prelude { payloads, file_type }.encode()).map_err(Error::Write)?;
-    for package in packages {
+    let encode = |package: &Metadata| {
         let (records, plain) = meta::encode(package)?;
-        let table = Table { kind: PayloadKind::Meta, records, plain };
-        to.write_all(&table.encode(Encoding::Canonical)?).map_err(Error::Write)?;
-    }
-    Ok(())
+        Table { kind: PayloadKind::Meta, records, plain }.encode(Encoding::Canonical)
+    };
+    let mut packages = packages.into_iter();
+    parallel::in_order(
+        thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        || Ok(packages.next()),
+        encode,
+        |payload| to.write_all(&payload?).map_err(Error::Write),
+    )
 }
