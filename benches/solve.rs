@@ -32,7 +32,6 @@ fn popular(random: &mut Random, limit: u64) -> u64 {
 /// circles.
 fn package(number: u64, release: u64) -> Metadata {
     let mut random = Random(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    (0..8).for_each(|_| drop(random.below(2)));
     let group = number / 6;
     let mut depends = BTreeSet::new();
     let mut provides = BTreeSet::new();
@@ -140,7 +139,10 @@ fn main() {
     let installed = system(&repository);
     println!("{} packages installed", installed.len());
 
-    report("universe of 60,000 packages in memory", median(5, || drop(universe(&installed, &repository))));
+    report(
+        "universe of 60,000 packages in memory",
+        median(5, || drop(universe(&installed, &repository))),
+    );
     report("universe of 2,000 installed packages", median(9, || drop(universe(&installed, &[]))));
 
     let there: BTreeSet<&str> = installed.iter().map(|it| it.metadata.name.as_str()).collect();
@@ -171,9 +173,14 @@ fn main() {
         match result.expect("it ran") {
             Ok(it) => println!(
                 "    {} new, {} replaced, {} removed, {} held back",
-                it.installs.len(), it.replacements.len(), it.removals.len(), it.held.len()
+                it.installs.len(),
+                it.replacements.len(),
+                it.removals.len(),
+                it.held.len()
             ),
-            Err(problem) => println!("    {}", problem.to_string().lines().next().unwrap_or_default()),
+            Err(problem) => {
+                println!("    {}", problem.to_string().lines().next().unwrap_or_default())
+            }
         }
     }
 }
