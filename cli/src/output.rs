@@ -203,6 +203,11 @@ impl Output<'_> {
         self.progress.phase(name, total, unit)
     }
 
+    /// The same for work that tells of its phases itself.
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
     fn tell_styled(&mut self, style: Style, word: &str, text: fmt::Arguments<'_>) {
         let mut page = Page::new(Look { width: None, ..self.look_of_stderr });
         page.marked_line(style, word, text);

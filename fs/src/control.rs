@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use cairn_store::StateId;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::mount::Unmount;
 use crate::registration::{self, Registration};
 use crate::sys;
@@ -197,14 +197,8 @@ fn answer(mut stream: &UnixStream, live: &dyn Live) -> io::Result<()> {
         "detach" => live.unmount(Unmount::WhenUnused).map(|()| Answer::Unmounted),
         _ => Ok(Answer::Failed("there is no such request".into())),
     };
-    let answer = answer.unwrap_or_else(|err| Answer::Failed(with_causes(&err)));
+    let answer = answer.unwrap_or_else(|err| Answer::Failed(error::with_causes(&err)));
     let mut line = serde_json::to_vec(&answer)?;
     line.push(b'\n');
     stream.write_all(&line)
-}
-
-/// An error and what caused it in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

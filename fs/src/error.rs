@@ -75,3 +75,9 @@ pub enum Error {
     #[error("cannot run {}", program.display())]
     Execute { program: PathBuf, source: io::Error },
 }
+
+/// An error and what caused it in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

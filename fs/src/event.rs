@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::error::with_causes;
 use crate::filesystem::Refusal;
 
 /// Takes what a mount has to say; called from several threads.
@@ -42,30 +43,19 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable { what, source } => {
-                write!(f, "cannot read {what}: ")?;
-                chain(f, source)
+                write!(f, "cannot read {what}: {}", with_causes(source))
             }
-            Self::Short { what } => write!(f, "cannot read {what}: it is shorter than it should be"),
+            Self::Short { what } => {
+                write!(f, "cannot read {what}: it is shorter than it should be")
+            }
             Self::Panicked { operation, message } => {
                 write!(f, "a defect in Cairn made {operation} fail: {message}")
             }
             Self::NotTold { source } => write!(f, "cannot tell the kernel of a change: {source}"),
             Self::Control { source } => write!(f, "a control request failed: {source}"),
             Self::NotRegistered { source } => {
-                f.write_str("cannot update the registration of the mount: ")?;
-                chain(f, source)
+                write!(f, "cannot update the registration of the mount: {}", with_causes(source))
             }
         }
     }
-}
-
-/// Writes an error and what caused it in one line.
-fn chain(f: &mut fmt::Formatter<'_>, error: &dyn std::error::Error) -> fmt::Result {
-    write!(f, "{error}")?;
-    let mut source = error.source();
-    while let Some(error) = source {
-        write!(f, ": {error}")?;
-        source = error.source();
-    }
-    Ok(())
 }

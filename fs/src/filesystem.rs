@@ -103,9 +103,10 @@ impl<S: Source> Filesystem<S> {
             let rest = blob.size.saturating_sub(offset);
             let len = usize::try_from(rest).map_or(len, |rest| len.min(rest));
             buf.resize(len, 0);
-            let read = self.source.read_at(blob, offset, buf).map_err(|source| {
-                Refusal::Unreadable { what: name.to_string(), source }
-            })?;
+            let read = self
+                .source
+                .read_at(blob, offset, buf)
+                .map_err(|source| Refusal::Unreadable { what: name.to_string(), source })?;
             if read < len {
                 // Zeroes in its place would be wrong bytes.
                 return Err(Refusal::Short { what: name.to_string() });
@@ -115,7 +116,11 @@ impl<S: Source> Filesystem<S> {
     }
 
     /// The text of a symbolic link.
-    pub(crate) fn read_link<R>(&self, id: NodeId, f: impl FnOnce(&[u8]) -> R) -> Result<R, Refusal> {
+    pub(crate) fn read_link<R>(
+        &self,
+        id: NodeId,
+        f: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Refusal> {
         self.with_leaf(id, |_, leaf| match &leaf.content {
             Content::Symlink(target) => Ok(f(target)),
             _ => Err(Refusal::Invalid),
@@ -131,7 +136,8 @@ impl<S: Source> Filesystem<S> {
             let is_directory = self.table().directory(id).is_some();
             return Err(if is_directory { Refusal::IsADirectory } else { Refusal::Stale });
         };
-        let unreadable = |source| Refusal::Unreadable { what: format!("file {}", id.get()), source };
+        let unreadable =
+            |source| Refusal::Unreadable { what: format!("file {}", id.get()), source };
         let tree = self.source.tree(location.tree).map_err(unreadable)?;
         match tree.entries().get(location.entry as usize) {
             Some((name, Entry::Leaf(leaf))) => f(name, leaf),
@@ -208,8 +214,9 @@ impl<S: Source> View<'_, S> {
         let (name, what) = &listing.tree.entries()[entry];
         match what {
             Entry::Directory(subtree) => {
-                let tree = self.tree_by_id(subtree.id).map_err(|source| {
-                    Refusal::Unreadable { what: format!("directory {name}"), source }
+                let tree = self.tree_by_id(subtree.id).map_err(|source| Refusal::Unreadable {
+                    what: format!("directory {name}"),
+                    source,
                 })?;
                 let id = self.enter_directory(listing, name, subtree.id);
                 Ok(Stat::of_directory(id, &tree))

@@ -38,8 +38,7 @@ const MAX_BACKGROUND: u16 = 64;
 
 /// Without these, opens would have to be answered, and a switch could not rely
 /// on what the kernel keeps. Linux has both since 5.1.
-const NEEDED: InitFlags =
-    InitFlags::FUSE_NO_OPEN_SUPPORT.union(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+const NEEDED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT.union(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
 
 const WANTED: InitFlags = NEEDED
     .union(InitFlags::FUSE_DO_READDIRPLUS)
@@ -212,7 +211,9 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
                 let (stat, ttl, name) = match item {
                     // The kernel takes only number and kind of these two.
                     Item::Itself => (attr_of_directory(listing.id), FOREVER, &b"."[..]),
-                    Item::Parent => (attr_of_directory(listing.directory.parent), FOREVER, &b".."[..]),
+                    Item::Parent => {
+                        (attr_of_directory(listing.directory.parent), FOREVER, &b".."[..])
+                    }
                     Item::Entry(at) => {
                         let name = listing.tree.entries()[at].0.as_bytes();
                         match view.enter(&listing, at) {
@@ -392,7 +393,9 @@ mod tests {
             major: (dev & 0x000f_ff00) >> 8,
             minor: dev & 0xff | dev >> 12 & 0x000f_ff00,
         };
-        for (major, minor) in [(1, 3), (8, 255), (8, 256), (4095, 0xf_ffff), (259, 0x1_2345), (0, 0)] {
+        for (major, minor) in
+            [(1, 3), (8, 255), (8, 256), (4095, 0xf_ffff), (259, 0x1_2345), (0, 0)]
+        {
             let device = Device { major, minor };
             assert_eq!(decode(encode(device)), device);
         }
@@ -400,9 +403,15 @@ mod tests {
 
     #[test]
     fn times_of_any_age_are_exact() {
-        for (seconds, nanoseconds) in
-            [(0, 0), (1, 1), (-1, 999_999_999), (-1, 0), (i64::MAX, 5), (i64::MIN, 1), (i64::MIN, 0)]
-        {
+        for (seconds, nanoseconds) in [
+            (0, 0),
+            (1, 1),
+            (-1, 999_999_999),
+            (-1, 0),
+            (i64::MAX, 5),
+            (i64::MIN, 1),
+            (i64::MIN, 0),
+        ] {
             let converted = time(Timestamp::new(seconds, nanoseconds).unwrap());
             let back = match converted.duration_since(SystemTime::UNIX_EPOCH) {
                 Ok(after) => i128::try_from(after.as_nanos()).unwrap(),

@@ -5,8 +5,9 @@
 
 mod attach;
 pub mod control;
-mod error;
+mod daemon;
 mod errno;
+mod error;
 mod event;
 mod filesystem;
 mod fuse;
@@ -16,15 +17,18 @@ mod mountinfo;
 mod node;
 mod registration;
 mod shape;
+mod signal;
 mod source;
 mod stat;
 mod switch;
 mod sys;
 mod table;
 
+pub use daemon::{background, notify_ready};
 pub use error::{Error, Result};
 pub use event::{Event, Journal};
 pub use mount::{Options, Running, Trust, Unmount, Unmounter, start, unmount};
 pub use registration::{Registration, list};
 pub use shape::Shape;
+pub use signal::Signals;
 pub use source::Source;

@@ -1,8 +1,8 @@
 //! A store mounted on a directory: begun, switched and ended.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, PipeReader};
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -89,7 +89,6 @@ const READ_AHEAD: &str = "1024";
 /// Dropping it unmounts, out of sight at once and for good when nobody uses it
 /// any more; [`Running::wait`] lets it run until somebody else unmounts it.
 pub struct Running {
-    live: Arc<dyn Live>,
     unmounter: Unmounter,
     session: Option<JoinHandle<io::Result<()>>>,
     control: Option<JoinHandle<()>>,
@@ -170,7 +169,7 @@ fn run<S: Source>(
         result
     };
     let session = thread::Builder::new().name("mount".into()).spawn(answer).map_err(failed)?;
-    let mut running = Running { live: live.clone(), unmounter, session: Some(session), control: None };
+    let mut running = Running { unmounter, session: Some(session), control: None };
     if let Some(listener) = listener {
         let serve = move |stop: PipeReader| control::serve(&listener, &stop, &*live);
         let thread = thread::Builder::new().name("control".into());
@@ -198,14 +197,17 @@ fn register<S: Source>(
     run: &Path,
     target: &Path,
 ) -> Result<(Registered, UnixListener)> {
-    let (mut registered, listener) = Registered::new(run, Registration {
-        pid: std::process::id(),
-        target: target.to_string_lossy().into_owned(),
-        shape: filesystem.shape,
-        state: filesystem.view().state(),
-        trees: filesystem.roots(),
-        name: String::new(),
-    })?;
+    let (mut registered, listener) = Registered::new(
+        run,
+        Registration {
+            pid: std::process::id(),
+            target: target.to_string_lossy().into_owned(),
+            shape: filesystem.shape,
+            state: filesystem.view().state(),
+            trees: filesystem.roots(),
+            name: String::new(),
+        },
+    )?;
     filesystem.source.refresh()?;
     filesystem.switch(Shown::new(filesystem.shape, &filesystem.source.refs())?);
     registered.update(filesystem.view().state(), filesystem.roots())?;
@@ -219,17 +221,6 @@ fn read_further_ahead((major, minor): (u32, u32)) {
 }
 
 impl Running {
-    /// Looks for a new state, and shows it; see [`control::refresh_all`].
-    pub fn refresh(&self) -> Result<Refreshed> {
-        self.live.refresh()
-    }
-
-    /// What the mount is doing.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        self.live.status()
-    }
-
     /// What ends the mount from another thread.
     #[must_use]
     pub fn unmounter(&self) -> Unmounter {
@@ -348,7 +339,9 @@ impl<S: Source> Mounted<S> {
         let mut trees = self.filesystem.roots();
         let state = match next {
             Some(next) => {
-                trees.extend(next.roots.iter().filter(|root| !trees.contains(root)).collect::<Vec<_>>());
+                trees.extend(
+                    next.roots.iter().filter(|root| !trees.contains(root)).collect::<Vec<_>>(),
+                );
                 next.state
             }
             None => self.filesystem.view().state(),
@@ -369,9 +362,8 @@ impl<S: Source> Mounted<S> {
                 continue;
             }
             let directory = INodeNo(directory.get());
-            let told = changed.iter().map(|name| {
-                notifier.inval_entry(directory, OsStr::from_bytes(name))
-            });
+            let told =
+                changed.iter().map(|name| notifier.inval_entry(directory, OsStr::from_bytes(name)));
             let told = told.chain([()].iter().map(|()| notifier.inval_inode(directory, 0, 0)));
             for source in told.filter_map(io::Result::err) {
                 // It is unmounted just now, and nothing is believed any more.
@@ -412,7 +404,10 @@ impl<S: Source> Live for Mounted<S> {
         }
         let switched = self.filesystem.switch(next);
         for source in switched.unreadable {
-            (self.journal)(&Event::Unreadable { what: "a directory that has changed".into(), source });
+            (self.journal)(&Event::Unreadable {
+                what: "a directory that has changed".into(),
+                source,
+            });
         }
         let names = self.tell(&switched.changes);
         self.register(None)?;

@@ -86,9 +86,12 @@ mod tests {
 
     #[test]
     fn a_backslash_that_begins_nothing_stays() {
-        for (field, expected) in
-            [(&b"\\04"[..], &b"\\04"[..]), (b"\\9999", b"\\9999"), (b"a\\011", b"a\t"), (b"\\", b"\\")]
-        {
+        for (field, expected) in [
+            (&b"\\04"[..], &b"\\04"[..]),
+            (b"\\9999", b"\\9999"),
+            (b"a\\011", b"a\t"),
+            (b"\\", b"\\"),
+        ] {
             assert_eq!(unescape(field), expected, "{}", field.escape_ascii());
         }
     }

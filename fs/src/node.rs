@@ -177,10 +177,8 @@ mod tests {
         ] {
             vary(&|leaf| leaf.content = content.clone());
         }
-        let numbers: HashSet<NodeId> = variants
-            .iter()
-            .map(|leaf| NodeId::of_leaf(PathHash::ROOT, &name("a"), leaf))
-            .collect();
+        let numbers: HashSet<NodeId> =
+            variants.iter().map(|leaf| NodeId::of_leaf(PathHash::ROOT, &name("a"), leaf)).collect();
         assert_eq!(numbers.len(), variants.len());
     }
 

@@ -216,4 +216,3 @@ fn already_exists(error: &io::Error) -> bool {
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Registration { path: path.into(), source }
 }
-

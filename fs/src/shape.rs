@@ -92,9 +92,10 @@ impl Shown {
         };
         let states = refs.states.iter().map(|(id, state)| (name(&id.to_string()), state.tree));
         let states = make(states.collect());
-        let tags = refs.tags.iter().filter_map(|(tag, id)| {
-            Some((name(tag.as_str()), refs.states.get(id)?.tree))
-        });
+        let tags = refs
+            .tags
+            .iter()
+            .filter_map(|(tag, id)| Some((name(tag.as_str()), refs.states.get(id)?.tree)));
         let tags = make(tags.collect());
         let mut top = vec![(name("states"), states), (name("tags"), tags)];
         top.extend(current.map(|(_, tree)| (name("current"), tree)));

@@ -146,7 +146,8 @@ impl<S: Source> Walk<'_, S> {
                 let names = [&old, &new].into_iter().flatten();
                 let names = names.flat_map(|tree| tree.entries()).map(|(name, _)| name.clone());
                 let names = names.collect();
-                self.changes.extend(name.map(|name| Change { directory: parent, names: vec![name] }));
+                self.changes
+                    .extend(name.map(|name| Change { directory: parent, names: vec![name] }));
                 self.changes.push(Change { directory: step.id, names });
                 self.unreadable.extend([old, new].into_iter().filter_map(Result::err));
                 return;

@@ -44,13 +44,7 @@ pub(crate) fn mount(
     // SAFETY: all four are NUL-terminated and outlive the call, and the data
     // of every kind of filesystem that is mounted here is a text.
     let result = unsafe {
-        libc::mount(
-            source.as_ptr(),
-            target.as_ptr(),
-            kind.as_ptr(),
-            flags,
-            data.as_ptr().cast(),
-        )
+        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast())
     };
     check(result).map(drop)
 }
@@ -96,9 +90,8 @@ pub(crate) fn receive_descriptor(stream: &UnixStream) -> io::Result<OwnedFd> {
     let received = loop {
         // SAFETY: `message` points to `part` and `ancillary`, which outlive the
         // call and have the lengths that it says.
-        let result = unsafe {
-            libc::recvmsg(stream.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC)
-        };
+        let result =
+            unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         match result {
             -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
             -1 => return Err(io::Error::last_os_error()),
@@ -181,11 +174,111 @@ pub(crate) fn wait_readable(
         events: libc::POLLIN,
         revents: 0,
     });
-    let timeout = timeout.map_or(-1, |timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
+    let timeout =
+        timeout.map_or(-1, |timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
     // SAFETY: the pointer is to two pollfds, which outlive the call.
     let result = unsafe { libc::poll(polled.as_mut_ptr(), 2, timeout) };
     match check(result) {
         Err(err) if err.kind() == io::ErrorKind::Interrupted => Ok([false; 2]),
         result => result.map(|_| polled.map(|polled| polled.revents != 0)),
+    }
+}
+
+/// Which of two processes this is after [`fork`].
+pub(crate) enum Forked {
+    /// The one that forked, with the number of the other.
+    Parent(libc::pid_t),
+    /// The new one.
+    Child,
+}
+
+/// fork(2). The caller has made sure that there is only one thread.
+pub(crate) fn fork() -> io::Result<Forked> {
+    // SAFETY: with one thread nothing is left locked or half done in the copy.
+    match check(unsafe { libc::fork() })? {
+        0 => Ok(Forked::Child),
+        child => Ok(Forked::Parent(child)),
+    }
+}
+
+/// Ends this process at once, without running what was registered for its end
+/// by the process that it is a copy of.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: has no requirements.
+    unsafe { libc::_exit(code) }
+}
+
+/// setsid(2).
+pub(crate) fn new_session() -> io::Result<()> {
+    // SAFETY: takes nothing and only concerns this process.
+    check(unsafe { libc::setsid() }).map(drop)
+}
+
+/// Makes `descriptor` a copy of `by`, kept across exec.
+pub(crate) fn replace(descriptor: libc::c_int, by: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both are plain numbers; what `descriptor` was is used by number
+    // alone, as standard input and output are.
+    check(unsafe { libc::dup2(by.as_raw_fd(), descriptor) }).map(drop)
+}
+
+/// Waits until a child has ended, and gives how, as waitpid(2) does.
+pub(crate) fn wait_for(child: libc::pid_t) -> io::Result<libc::c_int> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the pointer is to an int that outlives the call.
+        match check(unsafe { libc::waitpid(child, &raw mut status, 0) }) {
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.map(|_| status),
+        }
+    }
+}
+
+fn signal_set(signals: &[libc::c_int]) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: initialises the set, which is writable.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: sigemptyset has initialised it.
+    let mut set = unsafe { set.assume_init() };
+    for signal in signals {
+        // SAFETY: the set is initialised; a number that is no signal is refused.
+        unsafe { libc::sigaddset(&raw mut set, *signal) };
+    }
+    set
+}
+
+/// Makes signals wait until they are asked for, in this thread and in those
+/// that it starts.
+pub(crate) fn block_signals(signals: &[libc::c_int]) -> io::Result<()> {
+    let set = signal_set(signals);
+    // SAFETY: the set is initialised, and the old one is not asked for.
+    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// A signal that has come, and whether a process has sent it, in contrast to
+/// the kernel, which sends to all processes of a terminal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Signal {
+    pub(crate) number: libc::c_int,
+    pub(crate) is_from_process: bool,
+}
+
+/// Waits for one of several blocked signals.
+pub(crate) fn wait_for_signal(signals: &[libc::c_int]) -> io::Result<Signal> {
+    let set = signal_set(signals);
+    loop {
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+        // SAFETY: the set is initialised, and the pointer is to a siginfo.
+        match check(unsafe { libc::sigwaitinfo(&raw const set, info.as_mut_ptr()) }) {
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            result => {
+                let number = result?;
+                // SAFETY: zeroes are a valid siginfo, and the call has filled it.
+                let info = unsafe { info.assume_init() };
+                return Ok(Signal { number, is_from_process: info.si_code <= 0 });
+            }
+        }
     }
 }

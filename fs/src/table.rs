@@ -288,11 +288,7 @@ impl Table {
 
     /// The number at which a node is, or else the first free one, and how far
     /// it is from `home`.
-    fn find(
-        &self,
-        home: NodeId,
-        mut is_it: impl FnMut(&Self, NodeId) -> bool,
-    ) -> (NodeId, usize) {
+    fn find(&self, home: NodeId, mut is_it: impl FnMut(&Self, NodeId) -> bool) -> (NodeId, usize) {
         let (mut id, mut free, mut distance) = (home, None, 0);
         loop {
             let is_known = self.files.contains_key(&id) || self.directories.contains_key(&id);
@@ -415,7 +411,10 @@ mod tests {
         assert_eq!(table.len(), 3);
         for id in [file, directory] {
             table.forget(id, 1);
-            assert!(table.file(file).is_some() && table.directory(directory).is_some() || id == directory);
+            assert!(
+                table.file(file).is_some() && table.directory(directory).is_some()
+                    || id == directory
+            );
             table.forget(id, 1);
         }
         assert_eq!((table.file(file), table.len()), (None, 1));

@@ -105,7 +105,13 @@ fn check(path: &Path, kind: u32, attributes: &Attributes, size: u64, links: u64,
     }
 }
 
-fn attributes(mode: u16, uid: u32, gid: u32, time: (i64, u32), xattrs: &[(&str, &[u8])]) -> Attributes {
+fn attributes(
+    mode: u16,
+    uid: u32,
+    gid: u32,
+    time: (i64, u32),
+    xattrs: &[(&str, &[u8])],
+) -> Attributes {
     let mut xattrs: Vec<Xattr> = xattrs
         .iter()
         .map(|(name, value)| Xattr { name: name.as_bytes().into(), value: (*value).into() })
@@ -129,20 +135,32 @@ fn zoo() -> Directory {
     put("empty", file(""));
     put("setuid", Item::File(attributes(0o4755, 0, 0, (5, 999_999_999), &[]), b"s".into()));
     put("setgid", Item::File(attributes(0o2711, 1000, 4_000_000_000, (0, 1), &[]), b"g".into()));
-    put("locked", Item::File(attributes(0, 33, 33, (1_700_000_000, 123_456_789), &[]), b"l".into()));
+    put(
+        "locked",
+        Item::File(attributes(0, 33, 33, (1_700_000_000, 123_456_789), &[]), b"l".into()),
+    );
     put("old", Item::File(attributes(0o600, 0, 0, (-1, 500_000_000), &[]), b"o".into()));
     put("older", Item::File(attributes(0o600, 0, 0, (-2_000_000_000_000, 1), &[]), b"o".into()));
     put("future", Item::File(attributes(0o600, 0, 0, (1 << 40, 7), &[]), b"f".into()));
-    put("able", Item::File(
-        attributes(0o755, 0, 0, (1, 1), &[
-            ("security.capability", capability),
-            ("system.posix_acl_access", acl),
-            ("trusted.hidden", b"\0\xff"),
-            ("user.empty", b""),
-            ("user.large", &[7; 60_000]),
-        ]),
-        b"a".into(),
-    ));
+    put(
+        "able",
+        Item::File(
+            attributes(
+                0o755,
+                0,
+                0,
+                (1, 1),
+                &[
+                    ("security.capability", capability),
+                    ("system.posix_acl_access", acl),
+                    ("trusted.hidden", b"\0\xff"),
+                    ("user.empty", b""),
+                    ("user.large", &[7; 60_000]),
+                ],
+            ),
+            b"a".into(),
+        ),
+    );
     put("first", Item::Link("/first".into(), 3, Attributes::of_root(0o640), b"same".into()));
     put("deep/second", Item::Link("/first".into(), 3, Attributes::of_root(0o640), b"same".into()));
     put("deep/third", Item::Link("/first".into(), 3, Attributes::of_root(0o640), b"same".into()));
@@ -160,10 +178,13 @@ fn zoo() -> Directory {
     put("link", symlink("file"));
     put("dangling", symlink(&"y".repeat(4095)));
     put(&long, file("long"));
-    put("sticky", Item::Directory(
-        attributes(0o1777, 0, 50, (8, 8), &[("user.of", b"directory")]),
-        Directory::new(),
-    ));
+    put(
+        "sticky",
+        Item::Directory(
+            attributes(0o1777, 0, 50, (8, 8), &[("user.of", b"directory")]),
+            Directory::new(),
+        ),
+    );
     root.insert(b"\xff\xfe\n \\".into(), file("bytes"));
     root.insert(b"...".into(), file("dots"));
     root
@@ -308,7 +329,9 @@ fn any_part_of_a_large_file_can_be_read_and_mapped() {
     lab.commit(&support::items_of([("large", file(&bytes))]));
     let _mounted = lab.mount(Shape::Follow);
     let mut opened = fs::File::open(lab.target().join("large")).unwrap();
-    for (offset, len) in [(0, 1), (1, 4096), (131_071, 2), (8_999_999, 10), (9_000_001, 5), (4_321_987, 1 << 20)] {
+    for (offset, len) in
+        [(0, 1), (1, 4096), (131_071, 2), (8_999_999, 10), (9_000_001, 5), (4_321_987, 1 << 20)]
+    {
         let mut buf = vec![0; len];
         let read = opened.read_at(&mut buf, offset).unwrap();
         let expected = bytes.get(offset as usize..).unwrap_or(&[]);
@@ -340,7 +363,8 @@ fn a_program_runs_from_a_mount() {
 #[test]
 fn a_directory_of_50_000_entries_lists_each_once_from_any_place() {
     let lab = Lab::default();
-    let names: Vec<String> = (0..50_000).map(|i| format!("{i:05}-{}", "n".repeat(i % 40))).collect();
+    let names: Vec<String> =
+        (0..50_000).map(|i| format!("{i:05}-{}", "n".repeat(i % 40))).collect();
     let many = names.iter().map(|name| (name.clone().into_bytes(), file(&name[..3]))).collect();
     let own = Attributes::of_root(0o755);
     lab.commit(&[(b"many".to_vec(), Item::Directory(own, many))].into());
@@ -391,7 +415,10 @@ fn a_deep_path_can_be_walked() {
 #[test]
 fn statfs_tells_what_is_below() {
     let lab = Lab::default();
-    lab.commit(&support::items_of([("a", file([1; 10_000])), ("b", directory([("c", file("d"))]))]));
+    lab.commit(&support::items_of([
+        ("a", file([1; 10_000])),
+        ("b", directory([("c", file("d"))])),
+    ]));
     let _mounted = lab.mount(Shape::Follow);
     let stat = sys::statvfs(&lab.target());
     assert_eq!((stat.f_namemax, stat.f_bsize, stat.f_files), (255, 4096, 3));

@@ -153,7 +153,7 @@ impl System {
                 .map(|repository| Source {
                     name: repository.config.name.to_string(),
                     priority: repository.config.priority,
-                    catalog: Catalog::new(repository.packages.iter().cloned()),
+                    catalog: Arc::new(Catalog::new(repository.packages.iter().cloned())),
                 })
                 .collect(),
             files.iter().map(|(_, metadata)| metadata.clone()).collect(),
@@ -228,7 +228,7 @@ impl System {
         new: Option<&Candidate>,
         reason: Option<String>,
     ) -> Result<Step> {
-        let version = |it: &Candidate| format!("{}-{}", it.metadata.version, it.metadata.release);
+        let version = |it: &Candidate| it.metadata.full_version();
         let named = new.or(old).expect("a step has a package");
         let mut step = Step {
             action,

@@ -9,12 +9,15 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use cairn_fs::control::{self, Refreshed};
 use cairn_fs::{Event, Journal, Options, Running, Shape, Source};
 use cairn_store::tree::{Content, HardLink, LinkGroup};
 use cairn_store::{
-    Attributes, BlobKey, BlobRef, BytesSource, Draft, Entry, Error, Leaf, Name, Refs, Result, State,
-    StateId, Store, Timestamp, Transaction, Tree, TreeId,
+    Attributes, BlobKey, BlobRef, BytesSource, Draft, Edit, Entry, Error, Leaf, Name, Refs, Result,
+    State, StateId, Store, Timestamp, Transaction, Tree, TreeId, TreePath, edit,
 };
 use tempfile::TempDir;
 
@@ -129,6 +132,13 @@ impl Lab {
     pub fn mount(&self, shape: Shape) -> Running {
         let journal: Journal = Arc::new(|event| eprintln!("unexpected event: {event}"));
         cairn_fs::start(self.store.clone(), &self.options(shape), journal).expect("it mounts")
+    }
+
+    /// Lets the only mount show what is current.
+    pub fn refresh(&self) -> Refreshed {
+        let mut answers = control::refresh_all(&self.run_directory(), PATIENCE).expect("a list");
+        assert_eq!(answers.len(), 1);
+        answers.remove(0).1.expect("it refreshes")
     }
 
     /// Mounts a source that can be made to fail, and keeps the events.
@@ -277,7 +287,8 @@ pub fn with_programs(root: &mut Directory, names: &[&str]) {
     for library in wanted {
         let bytes = fs::read(&library).expect("readable");
         // The machine may have /lib as a link or as a directory.
-        let path = library.to_str().expect("text").trim_start_matches("/usr").trim_start_matches('/');
+        let path =
+            library.to_str().expect("text").trim_start_matches("/usr").trim_start_matches('/');
         put(root, &format!("usr/{path}"), program(bytes));
     }
     for name in ["bin", "lib", "lib64"] {
@@ -309,14 +320,82 @@ pub fn with_skeleton(root: &mut Directory) {
 
 /// Waits until `f` gives something.
 pub fn eventually<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let end = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = f() {
             return value;
         }
-        assert!(std::time::Instant::now() < end, "waited in vain until {what}");
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(2));
     }
 }
 
+/// How long a mount may take to answer on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
 pub const FIRST: StateId = StateId(1);
+
+/// Stats everything below a directory.
+pub fn count(path: &Path) -> usize {
+    let mut sum = 0;
+    let mut stack = vec![path.to_owned()];
+    while let Some(directory) = stack.pop() {
+        for entry in fs::read_dir(&directory).unwrap().map(Result::unwrap) {
+            sum += 1;
+            if fs::symlink_metadata(entry.path()).unwrap().is_dir() {
+                stack.push(entry.path());
+            }
+        }
+    }
+    sum
+}
+
+const DIRECTORIES: usize = 22_000;
+const PER_DIRECTORY: usize = 9;
+const TOPS: usize = 220;
+pub const ENTRIES: usize = DIRECTORIES * (1 + PER_DIRECTORY) + TOPS;
+
+/// Two states of the size of a desktop system that differ in one file.
+pub fn commit_system(lab: &Lab) {
+    let mut transaction = lab.store.begin().unwrap();
+    let contents: Vec<String> = (0..1000).map(|i| format!("content {i}")).collect();
+    let sources: Vec<_> = contents
+        .iter()
+        .map(|text| BytesSource { name: "content", bytes: text.as_bytes() })
+        .collect();
+    let blobs = transaction.ingest(&sources, &()).unwrap();
+    let name = |text: String| Name::new(text.as_bytes()).unwrap();
+    let leaf = |i: usize| {
+        let mut attributes = Attributes::of_root(0o644);
+        attributes.mtime = at(i as i64, 0);
+        Entry::Leaf(Leaf { attributes, content: Content::File(blobs[i % 1000]), link: None })
+    };
+    let mut tree = |entries| {
+        transaction.put_subtree(Tree::new(Attributes::of_root(0o755), entries).unwrap()).unwrap()
+    };
+    let mut tops = Vec::new();
+    for top in 0..TOPS {
+        let below = DIRECTORIES / TOPS;
+        let directories = (0..below).map(|at| {
+            let number = (top * below + at) * PER_DIRECTORY;
+            let files =
+                (0..PER_DIRECTORY).map(|i| (name(format!("lib-file-{i}.so")), leaf(number + i)));
+            (name(format!("directory-{at}")), tree(files.collect()))
+        });
+        let directories = directories.collect();
+        tops.push((name(format!("top-{top}")), tree(directories)));
+    }
+    let first = tree(tops).as_directory().unwrap().id;
+    publish(transaction, first);
+    let mut transaction = lab.store.begin().unwrap();
+    let path = TreePath::new(b"top-7/directory-3/lib-file-1.so").unwrap();
+    let changed = Edit::Leaf(leaf(77).as_leaf().unwrap().clone());
+    let second = edit(&mut transaction, first, &[(path, changed)].into()).unwrap();
+    publish(transaction, second);
+    lab.store.switch(FIRST).unwrap();
+}
+
+fn publish(transaction: Transaction, tree: TreeId) {
+    let draft = Draft { parent: None, request: "test".into(), tree, packages: tree };
+    transaction.commit(draft).unwrap();
+}

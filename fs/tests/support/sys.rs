@@ -45,7 +45,8 @@ pub fn xattr_into_small_buffer(path: &Path, name: &str) -> io::Error {
     let (path, name) = (c(path), c(Path::new(name)));
     let mut value = [0_u8; 1];
     // SAFETY: texts are NUL-terminated, and the buffer has the length given.
-    let len = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), 1) };
+    let len =
+        unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), 1) };
     assert_eq!(len, -1);
     io::Error::last_os_error()
 }
@@ -129,7 +130,9 @@ pub fn getdents(directory: BorrowedFd<'_>, len: usize) -> io::Result<Vec<(u64, i
     };
     let mut rest = &buf[..usize::try_from(filled).map_err(|_| io::Error::last_os_error())?];
     let mut entries = Vec::new();
-    while let [head @ .., ] = rest && head.len() > 19 {
+    while let [head @ ..] = rest
+        && head.len() > 19
+    {
         let number = u64::from_ne_bytes(head[..8].try_into().expect("8 bytes"));
         let cookie = i64::from_ne_bytes(head[8..16].try_into().expect("8 bytes"));
         let record = usize::from(u16::from_ne_bytes([head[16], head[17]]));
@@ -147,7 +150,10 @@ pub fn changing_calls(root: &Path) -> Vec<(&'static str, io::Result<()>)> {
     let (f, d, n) = (file.as_ptr(), directory.as_ptr(), new.as_ptr());
     let name = c(Path::new("user.a"));
     let acl = c(Path::new("system.posix_acl_access"));
-    let value = [2_u8, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 4, 0, 7, 0, 255, 255, 255, 255, 32, 0, 7, 0, 255, 255, 255, 255];
+    let value = [
+        2_u8, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 4, 0, 7, 0, 255, 255, 255, 255, 32, 0, 7, 0,
+        255, 255, 255, 255,
+    ];
     let times = [libc::timespec { tv_sec: 1, tv_nsec: 0 }; 2];
     let mut address = libc::sockaddr_un { sun_family: libc::AF_UNIX as u16, sun_path: [0; 108] };
     for (to, from) in address.sun_path.iter_mut().zip(new.as_bytes()) {
@@ -184,7 +190,10 @@ pub fn changing_calls(root: &Path) -> Vec<(&'static str, io::Result<()>)> {
     call!("bind", libc::bind(socket, (&raw const address).cast(), size_of_val(&address) as u32));
     call!("setxattr", libc::setxattr(f, name.as_ptr(), value.as_ptr().cast(), 1, 0));
     call!("removexattr", libc::removexattr(f, name.as_ptr()));
-    call!("setxattr of an ACL", libc::setxattr(f, acl.as_ptr(), value.as_ptr().cast(), value.len(), 0));
+    call!(
+        "setxattr of an ACL",
+        libc::setxattr(f, acl.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    );
     call!("close", libc::close(socket));
     results.pop();
     results
@@ -214,4 +223,21 @@ pub fn leave_mount_namespace() {
 
 pub fn os(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)
+}
+
+/// Calls `f` as another user, in a thread of its own.
+pub fn as_user<T: Send>(user: u32, f: impl FnOnce() -> T + Send) -> T {
+    let work = || {
+        // The system calls themselves, since those of libc change all threads.
+        // SAFETY: changes the groups of this thread alone.
+        check(unsafe { libc::syscall(libc::SYS_setgroups, 0, 0) } as libc::c_int).expect("groups");
+        // SAFETY: changes the group of this thread alone.
+        let result = unsafe { libc::syscall(libc::SYS_setresgid, user, user, user) };
+        check(result as libc::c_int).expect("group");
+        // SAFETY: changes the user of this thread alone.
+        let result = unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) };
+        check(result as libc::c_int).expect("user");
+        f()
+    };
+    std::thread::scope(|scope| scope.spawn(work).join().expect("no panic"))
 }

@@ -49,17 +49,15 @@ pub(super) fn needed(
     Ok(reached)
 }
 
-/// The installed packages that are needed now, and that nobody needs once all
-/// upgrades are made.
-///
-/// `targets` has what installed packages become, `gone` those that do not stay.
+/// The installed packages that are needed now, and that nobody needs once
+/// those in `gone` are gone and the others have become what `targets` says.
 pub(super) fn spare(
     lookup: &Lookup<'_>,
     targets: &BTreeMap<Id, Id>,
     gone: &BTreeSet<Id>,
 ) -> Result<BTreeSet<Id>, catalog::Error> {
     let universe = lookup.universe;
-    if targets.is_empty() {
+    if targets.is_empty() && gone.is_empty() {
         return Ok(BTreeSet::new());
     }
     let explicit = universe.installed().filter(|&id| universe.is_explicit(id));
@@ -179,7 +177,7 @@ pub(super) fn redundant(
 }
 
 /// Everything that a package offers, its name first.
-fn offers_of(metadata: &Metadata) -> impl Iterator<Item = (Kind, &str)> {
+pub(super) fn offers_of(metadata: &Metadata) -> impl Iterator<Item = (Kind, &str)> {
     let provides = metadata.provides.iter().map(|offer| (offer.kind, offer.text.as_str()));
     let own_name = (Kind::Name, metadata.name.as_str());
     std::iter::once(own_name).chain(provides.filter(move |offer| *offer != own_name))

@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     drop(phase);
     let failed = updates.iter().filter(|update| update.failure.is_some()).count();
     output.data(&Updates(updates))?;
-    if failed > 0 { Err(Error::NotUpdated { failed }) } else { Ok(()) }
+    if failed > 0 { Err(Error::NotUpdated { failed, all: names.len() }) } else { Ok(()) }
 }
 
 impl View for Updates {
