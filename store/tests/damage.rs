@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cairn_store::tree::{Content, Entry, Leaf};
@@ -274,6 +275,8 @@ fn what_is_no_store_is_left_alone() {
     assert!(matches!(err, Error::NotEmpty { .. }), "{err}");
     let path = home.path().join("store");
     Store::create(&path).unwrap();
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "nobody else may read what is private in packages");
     fs::write(path.join("format"), "cairn store 2\n").unwrap();
     let err = Store::open(&path).unwrap_err();
     assert!(matches!(err, Error::UnknownFormat { .. }), "{err}");
