@@ -1,6 +1,11 @@
 //! What every benchmark shares: one way to measure, one way to report, one way
 //! to make a system.
 
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +13,7 @@ use cairn_package::Metadata;
 use cairn_package::system::{self, InstalledPackage};
 use cairn_store::tree::{Content, Entry, Leaf};
 use cairn_store::{
-    Attributes, BytesSource, Draft, Name, State, Store, Timestamp, Transaction, Tree,
+    Attributes, BytesSource, Draft, Name, State, Store, Timestamp, Transaction, Tree, TreeId,
 };
 
 /// Runs `work` once for nothing and then `runs` times; returns the median.
@@ -146,4 +151,59 @@ pub fn make_system(store: &Store, entries: u64) -> (State, system::Installed) {
     let installed =
         coming.into_iter().map(|package| (package.metadata.name.clone(), package)).collect();
     (state, installed)
+}
+
+/// The binary of this build, told to use `store`.
+#[must_use]
+pub fn cairn(store: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.arg("--quiet").arg("--store").arg(store);
+    command
+}
+
+/// Where the binary of this build is.
+#[must_use]
+pub fn binary() -> PathBuf {
+    let bench = std::env::current_exe().expect("a benchmark knows where it is");
+    // target/release/deps/bench -> target/release/cairn
+    let release = bench.parent().and_then(Path::parent).expect("it lies in target/release/deps");
+    let binary = release.join("cairn");
+    assert!(binary.exists(), "{} is missing: cargo build --release", binary.display());
+    binary
+}
+
+/// Runs a command that must succeed, with its output kept for the case that it
+/// does not.
+pub fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().expect("the command starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {text}");
+}
+
+/// Writes a tree of directories, files and symbolic links into a new directory.
+pub fn write_out(store: &Store, id: TreeId, to: &Path) {
+    let tree = store.tree(id).expect("it is there");
+    fs::create_dir(to).expect("a new directory");
+    for (name, entry) in tree.entries() {
+        let path = to.join(std::str::from_utf8(name).expect("names of benchmarks are UTF-8"));
+        match entry {
+            Entry::Directory(subtree) => write_out(store, subtree.id, &path),
+            Entry::Leaf(leaf) => match &leaf.content {
+                Content::File(blob) => {
+                    let bytes = store.read(blob).expect("it is sound");
+                    let mut file = fs::File::create(&path).expect("a new file");
+                    file.write_all(&bytes).expect("there is room");
+                    let mode = fs::Permissions::from_mode(leaf.attributes.mode.into());
+                    file.set_permissions(mode).expect("it is ours");
+                }
+                Content::Symlink(target) => {
+                    let target = std::str::from_utf8(target).expect("a link of a benchmark");
+                    symlink(target, &path).expect("a new link");
+                }
+                _ => {}
+            },
+        }
+    }
+    let mode = fs::Permissions::from_mode(tree.attributes.mode.into());
+    fs::set_permissions(to, mode).expect("it is ours");
 }

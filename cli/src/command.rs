@@ -5,12 +5,16 @@ mod completions;
 mod convert;
 mod extract;
 mod inspect;
+mod install;
 mod ls;
 mod man;
+mod remove;
+mod repo;
 mod rollback;
 mod state;
 mod store;
 mod switch;
+mod upgrade;
 mod verify;
 
 use clap::Subcommand;
@@ -22,6 +26,14 @@ use crate::output::Output;
 /// What the program is asked to do.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    #[command(visible_alias = "it")]
+    Install(install::Args),
+    #[command(visible_alias = "rm")]
+    Remove(remove::Args),
+    #[command(visible_alias = "up")]
+    Upgrade(upgrade::Args),
+    #[command(subcommand)]
+    Repo(repo::Command),
     #[command(subcommand)]
     State(state::Command),
     Switch(switch::Args),
@@ -42,6 +54,10 @@ impl Command {
     /// Does it.
     pub(crate) fn run(&self, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
         match self {
+            Self::Install(args) => install::run(args, context, output),
+            Self::Remove(args) => remove::run(args, context, output),
+            Self::Upgrade(args) => upgrade::run(args, context, output),
+            Self::Repo(command) => repo::run(command, context, output),
             Self::State(command) => state::run(command, context, output),
             Self::Switch(args) => switch::run(args, context, output),
             Self::Rollback(args) => rollback::run(args, context, output),

@@ -78,6 +78,15 @@ impl Context {
         Ok(Store::open(&self.store_path()?)?)
     }
 
+    /// The same; if there is none, an empty one is made.
+    pub(crate) fn store_or_new(&self) -> Result<Store, Error> {
+        let path = self.store_path()?;
+        match Store::open(&path) {
+            Err(cairn_store::Error::NotAStore { .. }) => Ok(Store::create(&path)?),
+            opened => Ok(opened?),
+        }
+    }
+
     /// How contents of packages are decompressed outside of a store.
     pub(crate) fn content_options(&self) -> ContentOptions<'_> {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);

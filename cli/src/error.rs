@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cairn_package::stone;
+use cairn_package::{Error as PackageError, repository, solve, stone};
 use cairn_store::{Error as StoreError, StateId};
 use serde::Serialize;
 
@@ -17,12 +17,27 @@ pub(crate) enum Error {
     /// The store says why.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Packages could not be planned or changed.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// A text does not name a package or provider.
+    #[error(transparent)]
+    Dependency(#[from] cairn_package::InvalidDependency),
+    /// A repository says why.
+    #[error(transparent)]
+    Repository(#[from] repository::Error),
+    /// Some repositories were not updated, and it has been told which.
+    #[error("{failed} of {all} repositories could not be updated; what was known of them stays")]
+    NotUpdated { failed: usize, all: usize },
+    /// A path cannot be a URL.
+    #[error("the path {} is not UTF-8", path.display())]
+    NotUtf8 { path: PathBuf },
     /// A stone cannot be read or extracted.
     #[error("cannot use {}", path.display())]
     Stone { path: PathBuf, source: stone::Error },
     /// Some packages were not converted, and it has been told which.
-    #[error("{failed} packages could not be converted")]
-    NotConverted { failed: usize },
+    #[error("{failed} of {all} packages could not be converted")]
+    NotConverted { failed: usize, all: usize },
     /// A directory has no packages of the wanted kind.
     #[error("{} has no *.{extension} files", directory.display())]
     NoPackages { directory: PathBuf, extension: &'static str },
@@ -122,10 +137,18 @@ impl Error {
     /// The exit code: 1 failed, 2 usage, 3 damaged data found.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Store(err) if err.is_damage() => DAMAGED.into(),
-            Self::Stone { source, .. } if is_damage(source) => DAMAGED.into(),
+            Self::Store(err) | Self::Package(PackageError::Store(err)) if err.is_damage() => {
+                DAMAGED.into()
+            }
+            Self::Stone { source, .. } | Self::Package(PackageError::Stone { source, .. })
+                if is_damage(source) =>
+            {
+                DAMAGED.into()
+            }
             Self::DamageFound { .. } => DAMAGED.into(),
-            Self::NotAPlace(_) | Self::NotAState(_) | Self::NoJson { .. } => 2.into(),
+            Self::Dependency(_) | Self::NotAPlace(_) | Self::NotAState(_) | Self::NoJson { .. } => {
+                2.into()
+            }
             _ => ExitCode::FAILURE,
         }
     }
@@ -133,6 +156,9 @@ impl Error {
     fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Store(err) => advice_on_store(err),
+            Self::Package(err) => advice_on_packages(err),
+            Self::Dependency(_) => Some("name a package, or a provider such as 'binary(nano)'"),
+            Self::Repository(err) => advice_on_repository(err),
             Self::NoParent(_) | Self::NotAState(_) => Some(LIST_STATES),
             Self::NotAPlace(_) => {
                 Some("write STATE:PATH, such as 5:/usr/bin, or /usr/bin for the current state")
@@ -145,6 +171,8 @@ impl Error {
             }
             Self::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
             Self::Stone { .. }
+            | Self::NotUpdated { .. }
+            | Self::NotUtf8 { .. }
             | Self::NotConverted { .. }
             | Self::NoPackages { .. }
             | Self::DamageFound { .. }
@@ -209,6 +237,49 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::SourceChanged { .. }
         | StoreError::NotADirectory(_)
         | StoreError::NoSuchPath(_) => None,
+    }
+}
+
+fn advice_on_packages(error: &PackageError) -> Option<&'static str> {
+    match error {
+        PackageError::Store(err) => advice_on_store(err),
+        PackageError::Repository(err) => advice_on_repository(err),
+        PackageError::Problem(solve::Problem::Unknown(_)) => Some(
+            "cairn repo list shows where packages come from, cairn repo update looks for new ones",
+        ),
+        PackageError::Problem(solve::Problem::NotInstalled(_)) => {
+            Some("cairn state show lists what is installed")
+        }
+        PackageError::Outdated => Some("run the command again"),
+        PackageError::FileConflicts { .. } => Some("nothing was changed; leave one of them out"),
+        PackageError::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
+        PackageError::Stone { .. }
+        | PackageError::Layout(_)
+        | PackageError::RepeatedName { .. }
+        | PackageError::Problem(_)
+        | PackageError::Unavailable { .. } => None,
+    }
+}
+
+fn advice_on_repository(error: &repository::Error) -> Option<&'static str> {
+    match error {
+        repository::Error::Io { path, source } if source.kind() == io::ErrorKind::NotFound => path
+            .ends_with("stone.index")
+            .then_some("cairn repo index DIR makes the index of a directory of stones"),
+        repository::Error::Io { source, .. } => advice_on_access(source),
+        repository::Error::Unknown(_) => Some("cairn repo list shows the repositories"),
+        repository::Error::Exists(_) => {
+            Some("name it otherwise, or remove the other first: cairn repo remove NAME")
+        }
+        repository::Error::Url { .. } => {
+            Some("name a directory of this machine, such as file:///srv/stones")
+        }
+        repository::Error::Twice { .. } => Some("remove one of them"),
+        repository::Error::Mismatch { .. } => Some("bring the index up to date: cairn repo update"),
+        repository::Error::Config { .. }
+        | repository::Error::Index { .. }
+        | repository::Error::Stone { .. }
+        | repository::Error::Location { .. } => None,
     }
 }
 

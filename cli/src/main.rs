@@ -7,8 +7,10 @@ mod escape;
 mod output;
 mod page;
 mod place;
+mod plan;
 mod progress;
 mod sys;
+mod transact;
 mod units;
 
 use std::process::ExitCode;

@@ -163,7 +163,14 @@ impl Output<'_> {
             self.tell(&format!("{}\n", text.expect("strings make a document")));
             return;
         }
-        self.tell_styled(Style::Bad, "cairn: ", format_args!("{}", failure.line()));
+        // An explanation may have several lines; each is escaped on its own.
+        let line = failure.line();
+        let mut lines = line.lines();
+        let first = lines.next().unwrap_or_default();
+        self.tell_styled(Style::Bad, "cairn: ", format_args!("{first}"));
+        for line in lines {
+            self.tell_styled(Style::Plain, "  ", format_args!("{line}"));
+        }
         if let Some(help) = &failure.help {
             self.tell_styled(Style::Note, "help: ", format_args!("{help}"));
         }
@@ -194,6 +201,11 @@ impl Output<'_> {
     /// Begins a phase of work that may take a while.
     pub(crate) fn phase(&self, name: &str, total: Option<u64>, unit: Unit) -> Phase {
         self.progress.phase(name, total, unit)
+    }
+
+    /// The same for work that tells of its phases itself.
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     fn tell_styled(&mut self, style: Style, word: &str, text: fmt::Arguments<'_>) {
@@ -300,6 +312,15 @@ mod tests {
         assert!(matches!(run(nobody, "y\n", ask).0, Err(Error::CannotAsk)));
         let sure = |output: &mut Output<'_>| output.answers = Answers::Yes;
         assert!(run(sure, "", ask).0.is_ok());
+    }
+
+    #[test]
+    fn an_explanation_of_several_lines_keeps_them_and_nothing_else_of_a_terminal() {
+        let source = io::Error::other("nothing provides x\n  - y needs x\u{1b}[2J");
+        let error = Error::Read { path: "here".into(), source };
+        let ((), _, stderr) = run(|_| (), "", |output| output.failure(&error));
+        let expected = "cairn: cannot read here: nothing provides x\n    - y needs x\u{fffd}[2J\n";
+        assert_eq!(stderr, expected);
     }
 
     /// A pipe whose reader has gone.

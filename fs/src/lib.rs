@@ -1,1 +1,34 @@
 //! A tree as a mounted filesystem.
+//!
+//! [`start`] mounts a store on a directory; [`control`] talks to mounts that
+//! run, so that they show a new state; [`list`] says which there are.
+
+mod attach;
+pub mod control;
+mod daemon;
+mod errno;
+mod error;
+mod event;
+mod filesystem;
+mod fuse;
+mod listing;
+mod mount;
+mod mountinfo;
+mod node;
+mod registration;
+mod shape;
+mod signal;
+mod source;
+mod stat;
+mod switch;
+mod sys;
+mod table;
+
+pub use daemon::{background, notify_ready};
+pub use error::{Error, Result};
+pub use event::{Event, Journal};
+pub use mount::{Options, Running, Trust, Unmount, Unmounter, start, unmount};
+pub use registration::{Registration, list};
+pub use shape::Shape;
+pub use signal::Signals;
+pub use source::Source;

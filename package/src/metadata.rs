@@ -65,7 +65,17 @@ impl Metadata {
     /// `nano 8.7-38`: how people are told of it.
     #[must_use]
     pub fn label(&self) -> String {
-        format!("{} {}-{}", self.name, self.version, self.release)
+        format!("{} {}", self.name, self.full_version())
+    }
+
+    /// `8.7-38`: the version as people are told of it.
+    ///
+    /// The release is left out where it is no count but, as in packages
+    /// converted from other formats, a large number that only sorts.
+    #[must_use]
+    pub fn full_version(&self) -> String {
+        let is_count = self.release < 1_000_000_000;
+        if is_count { format!("{}-{}", self.version, self.release) } else { self.version.clone() }
     }
 
     /// SHA-256 of the stone, where it is known.
@@ -85,5 +95,22 @@ impl Metadata {
     pub fn offers(&self, wanted: &Dependency) -> bool {
         let by_name = wanted.kind == Kind::Name && wanted.text == self.name;
         by_name || self.provides.contains(wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_told_of_a_release_that_is_a_count() {
+        let nano = |release| Metadata {
+            name: "nano".into(),
+            version: "8.7".into(),
+            release,
+            ..Metadata::default()
+        };
+        assert_eq!(nano(38).label(), "nano 8.7-38");
+        assert_eq!(nano(449_412_512_775_838_568).label(), "nano 8.7");
     }
 }

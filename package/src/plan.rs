@@ -227,7 +227,7 @@ impl System {
         new: Option<&Candidate>,
         reason: Option<String>,
     ) -> Result<Step> {
-        let version = |it: &Candidate| format!("{}-{}", it.metadata.version, it.metadata.release);
+        let version = |it: &Candidate| it.metadata.full_version();
         let named = new.or(old).expect("a step has a package");
         let mut step = Step {
             action,

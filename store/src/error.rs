@@ -111,6 +111,17 @@ impl Error {
         move |source| Self::Io { path, source }
     }
 
+    /// Whether the index cannot be used for a reason that making it anew would
+    /// not mend: the disk is full, or this process may not write.
+    pub(crate) fn is_of_the_machine(&self) -> bool {
+        let Self::Index { source, .. } = self else { return false };
+        // The wrapper gives the errno of a failed system call only as text.
+        let text = source.as_ref();
+        let missing = text.contains("No such file") || text.contains("Is a directory");
+        source.kind() == rocksdb::ErrorKind::IOError && !missing
+            || source.kind() == rocksdb::ErrorKind::Busy
+    }
+
     /// Whether stored bytes are damaged, in contrast to absent or unreadable.
     #[must_use]
     pub fn is_damage(&self) -> bool {

@@ -95,7 +95,7 @@ pub(crate) fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Error> {
         packages,
         failures,
     })?;
-    if failed > 0 { Err(Error::NotConverted { failed }) } else { Ok(()) }
+    if failed > 0 { Err(Error::NotConverted { failed, all: debs.len() }) } else { Ok(()) }
 }
 
 /// The packages themselves: of a directory, those that lie in it.

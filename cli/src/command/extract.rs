@@ -74,6 +74,6 @@ impl View for Extracted {
             page.line(format_args!("{path}: {reason}"));
         }
         let entries = counted(self.entries, "entry");
-        page.line(format_args!("{entries} ({}) are in {}.", size(self.bytes), self.directory));
+        page.line(format_args!("{}: {entries} ({})", self.directory, size(self.bytes)));
     }
 }

@@ -169,7 +169,7 @@ fn fields(metadata: &Metadata) -> Vec<(&'static str, String)> {
 fn summary_row(metadata: &Metadata) -> Vec<Cell> {
     vec![
         Cell::new(&metadata.name).style(Style::Strong),
-        Cell::new(format_args!("{}-{}", metadata.version, metadata.release)),
+        Cell::new(metadata.full_version()),
         Cell::right(metadata.location.as_ref().map_or_else(String::new, |at| size(at.size))),
         Cell::new(&metadata.summary),
     ]

@@ -248,4 +248,13 @@ mod tests {
         assert_eq!(SeekTable::decode(&bytes, 15 + len, 101), None);
         assert_eq!(SeekTable::decode(&bytes[1..], 14 + len, 100), None);
     }
+
+    #[test]
+    fn the_densest_frames_are_believed_and_denser_ones_are_not() {
+        let plain = vec![0; 64 << 20];
+        let stored = zstd::bulk::compress(&plain, 19).expect("compresses").len() as u64;
+        assert!(can_hold(stored, plain.len() as u64), "{stored} bytes");
+        assert!(!can_hold(stored / 2, plain.len() as u64), "{stored} bytes");
+        assert!(can_hold(0, 0) && !can_hold(0, 1) && can_hold(u64::MAX, u64::MAX));
+    }
 }

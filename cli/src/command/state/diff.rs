@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use cairn_package::Metadata;
 use cairn_package::system::{Installed, InstalledPackage};
 use cairn_store::{Attributes, Content, Difference, Entry, State, TreePath, diff};
 use serde::Serialize;
@@ -85,10 +84,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
 }
 
 fn package_changes(old: &Installed, new: &Installed) -> Vec<PackageChange> {
-    let version = |package: &InstalledPackage| {
-        let Metadata { version, release, .. } = &*package.metadata;
-        format!("{version}-{release}")
-    };
+    let version = |package: &InstalledPackage| package.metadata.full_version();
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let pairs = names.into_iter().map(|name| (name, old.get(name), new.get(name)));
     let changed = pairs.filter(|(_, old, new)| {

@@ -30,7 +30,6 @@ struct Whole {
 struct PackageView {
     name: String,
     version: String,
-    release: u64,
     explicit: bool,
     bytes: u64,
     summary: String,
@@ -43,8 +42,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let packages = installed.into_values().map(|package| {
         Ok(PackageView {
             name: package.metadata.name.clone(),
-            version: package.metadata.version.clone(),
-            release: package.metadata.release,
+            version: package.metadata.full_version(),
             explicit: package.explicit,
             bytes: package.size(&store)?,
             summary: package.metadata.summary.clone(),
@@ -89,7 +87,7 @@ impl PackageView {
         vec![
             Cell::new(if self.explicit { "*" } else { "" }).style(Style::Good),
             Cell::new(&self.name).style(if self.explicit { Style::Strong } else { Style::Plain }),
-            Cell::new(format_args!("{}-{}", self.version, self.release)),
+            Cell::new(&self.version),
             Cell::right(units::size(self.bytes)),
             Cell::new(&self.summary).style(Style::Faint),
         ]

@@ -1,0 +1,32 @@
+//! `cairn upgrade`: packages follow the repositories.
+
+use cairn_package::solve::{Request, Upgrade};
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::output::Output;
+use crate::transact::{Mode, transact};
+
+/// Upgrade packages to what the repositories have
+///
+/// cairn repo update reads their indices before.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Names (default: all packages)
+    #[arg(value_name = "PACKAGE")]
+    packages: Vec<String>,
+    /// Show what would be done, and do nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
+    let mut text = vec!["upgrade"];
+    text.extend(args.packages.iter().map(String::as_str));
+    let upgrade = match args.packages.as_slice() {
+        [] => Upgrade::All,
+        names => Upgrade::Only(names.to_vec()),
+    };
+    let request = Request { upgrade, ..Request::default() };
+    transact(&request, &text.join(" "), &[], Mode::new(args.dry_run), context, output)
+}

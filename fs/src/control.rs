@@ -1,0 +1,204 @@
+//! Talking to running mounts: one line asks, one line answers.
+//!
+//! A request is a word and a newline; the answer is JSON and a newline. Only
+//! root and the user of the mount may ask.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cairn_store::StateId;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{self, Error, Result};
+use crate::mount::Unmount;
+use crate::registration::{self, Registration};
+use crate::sys;
+
+/// What a mount shows after it has looked for a new state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refreshed {
+    /// The state that it follows or is pinned to.
+    pub state: Option<StateId>,
+    /// Directories that the kernel was told to look at anew.
+    pub directories: usize,
+    /// Names that the kernel was told to look up anew.
+    pub names: usize,
+}
+
+/// What a running mount is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The state that it follows or is pinned to.
+    pub state: Option<StateId>,
+    /// Files and directories that the kernel knows.
+    pub nodes: usize,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Answer {
+    Refreshed(Refreshed),
+    Status(Status),
+    Unmounted,
+    Failed(String),
+}
+
+/// Lets every mount of a store look for a new state, and returns when all of
+/// them show it, or say why not, or `deadline` has passed.
+///
+/// When it returns without an error for a mount, every look-up on that mount
+/// gives what is current. Mounts that are pinned to a state are left out.
+///
+/// # Errors
+/// When the registrations below `run` cannot be read; what one mount has to
+/// say is in the list.
+pub fn refresh_all(
+    run: &Path,
+    deadline: Duration,
+) -> Result<Vec<(Registration, Result<Refreshed>)>> {
+    let mut mounts = registration::list(run)?;
+    mounts.retain(|mount| !matches!(mount.shape, crate::Shape::Pinned(_)));
+    let ask = |mount: &Registration| match ask(run, mount, "refresh", deadline)? {
+        Answer::Refreshed(refreshed) => Ok(refreshed),
+        answer => Err(unexpected(mount, answer)),
+    };
+    Ok(thread::scope(|scope| {
+        let ask = &ask;
+        let asked: Vec<_> = mounts.iter().map(|mount| scope.spawn(move || ask(mount))).collect();
+        let answers: Vec<_> = asked.into_iter().map(|thread| thread.join()).collect();
+        let answers = answers.into_iter().map(|answer| answer.expect("it does not panic"));
+        mounts.iter().cloned().zip(answers).collect()
+    }))
+}
+
+/// What a mount is doing.
+pub fn status(run: &Path, mount: &Registration, deadline: Duration) -> Result<Status> {
+    match ask(run, mount, "status", deadline)? {
+        Answer::Status(status) => Ok(status),
+        answer => Err(unexpected(mount, answer)),
+    }
+}
+
+/// Lets a mount unmount itself.
+pub fn unmount(run: &Path, mount: &Registration, how: Unmount, deadline: Duration) -> Result<()> {
+    let request = match how {
+        Unmount::Now => "unmount",
+        Unmount::WhenUnused => "detach",
+    };
+    match ask(run, mount, request, deadline)? {
+        Answer::Unmounted => Ok(()),
+        answer => Err(unexpected(mount, answer)),
+    }
+}
+
+fn unexpected(mount: &Registration, answer: Answer) -> Error {
+    let target = mount.target.clone();
+    match answer {
+        Answer::Failed(message) => Error::Refused { target, message },
+        _ => Error::Control { target, source: io::ErrorKind::InvalidData.into() },
+    }
+}
+
+fn ask(run: &Path, mount: &Registration, request: &str, deadline: Duration) -> Result<Answer> {
+    let attempt = || {
+        let mut stream = registration::connect(run, mount)?;
+        stream.set_write_timeout(Some(deadline))?;
+        stream.write_all(format!("{request}\n").as_bytes())?;
+        let line = read_line(&stream, deadline)?;
+        Ok(serde_json::from_str(&line)?)
+    };
+    attempt().map_err(|source| Error::Control { target: mount.target.clone(), source })
+}
+
+/// The longest line that is read: more than any message has.
+const MAX_LINE: u64 = 64 << 10;
+
+/// Reads one line, which has to be complete when `deadline` has passed.
+fn read_line(stream: &UnixStream, deadline: Duration) -> io::Result<String> {
+    let end = Instant::now() + deadline;
+    let mut reader = BufReader::new(stream.take(MAX_LINE));
+    let mut line = Vec::new();
+    loop {
+        let rest = end.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(rest))?;
+        let (available, done) = match reader.fill_buf() {
+            Ok([]) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(bytes) => match bytes.iter().position(|byte| *byte == b'\n') {
+                Some(at) => (&bytes[..at], true),
+                None => (bytes, false),
+            },
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Err(err) => return Err(err),
+        };
+        line.extend_from_slice(available);
+        let len = available.len();
+        reader.consume(len);
+        if done {
+            return String::from_utf8(line).map_err(|_| io::ErrorKind::InvalidData.into());
+        }
+    }
+}
+
+/// A mount as its control socket sees it.
+pub(crate) trait Live: Send + Sync {
+    fn refresh(&self) -> Result<Refreshed>;
+    fn status(&self) -> Status;
+    fn unmount(&self, how: Unmount) -> Result<()>;
+    /// Brings the registration up to date; says whether it will have to be
+    /// done again, although nobody asks for anything.
+    fn settle(&self) -> bool;
+    /// Takes what went wrong with a request.
+    fn note(&self, error: io::Error);
+}
+
+/// How long a client may take to send its line.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Answers requests, one after the other, until `stop` is closed at its other
+/// end.
+pub(crate) fn serve(listener: &UnixListener, stop: &impl AsFd, live: &dyn Live) {
+    let mut is_unsettled = false;
+    loop {
+        let timeout = is_unsettled.then_some(Duration::from_secs(1));
+        match sys::wait_readable([listener.as_fd(), stop.as_fd()], timeout) {
+            Ok([_, true]) => return,
+            Ok([true, _]) => {
+                if let Err(err) = listener.accept().and_then(|(stream, _)| answer(&stream, live)) {
+                    live.note(err);
+                }
+            }
+            Ok(_) => {}
+            Err(err) => return live.note(err),
+        }
+        is_unsettled = live.settle();
+    }
+}
+
+fn answer(mut stream: &UnixStream, live: &dyn Live) -> io::Result<()> {
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let user = sys::peer_user(stream)?;
+    if user != 0 && user != sys::effective_user().0 {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let answer = match read_line(stream, PATIENCE)?.as_str() {
+        "refresh" => live.refresh().map(Answer::Refreshed),
+        "status" => Ok(Answer::Status(live.status())),
+        "unmount" => live.unmount(Unmount::Now).map(|()| Answer::Unmounted),
+        "detach" => live.unmount(Unmount::WhenUnused).map(|()| Answer::Unmounted),
+        _ => Ok(Answer::Failed("there is no such request".into())),
+    };
+    let answer = answer.unwrap_or_else(|err| Answer::Failed(error::with_causes(&err)));
+    let mut line = serde_json::to_vec(&answer)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}

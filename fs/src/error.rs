@@ -1,0 +1,83 @@
+//! What can go wrong around a mount, as facts.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Shorthand for what nearly every function here returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why something around a mount failed. What happens inside one is an
+/// [`crate::Event`] and an errno for the program that met it.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "a variant's line names its fields")]
+pub enum Error {
+    /// The store could not give what was to be mounted.
+    #[error(transparent)]
+    Store(#[from] cairn_store::Error),
+    /// `target` cannot be used as the directory to mount on.
+    #[error("cannot mount on {}", target.display())]
+    Target { target: PathBuf, source: io::Error },
+    /// There is a mount of Cairn on `target` already.
+    #[error("{} is in use: a mount of Cairn is there already", target.display())]
+    Occupied { target: PathBuf },
+    /// The process behind the mount on `target` has ended; it can be unmounted.
+    #[error("the process of the mount on {} has ended", target.display())]
+    Dead { target: PathBuf },
+    /// The machine has no FUSE, or this process may not use it.
+    #[error("cannot open /dev/fuse")]
+    NoFuse { source: io::Error },
+    /// The kernel refused the mount.
+    #[error("cannot mount on {}", target.display())]
+    Mount { target: PathBuf, source: io::Error },
+    /// `fusermount3`, which mounts for ordinary users, could not be started.
+    #[error("cannot start fusermount3, which mounts for ordinary users")]
+    NoFusermount { source: io::Error },
+    /// `fusermount3` refused.
+    #[error("fusermount3 refused to work on {}: {message}", target.display())]
+    Fusermount { target: PathBuf, message: String },
+    /// The kernel's FUSE is too old, or spoke another language.
+    #[error("cannot come to terms with the kernel's FUSE")]
+    Session { source: io::Error },
+    /// There is no mount of Cairn on `target`.
+    #[error("there is no mount of Cairn on {}", target.display())]
+    NotMounted { target: PathBuf },
+    /// Programs use the mount.
+    #[error("{} is in use", target.display())]
+    Busy { target: PathBuf },
+    /// The kernel refused to unmount.
+    #[error("cannot unmount {}", target.display())]
+    Unmount { target: PathBuf, source: io::Error },
+    /// The registration or socket of a mount could not be written or read.
+    #[error("cannot access {}", path.display())]
+    Registration { path: PathBuf, source: io::Error },
+    /// The process of a mount does not answer, or not as it should.
+    #[error("the mount on {target} does not answer")]
+    Control { target: String, source: io::Error },
+    /// The process of a mount could not do what it was asked for.
+    #[error("the mount on {target} failed: {message}")]
+    Refused { target: String, message: String },
+    /// A process with several threads cannot be copied safely.
+    #[error("cannot leave a process in the background once threads run")]
+    Threads,
+    /// A process or a thread could not be made.
+    #[error("cannot start a process")]
+    Process { source: io::Error },
+    /// The process in the background ended with `message`.
+    #[error("{message}")]
+    Background { message: String },
+    /// A state cannot be entered, because the directory `path` is missing in it.
+    #[error("cannot enter the state: it has no directory {}", path.display())]
+    NoMountPoint { path: PathBuf },
+    /// A state cannot be entered, because `step` failed.
+    #[error("cannot enter the state: cannot {step}")]
+    Enter { step: String, source: io::Error },
+    /// The program could not be started inside the state.
+    #[error("cannot run {}", program.display())]
+    Execute { program: PathBuf, source: io::Error },
+}
+
+/// An error and what caused it in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,61 @@
+//! What happens inside a mount that nobody waits for.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::with_causes;
+use crate::filesystem::Refusal;
+
+/// Takes what a mount has to say; called from several threads.
+pub type Journal = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// Something that whoever runs a mount should be able to read later.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "a variant's line names its fields")]
+pub enum Event {
+    /// A program got EIO, because `what` could not be read.
+    Unreadable { what: String, source: cairn_store::Error },
+    /// A program got EIO, because the source gave fewer bytes of the file `what`
+    /// than its tree says it has.
+    Short { what: String },
+    /// A request made its handler panic; the program got EIO.
+    Panicked { operation: &'static str, message: String },
+    /// The kernel could not be told of a change in a directory.
+    NotTold { source: std::io::Error },
+    /// A request on the control socket failed.
+    Control { source: std::io::Error },
+    /// What the mount keeps from gc could not be written down.
+    NotRegistered { source: crate::Error },
+}
+
+impl Event {
+    /// What there is to say of a refusal, if it has a cause that its errno hides.
+    pub(crate) fn of(refusal: Refusal) -> Option<Self> {
+        match refusal {
+            Refusal::Unreadable { what, source } => Some(Self::Unreadable { what, source }),
+            Refusal::Short { what } => Some(Self::Short { what }),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { what, source } => {
+                write!(f, "cannot read {what}: {}", with_causes(source))
+            }
+            Self::Short { what } => {
+                write!(f, "cannot read {what}: it is shorter than it should be")
+            }
+            Self::Panicked { operation, message } => {
+                write!(f, "a defect in Cairn made {operation} fail: {message}")
+            }
+            Self::NotTold { source } => write!(f, "cannot tell the kernel of a change: {source}"),
+            Self::Control { source } => write!(f, "a control request failed: {source}"),
+            Self::NotRegistered { source } => {
+                write!(f, "cannot update the registration of the mount: {}", with_causes(source))
+            }
+        }
+    }
+}

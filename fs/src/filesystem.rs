@@ -1,0 +1,302 @@
+//! The requests of the kernel, answered from trees.
+//!
+//! Knows nothing of FUSE, so that it is tested without a mount. Whatever
+//! depends on what the mount shows now is asked through a [`View`]: as long as
+//! one exists, no switch happens.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use cairn_store::tree::Content;
+use cairn_store::{Attributes, Entry, Leaf, Name, StateId, Summary, Tree, TreeId};
+
+use crate::listing::{Cookie, Listing};
+use crate::node::NodeId;
+use crate::shape::{Shape, Shown};
+use crate::source::Source;
+use crate::stat::{Kind, Stat};
+use crate::switch::Held;
+use crate::table::{Comparison, Directory, Location, Position, Table};
+
+/// Why the kernel does not get what it asked for.
+#[derive(Debug)]
+pub enum Refusal {
+    /// No node has this number.
+    Stale,
+    /// The directory was taken away by a switch.
+    Gone,
+    /// It is not a directory, but should be one.
+    NotADirectory,
+    /// It is a directory, but should be a file.
+    IsADirectory,
+    /// It is not what the request is for, such as a file for readlink(2).
+    Invalid,
+    /// The name is longer than any name.
+    NameTooLong,
+    /// There is no such extended attribute.
+    NoAttribute,
+    /// The answer does not fit into the caller's buffer.
+    TooSmall,
+    /// `what` cannot be read.
+    Unreadable { what: String, source: cairn_store::Error },
+    /// The source gave fewer bytes of a file than its tree says it has.
+    Short { what: String },
+}
+
+/// What a mount shows, and what the kernel knows of it.
+pub(crate) struct Filesystem<S> {
+    pub(crate) source: S,
+    pub(crate) shape: Shape,
+    pub(crate) shown: RwLock<Shown>,
+    table: Mutex<Table>,
+    pub(crate) held: Mutex<Held>,
+}
+
+/// What a mount shows for as long as this exists.
+pub(crate) struct View<'a, S> {
+    filesystem: &'a Filesystem<S>,
+    shown: RwLockReadGuard<'a, Shown>,
+}
+
+impl<S: Source> Filesystem<S> {
+    /// Shows what the source has of `shape`.
+    pub(crate) fn new(source: S, shape: Shape) -> cairn_store::Result<Self> {
+        let shown = Shown::new(shape, &source.refs())?;
+        let table = Table::new(shown.root, shape.position());
+        Ok(Self {
+            source,
+            shape,
+            shown: RwLock::new(shown),
+            table: Mutex::new(table),
+            held: Mutex::default(),
+        })
+    }
+
+    /// What is shown now; no switch happens before it is dropped.
+    pub(crate) fn view(&self) -> View<'_, S> {
+        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        View { filesystem: self, shown }
+    }
+
+    pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
+        // Each method of the table leaves it whole, whatever panics around it.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the kernel has forgotten a node `count` times.
+    pub(crate) fn forget(&self, id: NodeId, count: u64) {
+        let mut table = self.table();
+        table.forget(id, count);
+        table.shrink();
+    }
+
+    /// Reads at most `len` bytes of a file into `buf`, in place of what it
+    /// holds: fewer only at the end of the file.
+    pub(crate) fn read(
+        &self,
+        id: NodeId,
+        offset: u64,
+        len: usize,
+        buf: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        self.with_leaf(id, |name, leaf| {
+            let blob = leaf.blob().ok_or(Refusal::Invalid)?;
+            let rest = blob.size.saturating_sub(offset);
+            let len = usize::try_from(rest).map_or(len, |rest| len.min(rest));
+            buf.resize(len, 0);
+            let read = self
+                .source
+                .read_at(blob, offset, buf)
+                .map_err(|source| Refusal::Unreadable { what: name.to_string(), source })?;
+            if read < len {
+                // Zeroes in its place would be wrong bytes.
+                return Err(Refusal::Short { what: name.to_string() });
+            }
+            Ok(())
+        })
+    }
+
+    /// The text of a symbolic link.
+    pub(crate) fn read_link<R>(
+        &self,
+        id: NodeId,
+        f: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Refusal> {
+        self.with_leaf(id, |_, leaf| match &leaf.content {
+            Content::Symlink(target) => Ok(f(target)),
+            _ => Err(Refusal::Invalid),
+        })
+    }
+
+    fn with_leaf<R>(
+        &self,
+        id: NodeId,
+        f: impl FnOnce(&Name, &Leaf) -> Result<R, Refusal>,
+    ) -> Result<R, Refusal> {
+        let Some(location) = self.table().file(id) else {
+            let is_directory = self.table().directory(id).is_some();
+            return Err(if is_directory { Refusal::IsADirectory } else { Refusal::Stale });
+        };
+        let unreadable =
+            |source| Refusal::Unreadable { what: format!("file {}", id.get()), source };
+        let tree = self.source.tree(location.tree).map_err(unreadable)?;
+        match tree.entries().get(location.entry as usize) {
+            Some((name, Entry::Leaf(leaf))) => f(name, leaf),
+            // The same tree had a leaf there when the node was told.
+            _ => Err(Refusal::Stale),
+        }
+    }
+
+    /// Whether the leaf of a directory that is looked at is the one that is
+    /// known by another location.
+    fn compare(&self, leaf: &Leaf, known: Location) -> Comparison {
+        let Ok(tree) = self.source.tree(known.tree) else { return Comparison::Unreadable };
+        match tree.entries().get(known.entry as usize) {
+            Some((_, Entry::Leaf(known))) if known == leaf => Comparison::Same,
+            _ => Comparison::Different,
+        }
+    }
+}
+
+/// What a name stands for.
+pub(crate) enum Found {
+    /// This, of which the kernel is told now.
+    Node(Stat),
+    /// Nothing, for as long as no switch says otherwise.
+    Nothing,
+}
+
+impl<S: Source> View<'_, S> {
+    /// The state that is followed or pinned.
+    pub(crate) fn state(&self) -> Option<StateId> {
+        self.shown.state
+    }
+
+    /// Finds `name` in a directory.
+    pub(crate) fn lookup(&self, parent: NodeId, name: &[u8]) -> Result<Found, Refusal> {
+        if name.len() > Name::MAX {
+            return Err(Refusal::NameTooLong);
+        }
+        let listing = self.list(parent, Cookie::START)?;
+        match listing.tree.position(name) {
+            Some(entry) => self.enter(&listing, entry).map(Found::Node),
+            None => Ok(Found::Nothing),
+        }
+    }
+
+    /// What stat(2) says of a node.
+    pub(crate) fn stat(&self, id: NodeId) -> Result<Stat, Refusal> {
+        match self.filesystem.with_leaf(id, |_, leaf| Ok(Stat::of_leaf(id, leaf))) {
+            Err(Refusal::IsADirectory) => {
+                let directory = self.directory(id)?;
+                let mut stat = Stat::of_directory(id, &*self.tree(&directory)?);
+                if directory.is_gone {
+                    stat.links = 0;
+                }
+                Ok(stat)
+            }
+            answer => answer,
+        }
+    }
+
+    /// The entries of a directory from `cookie` on.
+    pub(crate) fn list(&self, id: NodeId, cookie: Cookie) -> Result<Listing, Refusal> {
+        let directory = self.directory(id)?;
+        if directory.is_gone {
+            return Err(Refusal::Gone);
+        }
+        let tree = self.tree(&directory)?;
+        let first = cookie.position(&directory, &tree, |id| self.tree_by_id(id).ok());
+        Ok(Listing::new(id, directory, tree, first))
+    }
+
+    /// Tells the kernel of an entry: it has to forget the node once more.
+    pub(crate) fn enter(&self, listing: &Listing, entry: usize) -> Result<Stat, Refusal> {
+        let (name, what) = &listing.tree.entries()[entry];
+        match what {
+            Entry::Directory(subtree) => {
+                let tree = self.tree_by_id(subtree.id).map_err(|source| Refusal::Unreadable {
+                    what: format!("directory {name}"),
+                    source,
+                })?;
+                let id = self.enter_directory(listing, name, subtree.id);
+                Ok(Stat::of_directory(id, &tree))
+            }
+            Entry::Leaf(leaf) => {
+                let Position::Inside { path, is_lasting } = listing.directory.position else {
+                    return Err(Refusal::Stale);
+                };
+                let home = NodeId::of_leaf(path, name, leaf);
+                let location = listing.location(entry);
+                let compare = |known| self.filesystem.compare(leaf, known);
+                let id = self.filesystem.table().enter_file(home, location, is_lasting, compare);
+                Ok(Stat::of_leaf(id, leaf))
+            }
+        }
+    }
+
+    /// Tells the kernel of a directory that exists but cannot be read, so that
+    /// it can be listed by name; whoever looks at it closer gets an error.
+    pub(crate) fn enter_unreadable(&self, listing: &Listing, entry: usize) -> Option<Stat> {
+        let (name, what) = &listing.tree.entries()[entry];
+        let id = self.enter_directory(listing, name, what.as_directory()?.id);
+        Some(Stat::of_directory(id, &Tree::empty(Attributes::of_root(0))))
+    }
+
+    fn enter_directory(&self, listing: &Listing, name: &Name, tree: TreeId) -> NodeId {
+        let home = NodeId::of_directory(listing.id, name);
+        let position = listing.directory.position.child(name);
+        self.filesystem.table().enter_directory(home, listing.id, name, position, tree)
+    }
+
+    /// Number and kind of an entry, without telling the kernel of it.
+    pub(crate) fn number(&self, listing: &Listing, entry: usize) -> (NodeId, Kind) {
+        let (name, what) = &listing.tree.entries()[entry];
+        match (what, listing.directory.position) {
+            (Entry::Leaf(leaf), Position::Inside { path, .. }) => {
+                (NodeId::of_leaf(path, name, leaf), Kind::of(&leaf.content))
+            }
+            _ => (NodeId::of_directory(listing.id, name), Kind::Directory),
+        }
+    }
+
+    /// Gives the attributes of a node to `f`.
+    pub(crate) fn with_attributes<R>(
+        &self,
+        id: NodeId,
+        f: impl Fn(&Attributes) -> Result<R, Refusal>,
+    ) -> Result<R, Refusal> {
+        match self.filesystem.with_leaf(id, |_, leaf| f(&leaf.attributes)) {
+            Err(Refusal::IsADirectory) => f(&self.tree(&self.directory(id)?)?.attributes),
+            answer => answer,
+        }
+    }
+
+    /// What lies below the state that is followed or pinned.
+    pub(crate) fn summary(&self) -> Summary {
+        let tree = self.shown.main.and_then(|id| self.tree_by_id(id).ok());
+        tree.map_or_else(Summary::default, |tree| tree.summary())
+    }
+
+    fn directory(&self, id: NodeId) -> Result<Directory, Refusal> {
+        let table = self.filesystem.table();
+        match table.directory(id) {
+            Some(directory) => Ok(directory.clone()),
+            None if table.file(id).is_some() => Err(Refusal::NotADirectory),
+            None => Err(Refusal::Stale),
+        }
+    }
+
+    fn tree(&self, directory: &Directory) -> Result<Arc<Tree>, Refusal> {
+        self.tree_by_id(directory.tree).map_err(|source| {
+            let name = directory.name.as_ref().map_or_else(|| "/".into(), Name::to_string);
+            Refusal::Unreadable { what: format!("directory {name}"), source }
+        })
+    }
+
+    fn tree_by_id(&self, id: TreeId) -> cairn_store::Result<Arc<Tree>> {
+        match self.shown.made.get(&id) {
+            Some(tree) => Ok(tree.clone()),
+            None => self.filesystem.source.tree(id),
+        }
+    }
+}

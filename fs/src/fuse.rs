@@ -1,0 +1,424 @@
+//! Translates between the kernel and [`Filesystem`]; decides nothing.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use cairn_store::Timestamp;
+use cairn_store::tree::Device;
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
+    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyOpen,
+    ReplyStatfs, ReplyXattr, Request,
+};
+
+use crate::errno;
+use crate::event::{Event, Journal};
+use crate::filesystem::{Filesystem, Found, Refusal};
+use crate::listing::{Cookie, Item};
+use crate::node::NodeId;
+use crate::source::Source;
+use crate::stat::{Kind, Stat};
+
+/// How long the kernel may believe what it was told: what changes in a switch
+/// it is told to forget.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// The most bytes of one read or write request; the kernel stops at
+/// `fs.fuse.max_pages_limit`, by default the same.
+const MAX_REQUEST: u32 = 1 << 20;
+
+/// Background requests, such as read-ahead, that may wait at a time.
+const MAX_BACKGROUND: u16 = 64;
+
+/// Without these, opens would have to be answered, and a switch could not rely
+/// on what the kernel keeps. Linux has both since 5.1.
+const NEEDED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT.union(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+
+const WANTED: InitFlags = NEEDED
+    .union(InitFlags::FUSE_DO_READDIRPLUS)
+    .union(InitFlags::FUSE_READDIRPLUS_AUTO)
+    .union(InitFlags::FUSE_PARALLEL_DIROPS)
+    .union(InitFlags::FUSE_CACHE_SYMLINKS)
+    .union(InitFlags::FUSE_EXPLICIT_INVAL_DATA);
+
+/// A filesystem as fuser calls it.
+pub(crate) struct Fuse<S> {
+    pub(crate) filesystem: Arc<Filesystem<S>>,
+    pub(crate) journal: Journal,
+}
+
+thread_local! {
+    /// What is read goes through one buffer a thread, so that large reads do
+    /// not map and unmap memory each time.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl<S: Source> Fuse<S> {
+    /// Runs a handler. A panic ends the request, not the mount: the reply that
+    /// is dropped on the way out answers EIO.
+    fn handle(&self, operation: &'static str, handler: impl FnOnce()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(handler)) {
+            let message = message(&*panic);
+            (self.journal)(&Event::Panicked { operation, message });
+        }
+    }
+
+    /// Chooses the errno for a refusal, and notes those that hide a cause.
+    fn errno(&self, refusal: Refusal) -> Errno {
+        let errno = errno::of(&refusal);
+        if let Some(event) = Event::of(refusal) {
+            (self.journal)(&event);
+        }
+        errno
+    }
+}
+
+impl<S: Source> fuser::Filesystem for Fuse<S> {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let offered = config.capabilities();
+        if !offered.contains(NEEDED) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let rejected = |_| io::Error::from(io::ErrorKind::InvalidData);
+        config.add_capabilities(WANTED & offered).map_err(rejected)?;
+        config.set_max_write(MAX_REQUEST).map_err(|_| io::ErrorKind::InvalidData)?;
+        config.set_max_background(MAX_BACKGROUND).map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.handle("lookup", || {
+            let view = self.filesystem.view();
+            match view.lookup(node(parent), name.as_bytes()) {
+                Ok(Found::Node(stat)) => reply.entry(&FOREVER, &attr(&stat), Generation(0)),
+                Ok(Found::Nothing) => reply.entry(&FOREVER, &NOTHING, Generation(0)),
+                Err(refusal) => reply.error(self.errno(refusal)),
+            }
+        });
+    }
+
+    // Of many nodes at once fuser tells one by one.
+    fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
+        self.handle("forget", || self.filesystem.forget(node(ino), nlookup));
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.handle("getattr", || {
+            let view = self.filesystem.view();
+            match view.stat(node(ino)) {
+                Ok(stat) => reply.attr(&FOREVER, &attr(&stat)),
+                Err(refusal) => reply.error(self.errno(refusal)),
+            }
+        });
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        self.handle("readlink", || {
+            let target = self.filesystem.read_link(node(ino), <[u8]>::to_vec);
+            match target {
+                Ok(target) => reply.data(&target),
+                Err(refusal) => reply.error(self.errno(refusal)),
+            }
+        });
+    }
+
+    // The answer ENOSYS is remembered by the kernel, which from then on opens
+    // files and directories without asking, and keeps what it has of them.
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.handle("read", || {
+            BUFFER.with_borrow_mut(|buf| {
+                // No request that was agreed on is larger.
+                let len = size.min(MAX_REQUEST) as usize;
+                match self.filesystem.read(node(ino), offset, len, buf) {
+                    Ok(()) => reply.data(buf),
+                    Err(refusal) => reply.error(self.errno(refusal)),
+                }
+            });
+        });
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        self.handle("readdir", || {
+            let view = self.filesystem.view();
+            let listing = match view.list(node(ino), Cookie::from_kernel(offset)) {
+                Ok(listing) => listing,
+                Err(refusal) => return reply.error(self.errno(refusal)),
+            };
+            for (item, cookie) in listing.items() {
+                let (id, kind, name) = match item {
+                    Item::Itself => (listing.id, Kind::Directory, &b"."[..]),
+                    Item::Parent => (listing.directory.parent, Kind::Directory, &b".."[..]),
+                    Item::Entry(at) => {
+                        let (id, kind) = view.number(&listing, at);
+                        (id, kind, listing.tree.entries()[at].0.as_bytes())
+                    }
+                };
+                let name = OsStr::from_bytes(name);
+                if reply.add(INodeNo(id.get()), cookie.get(), file_type(kind), name) {
+                    break;
+                }
+            }
+            reply.ok();
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        self.handle("readdirplus", || {
+            let view = self.filesystem.view();
+            let listing = match view.list(node(ino), Cookie::from_kernel(offset)) {
+                Ok(listing) => listing,
+                Err(refusal) => return reply.error(self.errno(refusal)),
+            };
+            for (item, cookie) in listing.items() {
+                let (stat, ttl, name) = match item {
+                    // The kernel takes only number and kind of these two.
+                    Item::Itself => (attr_of_directory(listing.id), FOREVER, &b"."[..]),
+                    Item::Parent => {
+                        (attr_of_directory(listing.directory.parent), FOREVER, &b".."[..])
+                    }
+                    Item::Entry(at) => {
+                        let name = listing.tree.entries()[at].0.as_bytes();
+                        match view.enter(&listing, at) {
+                            Ok(stat) => (attr(&stat), FOREVER, name),
+                            Err(refusal) => {
+                                self.errno(refusal);
+                                let Some(stat) = view.enter_unreadable(&listing, at) else {
+                                    continue;
+                                };
+                                (attr(&stat), Duration::ZERO, name)
+                            }
+                        }
+                    }
+                };
+                let name = OsStr::from_bytes(name);
+                if reply.add(stat.ino, cookie.get(), name, &ttl, &stat, Generation(0)) {
+                    if let Item::Entry(_) = item {
+                        self.filesystem.forget(node(stat.ino), 1);
+                    }
+                    break;
+                }
+            }
+            reply.ok();
+        });
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.handle("statfs", || {
+            let below = self.filesystem.view().summary();
+            let blocks = below.bytes.div_ceil(u64::from(BLOCK));
+            // 255 is the longest name: an overlay on top takes over the limit.
+            reply.statfs(blocks, 0, 0, below.entries, 0, BLOCK, 255, BLOCK);
+        });
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.handle("getxattr", || {
+            let view = self.filesystem.view();
+            let value = view.with_attributes(node(ino), |attributes| {
+                attributes.xattr(name.as_bytes()).map(<[u8]>::to_vec).ok_or(Refusal::NoAttribute)
+            });
+            self.reply_xattr(value, size, reply);
+        });
+    }
+
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.handle("listxattr", || {
+            let view = self.filesystem.view();
+            let names = view.with_attributes(node(ino), |attributes| {
+                let mut names = Vec::new();
+                for xattr in &attributes.xattrs {
+                    // As other filesystems do; see xattr(7).
+                    if request.uid() == 0 || !xattr.name.starts_with(b"trusted.") {
+                        names.extend_from_slice(&xattr.name);
+                        names.push(0);
+                    }
+                }
+                Ok(names)
+            });
+            self.reply_xattr(names, size, reply);
+        });
+    }
+}
+
+impl<S: Source> Fuse<S> {
+    /// Answers getxattr(2) and listxattr(2): a size of 0 asks for the size.
+    fn reply_xattr(&self, value: Result<Vec<u8>, Refusal>, size: u32, reply: ReplyXattr) {
+        let answer = value.and_then(|value| match u32::try_from(value.len()) {
+            Ok(len) if size == 0 || len <= size => Ok((value, len)),
+            _ => Err(Refusal::TooSmall),
+        });
+        match answer {
+            Ok((_, len)) if size == 0 => reply.size(len),
+            Ok((value, _)) => reply.data(&value),
+            Err(refusal) => reply.error(self.errno(refusal)),
+        }
+    }
+}
+
+/// Unit of `st_blksize` and of statfs(2).
+const BLOCK: u32 = 4096;
+
+/// An entry with number 0: there is nothing of this name, and that is cached.
+const NOTHING: FileAttr = FileAttr {
+    ino: INodeNo(0),
+    size: 0,
+    blocks: 0,
+    atime: SystemTime::UNIX_EPOCH,
+    mtime: SystemTime::UNIX_EPOCH,
+    ctime: SystemTime::UNIX_EPOCH,
+    crtime: SystemTime::UNIX_EPOCH,
+    kind: FileType::RegularFile,
+    perm: 0,
+    nlink: 0,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    blksize: BLOCK,
+    flags: 0,
+};
+
+fn node(ino: INodeNo) -> NodeId {
+    NodeId::from_kernel(ino.0)
+}
+
+fn attr_of_directory(id: NodeId) -> FileAttr {
+    FileAttr { ino: INodeNo(id.get()), kind: FileType::Directory, ..NOTHING }
+}
+
+fn attr(stat: &Stat) -> FileAttr {
+    let time = time(stat.mtime);
+    FileAttr {
+        ino: INodeNo(stat.id.get()),
+        size: stat.size,
+        blocks: stat.size.div_ceil(512),
+        atime: time,
+        mtime: time,
+        ctime: time,
+        crtime: time,
+        kind: file_type(stat.kind),
+        perm: stat.mode,
+        nlink: stat.links,
+        uid: stat.uid,
+        gid: stat.gid,
+        rdev: match stat.kind {
+            Kind::CharDevice(device) | Kind::BlockDevice(device) => encode(device),
+            _ => 0,
+        },
+        blksize: BLOCK,
+        flags: 0,
+    }
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::Directory => FileType::Directory,
+        Kind::File => FileType::RegularFile,
+        Kind::Symlink => FileType::Symlink,
+        Kind::CharDevice(_) => FileType::CharDevice,
+        Kind::BlockDevice(_) => FileType::BlockDevice,
+        Kind::Fifo => FileType::NamedPipe,
+        Kind::Socket => FileType::Socket,
+    }
+}
+
+/// The 32 bits in which the kernel passes a device number: 12 of the major, 20
+/// of the minor (`new_encode_dev` in linux/kdev_t.h).
+fn encode(Device { major, minor }: Device) -> u32 {
+    let (major, minor) = (major & 0xfff, minor & 0xf_ffff);
+    minor & 0xff | major << 8 | (minor & !0xff) << 12
+}
+
+fn time(time: Timestamp) -> SystemTime {
+    let whole = Duration::from_secs(time.seconds().unsigned_abs());
+    let epoch = SystemTime::UNIX_EPOCH;
+    let seconds =
+        if time.seconds() < 0 { epoch.checked_sub(whole) } else { epoch.checked_add(whole) };
+    // On Linux a SystemTime holds all that a Timestamp holds.
+    seconds
+        .and_then(|seconds| seconds.checked_add(Duration::from_nanos(time.nanoseconds().into())))
+        .unwrap_or(epoch)
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_number_is_encoded_as_the_kernel_decodes_it() {
+        // new_decode_dev in linux/kdev_t.h.
+        let decode = |dev: u32| Device {
+            major: (dev & 0x000f_ff00) >> 8,
+            minor: dev & 0xff | dev >> 12 & 0x000f_ff00,
+        };
+        for (major, minor) in
+            [(1, 3), (8, 255), (8, 256), (4095, 0xf_ffff), (259, 0x1_2345), (0, 0)]
+        {
+            let device = Device { major, minor };
+            assert_eq!(decode(encode(device)), device);
+        }
+    }
+
+    #[test]
+    fn times_of_any_age_are_exact() {
+        for (seconds, nanoseconds) in [
+            (0, 0),
+            (1, 1),
+            (-1, 999_999_999),
+            (-1, 0),
+            (i64::MAX, 5),
+            (i64::MIN, 1),
+            (i64::MIN, 0),
+        ] {
+            let converted = time(Timestamp::new(seconds, nanoseconds).unwrap());
+            let back = match converted.duration_since(SystemTime::UNIX_EPOCH) {
+                Ok(after) => i128::try_from(after.as_nanos()).unwrap(),
+                Err(before) => -i128::try_from(before.duration().as_nanos()).unwrap(),
+            };
+            let expected = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+            assert_eq!(back, expected, "{seconds} {nanoseconds}");
+        }
+    }
+}

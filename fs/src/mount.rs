@@ -1,0 +1,439 @@
+//! A store mounted on a directory: begun, switched and ended.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, PipeReader};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
+
+use crate::attach;
+use crate::control::{self, Live, Refreshed, Status};
+use crate::error::{Error, Result};
+use crate::event::{Event, Journal};
+use crate::filesystem::Filesystem;
+use crate::fuse::Fuse;
+use crate::mountinfo::MountPoint;
+use crate::registration::{Registered, Registration};
+use crate::shape::{Shape, Shown};
+use crate::source::Source;
+use crate::switch::Change;
+
+/// Whether the kernel heeds what in a mount could give rights away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Setuid programs and device nodes are shown, but have no effect: old
+    /// states hold old programs with known holes.
+    Inspect,
+    /// They have effect, as in the root of a system.
+    System,
+}
+
+/// How to unmount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmount {
+    /// At once; an error if programs use the mount.
+    Now,
+    /// Out of sight at once; whoever uses the mount may go on until done.
+    WhenUnused,
+}
+
+/// What to mount where.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What the root of the mount is.
+    pub shape: Shape,
+    /// The directory to mount on.
+    pub target: PathBuf,
+    /// What /proc/mounts calls it: the path of the store.
+    pub name: String,
+    /// The store's `run` directory, in which the mount is registered. Without
+    /// it nobody can find the mount to refresh it, and gc does not spare it.
+    pub run: Option<PathBuf>,
+    /// Whether setuid programs and device nodes have effect.
+    pub trust: Trust,
+}
+
+impl Options {
+    /// `shape` on `target`, with the trust that is usual for the shape.
+    #[must_use]
+    pub fn new(shape: Shape, target: &Path, store: &Path) -> Self {
+        let trust = match shape {
+            Shape::Follow => Trust::System,
+            Shape::Folder | Shape::Pinned(_) => Trust::Inspect,
+        };
+        Self {
+            shape,
+            target: target.into(),
+            name: store.display().to_string(),
+            run: Some(store.join("run")),
+            trust,
+        }
+    }
+}
+
+/// Threads that answer the kernel. They share one descriptor: a request that
+/// was read through a copy of its own would die with the copy.
+const THREADS: usize = 2;
+
+/// The most that the kernel reads ahead in a file, in KiB: as much as one
+/// request brings.
+const READ_AHEAD: &str = "1024";
+
+/// A running mount.
+///
+/// Dropping it unmounts, out of sight at once and for good when nobody uses it
+/// any more; [`Running::wait`] lets it run until somebody else unmounts it.
+pub struct Running {
+    unmounter: Unmounter,
+    session: Option<JoinHandle<io::Result<()>>>,
+    control: Option<JoinHandle<()>>,
+}
+
+/// Ends a mount from another thread.
+#[derive(Clone, Debug)]
+pub struct Unmounter {
+    target: PathBuf,
+    device: (u32, u32),
+}
+
+/// Mounts `source` as `options` say, and returns when the mount can be used.
+///
+/// # Errors
+/// Nothing stays mounted or registered when it fails.
+pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Result<Running> {
+    let target = resolve(&options.target)?;
+    let not_usable = |source| Error::Target { target: target.clone(), source };
+    if MountPoint::at(&target).map_err(not_usable)?.is_some_and(|mount| mount.is_ours()) {
+        return Err(Error::Occupied { target });
+    }
+    if !fs::metadata(&target).map_err(not_usable)?.is_dir() {
+        return Err(not_usable(io::ErrorKind::NotADirectory.into()));
+    }
+    let filesystem = Arc::new(Filesystem::new(source, options.shape)?);
+    let (registered, listener) = match &options.run {
+        Some(run) => {
+            let (registered, listener) = register(&filesystem, run, &target)?;
+            (Some(registered), Some(listener))
+        }
+        None => (None, None),
+    };
+    let fuse = Fuse { filesystem: filesystem.clone(), journal: journal.clone() };
+    let connection = attach::attach(&target, &options.name, options.trust)?;
+    // The kernel has just made it, and nobody else knows of it yet.
+    let device = MountPoint::at(&target).map_err(not_usable)?;
+    let device = device.ok_or_else(|| Error::NotMounted { target: target.clone() })?.device;
+    let unmounter = Unmounter { target, device };
+    let session = session(fuse, connection).inspect_err(|_| {
+        // The error to report is the first one.
+        let _ = unmounter.unmount(Unmount::WhenUnused);
+    })?;
+    let live = Arc::new(Mounted {
+        filesystem,
+        notifier: Mutex::new(Some(session.notifier())),
+        registered: Mutex::new(registered),
+        switching: Mutex::new(()),
+        journal,
+        unmounter: unmounter.clone(),
+    });
+    let running = run(live, session, listener, unmounter)?;
+    read_further_ahead(device);
+    Ok(running)
+}
+
+/// Answers a connection that is mounted already; `listener` takes control
+/// requests.
+fn run<S: Source>(
+    live: Arc<Mounted<S>>,
+    session: Session<Fuse<S>>,
+    listener: Option<UnixListener>,
+    unmounter: Unmounter,
+) -> Result<Running> {
+    let failed = |source| Error::Process { source };
+    let (stop, running) = io::pipe().map_err(failed)?;
+    let mounted = live.clone();
+    let answer = move || {
+        let result = session.run();
+        // The notifier holds the connection open: without answers whoever
+        // still uses the mount would wait for ever instead of getting errors.
+        mounted.notifier().take();
+        if result.is_err() {
+            let _ = mounted.unmounter.unmount(Unmount::WhenUnused);
+        }
+        mounted.registered().take();
+        drop(running);
+        result
+    };
+    let session = thread::Builder::new().name("mount".into()).spawn(answer).map_err(failed)?;
+    let mut running = Running { unmounter, session: Some(session), control: None };
+    if let Some(listener) = listener {
+        let serve = move |stop: PipeReader| control::serve(&listener, &stop, &*live);
+        let thread = thread::Builder::new().name("control".into());
+        running.control = Some(thread.spawn(move || serve(stop)).map_err(failed)?);
+    }
+    Ok(running)
+}
+
+/// Begins to speak with the kernel over a connection.
+pub(crate) fn session<S: Source>(
+    fuse: Fuse<S>,
+    connection: std::os::fd::OwnedFd,
+) -> Result<Session<Fuse<S>>> {
+    let mut config = Config::default();
+    config.n_threads = Some(THREADS);
+    // Who may use the mount is checked by the kernel.
+    Session::from_fd(fuse, connection, SessionACL::All, config)
+        .map_err(|source| Error::Session { source })
+}
+
+/// Registers a mount, so that gc keeps what it shows from here on, and makes
+/// sure that all of it was still there then.
+fn register<S: Source>(
+    filesystem: &Filesystem<S>,
+    run: &Path,
+    target: &Path,
+) -> Result<(Registered, UnixListener)> {
+    let (mut registered, listener) = Registered::new(
+        run,
+        Registration {
+            pid: std::process::id(),
+            target: target.to_string_lossy().into_owned(),
+            shape: filesystem.shape,
+            state: filesystem.view().state(),
+            trees: filesystem.roots(),
+            name: String::new(),
+        },
+    )?;
+    filesystem.source.refresh()?;
+    filesystem.switch(Shown::new(filesystem.shape, &filesystem.source.refs())?);
+    registered.update(filesystem.view().state(), filesystem.roots())?;
+    Ok((registered, listener))
+}
+
+/// Lets the kernel ask for more at a time than it does by itself. Without the
+/// right to, or in a container, the mount works as well.
+fn read_further_ahead((major, minor): (u32, u32)) {
+    let _ = fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), READ_AHEAD);
+}
+
+impl Running {
+    /// What ends the mount from another thread.
+    #[must_use]
+    pub fn unmounter(&self) -> Unmounter {
+        self.unmounter.clone()
+    }
+
+    /// Waits until the mount has ended, by whatever unmounted it.
+    ///
+    /// # Errors
+    /// [`Error::Session`] when it ended because the connection to the kernel
+    /// broke.
+    pub fn wait(mut self) -> Result<()> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<()> {
+        let result = match self.session.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result.map_err(|source| Error::Session { source }),
+            Some(Err(_)) => {
+                Err(Error::Session { source: io::Error::other("the mount's thread panicked") })
+            }
+            None => Ok(()),
+        };
+        if let Some(control) = self.control.take() {
+            // It has nothing to return, and has noted what went wrong.
+            let _ = control.join();
+        }
+        result
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.session.is_some() && self.unmounter.unmount(Unmount::WhenUnused).is_ok() {
+            let _ = self.join();
+        }
+    }
+}
+
+impl Unmounter {
+    /// Unmounts; does nothing if that has been done already.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Unmount`], [`Error::Fusermount`].
+    pub fn unmount(&self, how: Unmount) -> Result<()> {
+        let is_it = |mount: &MountPoint| mount.device == self.device;
+        match attach::detach(&self.target, how, is_it) {
+            Err(Error::NotMounted { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Where the mount is.
+    #[must_use]
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+}
+
+/// Unmounts the mount of Cairn on `target`, whichever process runs it, also
+/// when that has died.
+///
+/// # Errors
+/// [`Error::NotMounted`], [`Error::Busy`], [`Error::Unmount`],
+/// [`Error::Fusermount`].
+pub fn unmount(target: &Path, how: Unmount) -> Result<()> {
+    attach::detach(&whereabouts(target)?, how, MountPoint::is_ours)
+}
+
+/// The absolute path of `target`, without asking what is mounted on it.
+fn whereabouts(target: &Path) -> Result<PathBuf> {
+    let failed = |source| Error::Target { target: target.into(), source };
+    match (target.parent(), target.file_name()) {
+        (Some(parent), Some(name)) => {
+            let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+            let path = parent.canonicalize().map_err(failed)?.join(name);
+            let is_link = fs::symlink_metadata(&path).is_ok_and(|data| data.is_symlink());
+            if is_link { target.canonicalize().map_err(failed) } else { Ok(path) }
+        }
+        _ => target.canonicalize().map_err(failed),
+    }
+}
+
+/// The absolute path of a directory to mount on.
+fn resolve(target: &Path) -> Result<PathBuf> {
+    target.canonicalize().map_err(|source| match source.raw_os_error() {
+        Some(libc::ENOTCONN) => Error::Dead { target: target.into() },
+        _ => Error::Target { target: target.into(), source },
+    })
+}
+
+/// A mount as its own threads see it.
+struct Mounted<S> {
+    filesystem: Arc<Filesystem<S>>,
+    /// Gone when the connection has ended.
+    notifier: Mutex<Option<Notifier>>,
+    registered: Mutex<Option<Registered>>,
+    switching: Mutex<()>,
+    journal: Journal,
+    unmounter: Unmounter,
+}
+
+impl<S> Mounted<S> {
+    fn notifier(&self) -> MutexGuard<'_, Option<Notifier>> {
+        self.notifier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn registered(&self) -> MutexGuard<'_, Option<Registered>> {
+        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Source> Mounted<S> {
+    /// Writes down what is shown and, if it comes to that, what will be.
+    fn register(&self, next: Option<&Shown>) -> Result<()> {
+        let mut trees = self.filesystem.roots();
+        let state = match next {
+            Some(next) => {
+                trees.extend(
+                    next.roots.iter().filter(|root| !trees.contains(root)).collect::<Vec<_>>(),
+                );
+                next.state
+            }
+            None => self.filesystem.view().state(),
+        };
+        match &mut *self.registered() {
+            Some(registered) => registered.update(state, trees),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the kernel what it must no longer believe.
+    fn tell(&self, changes: &[Change]) -> usize {
+        let Some(notifier) = self.notifier().clone() else { return 0 };
+        let mut names = 0;
+        for Change { directory, names: changed } in changes {
+            // What the kernel has forgotten meanwhile it need not be told.
+            if self.filesystem.table().directory(*directory).is_none() {
+                continue;
+            }
+            let directory = INodeNo(directory.get());
+            let told =
+                changed.iter().map(|name| notifier.inval_entry(directory, OsStr::from_bytes(name)));
+            let told = told.chain([()].iter().map(|()| notifier.inval_inode(directory, 0, 0)));
+            for source in told.filter_map(io::Result::err) {
+                // It is unmounted just now, and nothing is believed any more.
+                if source.raw_os_error() != Some(libc::ENOTCONN) {
+                    (self.journal)(&Event::NotTold { source });
+                }
+            }
+            names += changed.len();
+        }
+        names
+    }
+}
+
+impl<S: Source> Live for Mounted<S> {
+    fn refresh(&self) -> Result<Refreshed> {
+        let _one_at_a_time = self.switching.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = &self.filesystem.source;
+        source.refresh()?;
+        if let Shape::Pinned(id) = self.filesystem.shape {
+            return Ok(Refreshed { state: Some(id), ..Refreshed::default() });
+        }
+        let mut next = Shown::new(self.filesystem.shape, &source.refs())?;
+        loop {
+            self.register(Some(&next))?;
+            // What was still there after it had been registered stays.
+            source.refresh()?;
+            let again = Shown::new(self.filesystem.shape, &source.refs())?;
+            if again.roots == next.roots {
+                next = again;
+                break;
+            }
+            next = again;
+        }
+        // Readers wait while the trees are compared, so the disk is asked
+        // before for those that are new for certain.
+        if let Some(main) = next.main {
+            source.tree(main)?;
+        }
+        let switched = self.filesystem.switch(next);
+        for source in switched.unreadable {
+            (self.journal)(&Event::Unreadable {
+                what: "a directory that has changed".into(),
+                source,
+            });
+        }
+        let names = self.tell(&switched.changes);
+        self.register(None)?;
+        let state = self.filesystem.view().state();
+        Ok(Refreshed { state, directories: switched.changes.len(), names })
+    }
+
+    fn status(&self) -> Status {
+        Status { state: self.filesystem.view().state(), nodes: self.filesystem.table().len() }
+    }
+
+    fn unmount(&self, how: Unmount) -> Result<()> {
+        self.unmounter.unmount(how)
+    }
+
+    fn settle(&self) -> bool {
+        if !self.filesystem.holds_old_roots() {
+            return false;
+        }
+        if let Err(source) = self.register(None) {
+            (self.journal)(&Event::NotRegistered { source });
+        }
+        self.filesystem.holds_old_roots()
+    }
+
+    fn note(&self, source: io::Error) {
+        (self.journal)(&Event::Control { source });
+    }
+}

@@ -1,0 +1,98 @@
+//! Which filesystems are mounted where, as the kernel tells.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// The name of mounts of Cairn in /proc/mounts and for mount(8).
+pub(crate) const KIND: &str = "fuse.cairn";
+
+/// One line of /proc/self/mountinfo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountPoint {
+    /// Device number that the files on it have: major and minor.
+    pub(crate) device: (u32, u32),
+    pub(crate) target: PathBuf,
+    pub(crate) kind: Vec<u8>,
+}
+
+impl MountPoint {
+    /// What is mounted on `target`: of several mounts the uppermost, which
+    /// covers the others.
+    pub(crate) fn at(target: &Path) -> io::Result<Option<Self>> {
+        let lines = fs::read("/proc/self/mountinfo")?;
+        Ok(parse(&lines).rfind(|mount| mount.target == target))
+    }
+
+    pub(crate) fn is_ours(&self) -> bool {
+        self.kind == KIND.as_bytes()
+    }
+}
+
+/// Reads lines of the form of proc(5); leaves out what does not have it.
+fn parse(lines: &[u8]) -> impl DoubleEndedIterator<Item = MountPoint> {
+    lines.split(|byte| *byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+        let (major, minor) = device.split_once(':')?;
+        let target = unescape(fields.nth(1)?);
+        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+        Some(MountPoint {
+            device: (major.parse().ok()?, minor.parse().ok()?),
+            target: PathBuf::from(OsString::from_vec(target)),
+            kind: kind.into(),
+        })
+    })
+}
+
+/// Undoes the kernel's `\040` for a space and the like.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, behind)) = rest.split_first() {
+        let digits = behind.first_chunk::<3>().filter(|_| *first == b'\\');
+        let value = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match value.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                rest = &behind[3..];
+            }
+            None => {
+                out.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_uppermost_mount_is_found_by_its_real_path() {
+        let lines = b"27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
+            90 27 0:50 / /a\\040b\\134 ro shared:1 master:2 - tmpfs x rw\n\
+            91 27 0:51 / /a\\040b\\134 ro - fuse.cairn /s rw,user_id=0\n\
+            nonsense\n";
+        let mounts: Vec<_> = parse(lines).collect();
+        assert_eq!(mounts.len(), 3);
+        let found = mounts.iter().rfind(|mount| mount.target == Path::new("/a b\\")).unwrap();
+        assert_eq!((found.device, found.is_ours()), ((0, 51), true));
+    }
+
+    #[test]
+    fn a_backslash_that_begins_nothing_stays() {
+        for (field, expected) in [
+            (&b"\\04"[..], &b"\\04"[..]),
+            (b"\\9999", b"\\9999"),
+            (b"a\\011", b"a\t"),
+            (b"\\", b"\\"),
+        ] {
+            assert_eq!(unescape(field), expected, "{}", field.escape_ascii());
+        }
+    }
+}

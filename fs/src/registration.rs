@@ -1,0 +1,218 @@
+//! What a store's mounts are, noted where gc and other processes find it.
+//!
+//! STORE/run/mounts/<pid>-<n>.json says what the mount shows, and
+//! <pid>-<n>.sock beside it is its control socket. The process of the mount
+//! keeps the file locked; the kernel takes the lock away with the process,
+//! however that ends, so that a file without a lock is what a dead mount left
+//! behind, and is removed by whoever meets it.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use cairn_store::{StateId, TreeId};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::shape::Shape;
+
+/// What a running mount shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Process of the mount.
+    pub pid: u32,
+    /// Where it is mounted; bytes that are no UTF-8 are replaced.
+    pub target: String,
+    /// What its root is.
+    pub shape: Shape,
+    /// The state that it follows or is pinned to.
+    pub state: Option<StateId>,
+    /// The roots that gc must keep with all below them.
+    pub trees: Vec<TreeId>,
+    /// Name of the registration: `<pid>-<n>`.
+    #[serde(skip)]
+    pub(crate) name: String,
+}
+
+/// The registration of this process's own mount; gone when dropped.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    directory: PathBuf,
+    registration: Registration,
+    lock: File,
+}
+
+impl Registered {
+    /// Registers a mount, and listens on its control socket.
+    pub(crate) fn new(run: &Path, mut registration: Registration) -> Result<(Self, UnixListener)> {
+        let directory = directory(run);
+        fs::create_dir_all(&directory).map_err(failed(&directory))?;
+        for number in 0.. {
+            registration.name = format!("{}-{number}", registration.pid);
+            let path = file_of(&directory, &registration.name);
+            let (new, lock) = match write(&directory, &registration) {
+                Err(Error::Registration { source, .. }) if already_exists(&source) => continue,
+                result => result?,
+            };
+            // A link, since a rename would replace a file of another mount.
+            let linked = fs::hard_link(&new, &path);
+            fs::remove_file(&new).map_err(failed(&new))?;
+            match linked {
+                Err(err) if already_exists(&err) => continue,
+                result => result.map_err(failed(&path))?,
+            }
+            let registered = Self { directory, registration, lock };
+            let socket = socket_of(&registered.directory, &registered.registration.name);
+            let listener = listen(&socket).map_err(failed(&socket))?;
+            return Ok((registered, listener));
+        }
+        unreachable!("there are fewer mounts than numbers")
+    }
+
+    /// Says what the mount shows from now on.
+    pub(crate) fn update(&mut self, state: Option<StateId>, trees: Vec<TreeId>) -> Result<()> {
+        if self.registration.state == state && self.registration.trees == trees {
+            return Ok(());
+        }
+        let registration = Registration { state, trees, ..self.registration.clone() };
+        let (new, lock) = write(&self.directory, &registration)?;
+        let path = file_of(&self.directory, &registration.name);
+        fs::rename(&new, &path).map_err(failed(&path))?;
+        // Only now, so that the file of that name has always been locked.
+        self.lock = lock;
+        self.registration = registration;
+        Ok(())
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // What stays is removed by whoever meets it without its lock.
+        let _ = fs::remove_file(socket_of(&self.directory, &self.registration.name));
+        let _ = fs::remove_file(file_of(&self.directory, &self.registration.name));
+    }
+}
+
+/// The running mounts that are registered below a store's `run` directory;
+/// removes what dead ones left behind.
+///
+/// # Errors
+/// A registration that cannot be read is an error, not a mount less: gc would
+/// take away what it shows.
+pub fn list(run: &Path) -> Result<Vec<Registration>> {
+    let directory = directory(run);
+    let entries = match fs::read_dir(&directory) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result.map_err(failed(&directory))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let file_name = entry.map_err(failed(&directory))?.file_name();
+        let Some(file_name) = file_name.to_str() else { continue };
+        if let Some(name) = file_name.strip_suffix(".json") {
+            found.extend(read(&directory, name)?);
+        } else if let Some(name) = file_name.strip_suffix(".new") {
+            let pid = name.split('-').next().unwrap_or(name);
+            if !Path::new("/proc").join(pid).exists() {
+                let _ = fs::remove_file(directory.join(file_name));
+            }
+        }
+    }
+    found.sort_by(|a, b| (a.pid, &a.name).cmp(&(b.pid, &b.name)));
+    Ok(found)
+}
+
+/// Reads a registration, or removes it when its mount is dead.
+fn read(directory: &Path, name: &str) -> Result<Option<Registration>> {
+    let path = file_of(directory, name);
+    loop {
+        let mut file = match File::open(&path) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            result => result.map_err(failed(&path))?,
+        };
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                file.read_to_string(&mut text).map_err(failed(&path))?;
+                let parsed: serde_json::Result<Registration> = serde_json::from_str(&text);
+                let mut registration = parsed.map_err(|err| failed(&path)(err.into()))?;
+                registration.name = name.into();
+                return Ok(Some(registration));
+            }
+            Err(TryLockError::Error(err)) => return Err(failed(&path)(err)),
+            Ok(()) => {}
+        }
+        // It may have been replaced, and unlocked, since it was opened.
+        let opened = file.metadata().map_err(failed(&path))?.ino();
+        match fs::metadata(&path) {
+            Ok(now) if now.ino() == opened => {
+                let _ = fs::remove_file(socket_of(directory, name));
+                let _ = fs::remove_file(&path);
+                return Ok(None);
+            }
+            Ok(_) => {}
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(failed(&path)(err)),
+        }
+    }
+}
+
+/// Connects to the control socket of a mount.
+pub(crate) fn connect(run: &Path, registration: &Registration) -> io::Result<UnixStream> {
+    by_short_path(&socket_of(&directory(run), &registration.name), |path| UnixStream::connect(path))
+}
+
+/// Writes a registration under a temporary name and locks it.
+fn write(directory: &Path, registration: &Registration) -> Result<(PathBuf, File)> {
+    let path = directory.join(format!("{}.new", registration.name));
+    let attempt = || {
+        let mut file = File::options().write(true).create_new(true).open(&path)?;
+        file.lock()?;
+        file.write_all(&serde_json::to_vec(registration)?)?;
+        Ok(file)
+    };
+    let file = attempt().map_err(failed(&path))?;
+    Ok((path, file))
+}
+
+fn listen(socket: &Path) -> io::Result<UnixListener> {
+    // Of a mount that died and whose registration is gone.
+    match fs::remove_file(socket) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+        _ => {}
+    }
+    let listener = by_short_path(socket, |path| UnixListener::bind(path))?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Calls `f` with a path to the same file of at most 108 bytes, which is all
+/// that the address of a socket has room for.
+fn by_short_path<T>(path: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    use std::os::fd::AsRawFd;
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return f(path) };
+    let directory = File::open(directory)?;
+    f(&Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name))
+}
+
+fn directory(run: &Path) -> PathBuf {
+    run.join("mounts")
+}
+
+fn file_of(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.json"))
+}
+
+fn socket_of(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.sock"))
+}
+
+fn already_exists(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AlreadyExists
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Registration { path: path.into(), source }
+}

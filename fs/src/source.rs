@@ -1,0 +1,62 @@
+//! What a mount reads from: a store, or something that fails like one.
+
+use std::sync::Arc;
+
+use cairn_store::{BlobRef, Refs, Result, Store, Tree, TreeId};
+
+/// Immutable trees and blobs, and the states that name them.
+///
+/// A mount calls it from several threads at once. [`Store`] is one; tests wrap
+/// it to make it fail.
+pub trait Source: Send + Sync + 'static {
+    /// The directory `id`; cheap for one that was asked for lately.
+    fn tree(&self, id: TreeId) -> Result<Arc<Tree>>;
+
+    /// Reads from `offset` on into `buf`; fewer bytes than fit into it mean
+    /// that the blob ends there.
+    fn read_at(&self, blob: &BlobRef, offset: u64, buf: &mut [u8]) -> Result<usize>;
+
+    /// The states, the current one and the tags, as of the last
+    /// [`Source::refresh`].
+    fn refs(&self) -> Refs;
+
+    /// Looks again at what was committed.
+    fn refresh(&self) -> Result<()>;
+}
+
+impl Source for Store {
+    fn tree(&self, id: TreeId) -> Result<Arc<Tree>> {
+        Self::tree(self, id)
+    }
+
+    fn read_at(&self, blob: &BlobRef, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        Self::read_at(self, blob, offset, buf)
+    }
+
+    fn refs(&self) -> Refs {
+        Self::refs(self)
+    }
+
+    fn refresh(&self) -> Result<()> {
+        Self::refresh(self)
+    }
+}
+
+/// A source may be shared: by the mounts of one process, or with a test.
+impl<S: Source> Source for Arc<S> {
+    fn tree(&self, id: TreeId) -> Result<Arc<Tree>> {
+        S::tree(self, id)
+    }
+
+    fn read_at(&self, blob: &BlobRef, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        S::read_at(self, blob, offset, buf)
+    }
+
+    fn refs(&self) -> Refs {
+        S::refs(self)
+    }
+
+    fn refresh(&self) -> Result<()> {
+        S::refresh(self)
+    }
+}

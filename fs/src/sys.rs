@@ -1,0 +1,284 @@
+//! The system calls that std does not offer.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// Turns the -1 of a system call into its error.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn c_string(text: &OsStr) -> io::Result<CString> {
+    CString::new(text.as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+/// The user and group that the kernel checks this process by.
+pub(crate) fn effective_user() -> (libc::uid_t, libc::gid_t) {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    // SAFETY: as above.
+    let group = unsafe { libc::getegid() };
+    (user, group)
+}
+
+/// mount(2).
+pub(crate) fn mount(
+    source: &OsStr,
+    target: &Path,
+    kind: &str,
+    flags: libc::c_ulong,
+    data: &OsStr,
+) -> io::Result<()> {
+    let source = c_string(source)?;
+    let target = c_string(target.as_os_str())?;
+    let kind = c_string(kind.as_ref())?;
+    let data = c_string(data)?;
+    // SAFETY: all four are NUL-terminated and outlive the call, and the data
+    // of every kind of filesystem that is mounted here is a text.
+    let result = unsafe {
+        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast())
+    };
+    check(result).map(drop)
+}
+
+/// umount2(2).
+pub(crate) fn unmount(target: &Path, flags: libc::c_int) -> io::Result<()> {
+    let target = c_string(target.as_os_str())?;
+    // SAFETY: the path is NUL-terminated and outlives the call.
+    check(unsafe { libc::umount2(target.as_ptr(), flags) }).map(drop)
+}
+
+/// The user of the process at the other end, as it was when it connected.
+pub(crate) fn peer_user(stream: &UnixStream) -> io::Result<libc::uid_t> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the pointers are to a ucred and to its length, both writable for
+    // the length of the call.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut len,
+        )
+    };
+    check(result)?;
+    Ok(credentials.uid)
+}
+
+/// Room for one control message with one descriptor, aligned as it must be.
+#[repr(C, align(8))]
+struct Ancillary([u8; 64]);
+
+/// Receives one descriptor that the other end sends with [`send_descriptor`]
+/// or as `fusermount3` does.
+pub(crate) fn receive_descriptor(stream: &UnixStream) -> io::Result<OwnedFd> {
+    let mut byte = [0_u8];
+    let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    let mut ancillary = Ancillary([0; 64]);
+    let mut message = empty_message(&mut part, &mut ancillary);
+    message.msg_controllen = ancillary.0.len();
+    let received = loop {
+        // SAFETY: `message` points to `part` and `ancillary`, which outlive the
+        // call and have the lengths that it says.
+        let result =
+            unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        match result {
+            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            -1 => return Err(io::Error::last_os_error()),
+            len => break len,
+        }
+    };
+    let truncated = message.msg_flags & libc::MSG_CTRUNC != 0;
+    // SAFETY: the kernel has filled `message`, which still points to live data.
+    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    if received == 0 || truncated || header.is_null() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    // SAFETY: CMSG_FIRSTHDR gives an aligned header inside `ancillary`, or null.
+    let header_value = unsafe { *header };
+    let is_one_descriptor = header_value.cmsg_level == libc::SOL_SOCKET
+        && header_value.cmsg_type == libc::SCM_RIGHTS
+        && header_value.cmsg_len == message_len();
+    if !is_one_descriptor {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    // SAFETY: the header says that one descriptor follows it.
+    let data = unsafe { libc::CMSG_DATA(header) };
+    // SAFETY: as above; the bytes need not be aligned.
+    let descriptor = unsafe { data.cast::<libc::c_int>().read_unaligned() };
+    // SAFETY: the kernel has just made the descriptor for this process, and
+    // nothing else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Sends a copy of a descriptor to the other end.
+pub(crate) fn send_descriptor(stream: &UnixStream, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    let mut byte = [0_u8];
+    let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    let mut ancillary = Ancillary([0; 64]);
+    let mut message = empty_message(&mut part, &mut ancillary);
+    let header = libc::cmsghdr {
+        cmsg_len: message_len(),
+        cmsg_level: libc::SOL_SOCKET,
+        cmsg_type: libc::SCM_RIGHTS,
+    };
+    // SAFETY: CMSG_SPACE only computes.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<libc::c_int>() as u32) } as usize;
+    // SAFETY: the control buffer is aligned for a header and large enough.
+    let first = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: as above; the header lies inside `ancillary`.
+    unsafe { first.write(header) };
+    // SAFETY: as above; there is room for one descriptor behind the header.
+    let data = unsafe { libc::CMSG_DATA(first) };
+    // SAFETY: as above; the bytes need not be aligned.
+    unsafe { data.cast::<libc::c_int>().write_unaligned(descriptor.as_raw_fd()) };
+    // SAFETY: `message` points to `part` and `ancillary`, which outlive the call
+    // and have the lengths that it says.
+    let sent = unsafe { libc::sendmsg(stream.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+    if sent == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Length of a control message that carries one descriptor.
+fn message_len() -> usize {
+    // SAFETY: CMSG_LEN only computes.
+    unsafe { libc::CMSG_LEN(size_of::<libc::c_int>() as u32) as usize }
+}
+
+fn empty_message(part: &mut libc::iovec, ancillary: &mut Ancillary) -> libc::msghdr {
+    // SAFETY: a msghdr of zeroes is valid: null pointers with length 0.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = part;
+    message.msg_iovlen = 1;
+    message.msg_control = ancillary.0.as_mut_ptr().cast();
+    message
+}
+
+/// Waits until one of two descriptors can be read or has been closed at its
+/// other end; `[false, false]` when `timeout` has passed.
+pub(crate) fn wait_readable(
+    descriptors: [BorrowedFd<'_>; 2],
+    timeout: Option<Duration>,
+) -> io::Result<[bool; 2]> {
+    let mut polled = descriptors.map(|descriptor| libc::pollfd {
+        fd: descriptor.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    });
+    let timeout =
+        timeout.map_or(-1, |timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
+    // SAFETY: the pointer is to two pollfds, which outlive the call.
+    let result = unsafe { libc::poll(polled.as_mut_ptr(), 2, timeout) };
+    match check(result) {
+        Err(err) if err.kind() == io::ErrorKind::Interrupted => Ok([false; 2]),
+        result => result.map(|_| polled.map(|polled| polled.revents != 0)),
+    }
+}
+
+/// Which of two processes this is after [`fork`].
+pub(crate) enum Forked {
+    /// The one that forked, with the number of the other.
+    Parent(libc::pid_t),
+    /// The new one.
+    Child,
+}
+
+/// fork(2). The caller has made sure that there is only one thread.
+pub(crate) fn fork() -> io::Result<Forked> {
+    // SAFETY: with one thread nothing is left locked or half done in the copy.
+    match check(unsafe { libc::fork() })? {
+        0 => Ok(Forked::Child),
+        child => Ok(Forked::Parent(child)),
+    }
+}
+
+/// Ends this process at once, without running what was registered for its end
+/// by the process that it is a copy of.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: has no requirements.
+    unsafe { libc::_exit(code) }
+}
+
+/// setsid(2).
+pub(crate) fn new_session() -> io::Result<()> {
+    // SAFETY: takes nothing and only concerns this process.
+    check(unsafe { libc::setsid() }).map(drop)
+}
+
+/// Makes `descriptor` a copy of `by`, kept across exec.
+pub(crate) fn replace(descriptor: libc::c_int, by: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both are plain numbers; what `descriptor` was is used by number
+    // alone, as standard input and output are.
+    check(unsafe { libc::dup2(by.as_raw_fd(), descriptor) }).map(drop)
+}
+
+/// Waits until a child has ended, and gives how, as waitpid(2) does.
+pub(crate) fn wait_for(child: libc::pid_t) -> io::Result<libc::c_int> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the pointer is to an int that outlives the call.
+        match check(unsafe { libc::waitpid(child, &raw mut status, 0) }) {
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.map(|_| status),
+        }
+    }
+}
+
+fn signal_set(signals: &[libc::c_int]) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: initialises the set, which is writable.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: sigemptyset has initialised it.
+    let mut set = unsafe { set.assume_init() };
+    for signal in signals {
+        // SAFETY: the set is initialised; a number that is no signal is refused.
+        unsafe { libc::sigaddset(&raw mut set, *signal) };
+    }
+    set
+}
+
+/// Makes signals wait until they are asked for, in this thread and in those
+/// that it starts.
+pub(crate) fn block_signals(signals: &[libc::c_int]) -> io::Result<()> {
+    let set = signal_set(signals);
+    // SAFETY: the set is initialised, and the old one is not asked for.
+    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// A signal that has come, and whether a process has sent it, in contrast to
+/// the kernel, which sends to all processes of a terminal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Signal {
+    pub(crate) number: libc::c_int,
+    pub(crate) is_from_process: bool,
+}
+
+/// Waits for one of several blocked signals.
+pub(crate) fn wait_for_signal(signals: &[libc::c_int]) -> io::Result<Signal> {
+    let set = signal_set(signals);
+    loop {
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+        // SAFETY: the set is initialised, and the pointer is to a siginfo.
+        match check(unsafe { libc::sigwaitinfo(&raw const set, info.as_mut_ptr()) }) {
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            result => {
+                let number = result?;
+                // SAFETY: zeroes are a valid siginfo, and the call has filled it.
+                let info = unsafe { info.assume_init() };
+                return Ok(Signal { number, is_from_process: info.si_code <= 0 });
+            }
+        }
+    }
+}
