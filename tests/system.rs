@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use cairn_store::Store;
 use cairn_tests::{
-    Cairn, Deb, Kind, Listing, Need, Plain, make_device, make_fifo, real, set_xattr,
+    Cairn, Deb, Kind, Listing, Mount, Need, Plain, make_device, make_fifo, real, set_xattr,
 };
 
 #[test]
@@ -28,7 +28,47 @@ fn a_system_of_real_packages_is_what_other_tools_make_of_them() {
     let stored = stored(&cairn);
     assert_has_everything(&stored);
     plain.assert_is(&stored, "plain against stored");
+    if !Need::all(&[Need::Fuse]) {
+        return;
+    }
+    let root = Mount::new(&cairn, &["--follow"], "root");
+    stored.assert_same(&Listing::of_directory(root.path()), "stored against mounted");
+    for (words, expected) in PROGRAMS {
+        let ended = enter(root.path(), words);
+        let [stdout, stderr] = [&ended.stdout, &ended.stderr].map(|it| String::from_utf8_lossy(it));
+        assert!(ended.status.success(), "{words:?}: {stderr}");
+        assert!(stdout.starts_with(expected), "{words:?}: {stdout}{stderr}");
+        assert_eq!(stderr, "", "{words:?}");
+    }
 }
+
+/// Runs a program with a live root as its root directory, and with the devices of
+/// this machine, in a mount namespace that goes away with it.
+fn enter(root: &Path, words: &[&str]) -> Output {
+    let script = "mount --rbind /dev \"$1/dev\" && exec chroot \"$@\"";
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+    unshare.arg(root).args(words).env_clear().env("PATH", "/usr/bin:/usr/sbin");
+    unshare.env("HOME", "/root");
+    unshare.output().unwrap()
+}
+
+/// Programs with their words, and how what they print begins.
+const PROGRAMS: &[(&[&str], &str)] = &[
+    (
+        &["bash", "-c", "echo ${BASH_VERSINFO[0]}; set -o pipefail; ls / | sort -r | head -n 1"],
+        "5\nvar\n",
+    ),
+    (
+        &["python3", "-c", "import ssl, sqlite3, json; print(json.dumps(ssl.OPENSSL_VERSION))"],
+        "\"OpenSSL 3",
+    ),
+    (&["perl", "-MPOSIX", "-e", "print POSIX::floor(7.5), qq(\\n)"], "7\n"),
+    (&["git", "--version"], "git version 2."),
+    (&["sqlite3", ":memory:", "select 6 * 7"], "42\n"),
+    (&["make", "--version"], "GNU Make "),
+    (&["sh", "-c", "echo $((1 + 1))"], "2\n"),
+];
 
 #[test]
 fn whatever_a_package_can_hold_arrives() {
@@ -45,6 +85,16 @@ fn whatever_a_package_can_hold_arrives() {
     let plain = Plain::unpack(&debs, &cairn.directory().join("plain"));
     let rewritten = plain.assert_is(&stored(&cairn), "plain against stored");
     assert_eq!(rewritten, 2, "links that would have led elsewhere");
+    if !Need::all(&[Need::Fuse]) {
+        return;
+    }
+    let root = Mount::new(&cairn, &["--state", "1"], "root");
+    let all = Mount::new(&cairn, &[], "all");
+    let places = ["current", "states/1"].map(|place| all.join(place));
+    for place in places.iter().map(PathBuf::as_path).chain([root.path()]) {
+        let what = format!("plain against {}", place.display());
+        plain.assert_is(&Listing::of_directory(place), &what);
+    }
 }
 
 /// Installs packages of a repository in one transaction.
