@@ -149,6 +149,12 @@ fn files_and_their_content_must_belong_together() {
     refused(&cut(0, 6), "PlainSize");
     refused(&cut(1, 5), "DamagedContent");
     refused(&cut(u64::MAX - 1, u64::MAX), "PlainSize");
+    let header = RawPayload { plain_size: 6, ..content() };
+    let whole = || index(&[index_record(0, 5, &key)]);
+    refused(&package(&[entry(), whole(), header]), "PlainSize");
+    let frame = zstd::bulk::compress(b"1234", 3).expect("compresses");
+    let short = RawPayload::frames(CONTENT, 0, 5, frame);
+    refused(&package(&[entry(), whole(), short]), "PlainSize");
     let twice = index(&[index_record(0, 5, &key), index_record(0, 5, &key)]);
     refused(&package(&[entry(), twice, content()]), "RepeatedContent");
     let overlapping = index(&[index_record(0, 5, &key), index_record(1, 5, &key_of(b"2345"))]);
@@ -239,6 +245,8 @@ fn metadata_that_lack_something_or_lie_are_refused() {
     assert_eq!(warned(meta_record(8, 10, b"\x09x\0")), [unknown]);
     assert_eq!(warned(meta_record(999, 9, b"a tag to come\0")), []);
     assert_eq!(warned(meta_record(8, 77, b"a kind of value to come")), []);
+    let own_name = read(&with(meta_record(9, 11, b"\x00x\0"))).expect("a package");
+    assert!(own_name.metadata.provides.is_empty(), "it is implied");
     // A dependency that is tagged as a provider is neither.
     let mixed = read(&with(meta_record(9, 10, b"\x00x\0"))).expect("a package");
     assert!(mixed.metadata.depends.is_empty() && mixed.metadata.provides.is_empty());
