@@ -65,7 +65,9 @@ fn make_repository(home: &Path) -> PathBuf {
     }
     let path = repository.join("small.stone");
     let file = fs::File::create(&path).expect("a new file");
-    builder.write(Encoding::Fast { level: 3, threads: NonZeroUsize::MIN }, file).expect("a stone is written");
+    builder
+        .write(Encoding::Fast { level: 3, threads: NonZeroUsize::MIN }, file)
+        .expect("a stone is written");
     run(cairn(home).args(["repo", "index"]).arg(&repository));
     repository
 }
