@@ -14,6 +14,7 @@ pub mod stone;
 mod sys;
 pub mod system;
 
+pub use catalog::Catalog;
 pub use dependency::{Dependency, InvalidDependency, Kind};
 pub use error::{Error, Result};
 pub use metadata::{Location, Metadata};

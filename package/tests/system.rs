@@ -1,5 +1,7 @@
 //! Installing and removing in any order gives what composing from scratch does.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may fail")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

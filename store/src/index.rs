@@ -33,12 +33,18 @@ pub(crate) struct Index {
 
 /// Changes of the index that happen together.
 #[derive(Default)]
-pub(crate) struct Batch(Vec<(PackId, u64, Vec<(ObjectId, Location)>)>);
+pub(crate) struct Batch(Vec<NewPack>);
+
+struct NewPack {
+    id: PackId,
+    len: u64,
+    objects: Vec<(ObjectId, Location)>,
+}
 
 impl Batch {
     /// Notes a pack of `len` bytes with its objects.
-    pub(crate) fn add(&mut self, pack: PackId, len: u64, objects: Vec<(ObjectId, Location)>) {
-        self.0.push((pack, len, objects));
+    pub(crate) fn add(&mut self, id: PackId, len: u64, objects: Vec<(ObjectId, Location)>) {
+        self.0.push(NewPack { id, len, objects });
     }
 }
 
@@ -132,7 +138,7 @@ impl Index {
     /// view would have to replay.
     pub(crate) fn write(&self, batch: Batch) -> Result<()> {
         let mut count = 0;
-        for (pack, len, objects) in batch.0 {
+        for NewPack { id, len, objects } in batch.0 {
             let mut changes = WriteBatch::default();
             count += objects.len();
             for (object, location) in objects {
@@ -151,7 +157,7 @@ impl Index {
                     ObjectId::State(_) => {}
                 }
             }
-            changes.put(key_of(PACK, pack.as_bytes()), len.to_le_bytes());
+            changes.put(key_of(PACK, id.as_bytes()), len.to_le_bytes());
             self.db.write(changes).map_err(self.failed())?;
         }
         if count > 10_000 {

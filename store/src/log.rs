@@ -30,12 +30,6 @@ pub struct Refs {
     pub newest: StateId,
 }
 
-impl Default for StateId {
-    fn default() -> Self {
-        Self(0)
-    }
-}
-
 /// One change of the refs; those of a record happen together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::hash::{Digest, TreeId};
 
 /// Number of a state: 1 for the first, never used twice in a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct StateId(pub u64);
 

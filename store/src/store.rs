@@ -1,7 +1,8 @@
 //! A store as its readers see it.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -51,7 +52,8 @@ pub(crate) struct Inner {
 }
 
 impl Store {
-    /// Makes an empty store in `path`, which must not exist or be empty.
+    /// Makes an empty store in `path`, which must not exist or be empty. Only its
+    /// owner may look into it.
     pub fn create(path: &Path) -> Result<Self> {
         Self::create_on(Arc::new(RealDisk), path)
     }
@@ -69,6 +71,8 @@ impl Store {
             make(path)?;
             disk.sync_directory(parent).map_err(Error::io(parent))?;
         }
+        // Packs hold the files of all users, and a key opens every one of them.
+        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(Error::io(path))?;
         for name in ["packs", "packs/new", "refs", "run", "cache"] {
             make(&path.join(name))?;
         }

@@ -360,7 +360,7 @@ pub const PAGED_FROM: usize = 256;
 
 /// Whether a page ends with the entry of this name: on average each 32nd does.
 fn ends_page(name: &Name) -> bool {
-    Checksum::of(name).0 % 32 == 0
+    Checksum::of(name).0.is_multiple_of(32)
 }
 
 impl Entry {

@@ -1,8 +1,11 @@
 //! Damaged files of a store: a clear error, never wrong bytes, nothing lost.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may fail")]
+
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cairn_store::tree::{Content, Entry, Leaf};
@@ -10,6 +13,9 @@ use cairn_store::{
     Attributes, BlobRef, BytesSource, Draft, Error, FileSource, Name, State, Store, Tree,
 };
 use support::{copy, fast_directory};
+
+/// Damages the index in this directory.
+type Harm = Box<dyn Fn(&Path)>;
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut word = seed | 1;
@@ -165,7 +171,7 @@ fn a_lost_or_damaged_index_is_made_anew() {
         .map(|entry| entry.unwrap().file_name().into())
         .collect();
     assert!(names.len() > 3, "{names:?}");
-    let mut harms: Vec<(String, Box<dyn Fn(&Path)>)> =
+    let mut harms: Vec<(String, Harm)> =
         vec![("all gone".into(), Box::new(|index| fs::remove_dir_all(index).unwrap()))];
     for name in names {
         let (one, two, three) = (name.clone(), name.clone(), name.clone());
@@ -269,6 +275,8 @@ fn what_is_no_store_is_left_alone() {
     assert!(matches!(err, Error::NotEmpty { .. }), "{err}");
     let path = home.path().join("store");
     Store::create(&path).unwrap();
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "nobody else may read what is private in packages");
     fs::write(path.join("format"), "cairn store 2\n").unwrap();
     let err = Store::open(&path).unwrap_err();
     assert!(matches!(err, Error::UnknownFormat { .. }), "{err}");

@@ -1,5 +1,7 @@
 //! The power goes at every step of every change, and what was reported stays.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may fail")]
+
 mod support;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! Random changes of trees beside a plain map of paths.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may fail")]
+
 mod support;
 
 use std::collections::BTreeMap;

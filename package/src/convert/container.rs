@@ -34,7 +34,7 @@ pub(super) struct Member {
 }
 
 const MAGIC: &[u8; 8] = b"!<arch>\n";
-const HEADER_LEN: u64 = 60;
+const HEADER_LEN: usize = 60;
 
 impl Container {
     /// Finds the members of `deb`.
@@ -84,11 +84,11 @@ impl Headers<'_> {
     fn next(&mut self) -> Result<(Vec<u8>, u64, u64), Problem> {
         let offset = self.next;
         let broken = |fault| Problem::Container { offset, fault };
-        let start = offset + HEADER_LEN;
+        let start = offset + HEADER_LEN as u64;
         if start > self.len {
             return Err(broken("the archive ends where a member belongs"));
         }
-        let mut header = [0; HEADER_LEN as usize];
+        let mut header = [0; HEADER_LEN];
         read_exact_at(self.deb, &mut header, offset)?;
         if header[58..] != *b"`\n" {
             return Err(broken("no header of a member"));

@@ -110,3 +110,98 @@ where
     let text = std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty())?;
     Some(text.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::convert::files::Files;
+    use crate::convert::fixture::Tar;
+
+    /// A shared object for x86_64 with the soname `libx.so.1`: header, two
+    /// segments, the dynamic section, its strings.
+    fn library() -> Vec<u8> {
+        let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+        let half = |bytes: &mut Vec<u8>, value: u16| bytes.extend_from_slice(&value.to_le_bytes());
+        let word = |bytes: &mut Vec<u8>, value: u32| bytes.extend_from_slice(&value.to_le_bytes());
+        let long = |bytes: &mut Vec<u8>, value: u64| bytes.extend_from_slice(&value.to_le_bytes());
+        half(&mut bytes, elf::ET_DYN.0);
+        half(&mut bytes, elf::EM_X86_64.0);
+        word(&mut bytes, 1);
+        // Entry, offsets of the program and the section headers.
+        [0, 64, 0].into_iter().for_each(|value| long(&mut bytes, value));
+        word(&mut bytes, 0);
+        [64, 56, 2, 64, 0, 0].into_iter().for_each(|value| half(&mut bytes, value));
+
+        const BASE: u64 = 0x1000;
+        let (dynamic, strings) = (64 + 2 * 56, 64 + 2 * 56 + 3 * 16);
+        for (kind, offset, size) in [(1, 0, 4096), (2, dynamic, 3 * 16)] {
+            word(&mut bytes, kind);
+            word(&mut bytes, 4);
+            [offset, BASE + offset, BASE + offset, size, size, 8]
+                .into_iter()
+                .for_each(|value| long(&mut bytes, value));
+        }
+        for (tag, value) in [(5, BASE + strings), (14, 1), (0, 0)] {
+            long(&mut bytes, tag);
+            long(&mut bytes, value);
+        }
+        bytes.extend_from_slice(b"\0libx.so.1\0");
+        bytes
+    }
+
+    /// Reads each of these files.
+    fn read_all<'a>(files: impl IntoIterator<Item = &'a [u8]>) -> Vec<Option<Elf>> {
+        let (mut tar, mut count) = (Tar::new(), 0);
+        for bytes in files {
+            tar = tar.file(&count.to_string(), bytes);
+            count += 1;
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = Files::unpack(&tar.bytes()[..], "data.tar", directory.path());
+        let files = files.expect("a package");
+        let found = |name: u32| files.find(name.to_string().as_bytes()).expect("a file");
+        (0..count).map(|name| read(files.reader(found(name)))).collect()
+    }
+
+    fn read_bytes(bytes: &[u8]) -> Option<Elf> {
+        read_all([bytes]).remove(0)
+    }
+
+    #[test]
+    fn a_library_has_a_machine_and_a_soname() {
+        let expected =
+            Elf { isa: "x86_64", is_64: true, is_shared: true, soname: Some("libx.so.1".into()) };
+        assert_eq!(read_bytes(&library()), Some(expected));
+        let program = std::env::current_exe().expect("the test is a file");
+        let program = std::fs::read(program).expect("it can be read");
+        let found = read_bytes(&program).expect("it is an ELF file");
+        assert_eq!((found.isa, found.soname), (std::env::consts::ARCH, None));
+        assert_eq!(read_bytes(b"#!/bin/sh\n"), None);
+        assert_eq!(read_bytes(b""), None);
+    }
+
+    #[test]
+    fn damaged_files_are_read_without_a_panic() {
+        let whole = library();
+        let prefixes = (0..whole.len()).map(|len| &whole[..len]);
+        for (len, found) in read_all(prefixes).into_iter().enumerate() {
+            assert_eq!(found.and_then(|elf| elf.soname), None, "{len} bytes");
+        }
+        let damage = |at: usize, bits: u8| {
+            let mut damaged = whole.clone();
+            damaged[at] ^= bits;
+            damaged
+        };
+        let damaged: Vec<Vec<u8>> = (0..whole.len())
+            .flat_map(|at| [damage(at, 0xff), damage(at, 0x80), damage(at, 0x01)])
+            .collect();
+        for found in read_all(damaged.iter().map(Vec::as_slice)) {
+            let soname = found.and_then(|elf| elf.soname).unwrap_or_default();
+            assert!(soname.len() <= 10, "{soname:?}");
+        }
+        // A dynamic section of 2^56 bytes in a small file.
+        let mut huge = whole;
+        huge[64 + 56 + 32 + 7] = 1;
+        assert_eq!(read_bytes(&huge).expect("the header is intact").soname, None);
+    }
+}

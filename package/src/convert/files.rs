@@ -211,11 +211,12 @@ fn entry_problem(member: &str, path: &TreePath, source: EntryProblem) -> Problem
 fn merge(raw: BTreeMap<TreePath, Placed>, member: &str) -> Result<Vec<Placed>, Problem> {
     let mut merged: BTreeMap<TreePath, (TreePath, Placed)> = BTreeMap::new();
     for (origin, entry) in raw {
-        let is_merge_link = match &entry.content {
+        let is_of_root = match &entry.content {
             Content::Symlink(text) => place::is_merge_link(&origin, text),
+            Content::Other(Kind::Directory) => place::is_of_root(&origin),
             _ => false,
         };
-        if is_merge_link || origin.names().is_empty() {
+        if is_of_root {
             continue;
         }
         match merged.entry(entry.path.clone()) {
@@ -372,6 +373,9 @@ mod tests {
             .directory("./lib/")
             .directory("./lib/x/")
             .directory("./sbin/")
+            .entry_with(b'5', "./tmp/", "", b"", |header| header.set_mode(0o1777))
+            .directory("./proc/")
+            .directory("./media/")
             .directory("./usr/")
             .directory("./usr/share/")
             .directory("./usr/share/empty/")
@@ -384,6 +388,7 @@ mod tests {
         assert_eq!(
             shown(tar),
             [
+                "/media directory 755",
                 "/usr/bin/a file 644",
                 "/usr/lib/x/link -> ../../../usr/share/y 777",
                 "/usr/sbin directory 755",
@@ -453,7 +458,7 @@ mod tests {
 
     #[test]
     fn the_bytes_can_be_read_from_the_temporary_file() {
-        let big: Vec<u8> = (0..300_000u32).map(|i| (i * 7 >> 5) as u8).collect();
+        let big: Vec<u8> = (0..300_000u32).map(|i| (i / 5).to_le_bytes()[0]).collect();
         let files = unpack(Tar::new().file("a", b"first").file("b", &big).file("c", b"last"));
         let files = files.expect("a package");
         for (path, expected) in [("/a", &b"first"[..]), ("/b", &big), ("/c", b"last")] {

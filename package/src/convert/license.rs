@@ -12,15 +12,18 @@ use super::control;
 
 /// Short names of Debian that SPDX spells in another way than by case or by
 /// the suffixes of the GNU licences.
-const RENAMED: [(&str, &str); 19] = [
+const RENAMED: [(&str, &str); 22] = [
     ("apache-1", "Apache-1.0"),
     ("apache-2", "Apache-2.0"),
     ("artistic", "Artistic-1.0"),
     ("artistic-1", "Artistic-1.0"),
     ("artistic-2", "Artistic-2.0"),
     ("boost-1.0", "BSL-1.0"),
+    ("bsd-2", "BSD-2-Clause"),
     ("bsd-2-clauses", "BSD-2-Clause"),
+    ("bsd-3", "BSD-3-Clause"),
     ("bsd-3-clauses", "BSD-3-Clause"),
+    ("bsd-4", "BSD-4-Clause"),
     ("cc0", "CC0-1.0"),
     ("cpl", "CPL-1.0"),
     ("expat", "MIT"),
@@ -35,71 +38,18 @@ const RENAMED: [(&str, &str); 19] = [
 ];
 
 /// SPDX identifiers that Debian uses as short names, up to case.
-const SAME: [&str; 64] = [
-    "0BSD",
-    "AFL-2.0",
-    "AFL-2.1",
-    "AFL-3.0",
-    "APSL-2.0",
-    "Apache-1.0",
-    "Apache-1.1",
-    "Apache-2.0",
-    "Artistic-1.0",
-    "Artistic-2.0",
-    "BSD-1-Clause",
-    "BSD-2-Clause",
-    "BSD-3-Clause",
-    "BSD-4-Clause",
-    "BSD-4-Clause-UC",
-    "BSL-1.0",
-    "CC-BY-2.0",
-    "CC-BY-2.5",
-    "CC-BY-3.0",
-    "CC-BY-4.0",
-    "CC-BY-SA-2.0",
-    "CC-BY-SA-2.5",
-    "CC-BY-SA-3.0",
-    "CC-BY-SA-4.0",
-    "CC0-1.0",
-    "CDDL-1.0",
-    "CDDL-1.1",
-    "CPL-1.0",
-    "CECILL-2.0",
-    "CECILL-2.1",
-    "CECILL-B",
-    "CECILL-C",
-    "EPL-1.0",
-    "EPL-2.0",
-    "EUPL-1.1",
-    "EUPL-1.2",
-    "FTL",
-    "HPND",
-    "ICU",
-    "IJG",
-    "ISC",
-    "LPPL-1.3c",
-    "MIT",
-    "MIT-0",
-    "MPL-1.0",
-    "MPL-1.1",
-    "MPL-2.0",
-    "MS-PL",
-    "NCSA",
-    "NTP",
-    "OFL-1.1",
-    "OpenSSL",
-    "PHP-3.01",
-    "PSF-2.0",
-    "PostgreSQL",
-    "Python-2.0",
-    "Ruby",
-    "TCL",
-    "Unlicense",
-    "Vim",
-    "WTFPL",
-    "X11",
-    "ZPL-2.1",
-    "Zlib",
+#[rustfmt::skip]
+const SAME: [&str; 74] = [
+    "0BSD", "AFL-2.0", "AFL-2.1", "AFL-3.0", "APSL-2.0", "Apache-1.0", "Apache-1.1", "Apache-2.0",
+    "Artistic-1.0", "Artistic-2.0", "Beerware", "BSD-1-Clause", "BSD-2-Clause", "BSD-3-Clause",
+    "BSD-4-Clause", "BSD-4-Clause-UC", "BSL-1.0", "bzip2-1.0.6", "CC-BY-2.0", "CC-BY-2.5",
+    "CC-BY-3.0", "CC-BY-4.0", "CC-BY-SA-2.0", "CC-BY-SA-2.5", "CC-BY-SA-3.0", "CC-BY-SA-4.0",
+    "CC0-1.0", "CDDL-1.0", "CDDL-1.1", "CECILL-2.0", "CECILL-2.1", "CECILL-B", "CECILL-C",
+    "CPL-1.0", "curl", "EPL-1.0", "EPL-2.0", "EUPL-1.1", "EUPL-1.2", "FSFAP", "FSFUL", "FSFULLR",
+    "FTL", "HPND", "ICU", "IJG", "ISC", "LPPL-1.3c", "MIT", "MIT-0", "MPL-1.0", "MPL-1.1",
+    "MPL-2.0", "MS-PL", "NCSA", "NTP", "OFL-1.1", "OpenSSL", "PHP-3.01", "PostgreSQL", "PSF-2.0",
+    "Python-2.0", "Ruby", "SGI-B-2.0", "TCL", "Unicode-DFS-2015", "Unicode-DFS-2016", "Unlicense",
+    "Vim", "W3C", "WTFPL", "X11", "ZPL-2.1", "Zlib",
 ];
 
 /// The GNU licences and the versions that SPDX knows of each.
@@ -112,13 +62,15 @@ const GNU: [(&str, &[&str]); 4] = [
 
 /// Exceptions that have an SPDX identifier, by the words that Debian writes
 /// between `with` and `exception`.
-const EXCEPTIONS: [(&str, &str); 6] = [
+const EXCEPTIONS: [(&str, &str); 8] = [
     ("autoconf", "Autoconf-exception-2.0"),
     ("bison", "Bison-exception-2.2"),
     ("classpath", "Classpath-exception-2.0"),
     ("font", "Font-exception-2.0"),
     ("gcc", "GCC-exception-3.1"),
     ("libtool", "Libtool-exception"),
+    ("linux", "Linux-syscall-note"),
+    ("llvm", "LLVM-exception"),
 ];
 
 /// The licences of a machine-readable `copyright` file; none if it is not one.
@@ -164,7 +116,7 @@ fn terms(expression: &str) -> Vec<String> {
 
 /// The SPDX name of one licence, perhaps with an exception.
 fn identifier(term: &str) -> String {
-    let lower = term.to_ascii_lowercase();
+    let lower = term.to_ascii_lowercase().replace("-with-", " with ");
     let Some((license, rest)) = lower.split_once(" with ") else {
         return known(&lower).unwrap_or_else(|| reference(term));
     };
@@ -230,6 +182,7 @@ mod tests {
         check("zlib", "Zlib");
         check("GPL-3+ with GCC exception", "GPL-3.0-or-later WITH GCC-exception-3.1");
         check("GPL-2+ with OpenSSL exception", "LicenseRef-GPL-2-with-OpenSSL-exception");
+        check("Apache-2.0-with-LLVM-exception", "Apache-2.0 WITH LLVM-exception");
         check("GPL-9", "LicenseRef-GPL-9");
         check("public-domain", "LicenseRef-public-domain");
         check("_odd_  (name)/", "LicenseRef-odd-name");

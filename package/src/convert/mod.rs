@@ -22,6 +22,7 @@ mod deb;
 mod describe;
 mod elf;
 mod error;
+mod extended;
 mod files;
 #[cfg(test)]
 mod fixture;

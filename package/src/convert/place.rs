@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/bin`, `/sbin`, `/lib`, `/lib32`, `/lib64`, `/libx32`, `/libo32` | below `/usr` |
 //! | `/etc` | `/usr/share/defaults/etc` |
+//! | the directories `/boot`, `/dev`, `/home` and so on themselves | left to the root |
 //! | anything else | the same path |
 //!
 //! Rule: docs/convert.md, "Paths".
@@ -15,6 +16,21 @@ const MERGED: [&[u8]; 7] = [b"bin", b"sbin", b"lib", b"lib32", b"lib64", b"libx3
 
 /// Where configuration is shipped, as names below the root.
 const DEFAULTS: [&[u8]; 4] = [b"usr", b"share", b"defaults", b"etc"];
+
+/// Directories that a root has by itself, with modes of its own choice.
+const OF_ROOT: [&[u8]; 13] = [
+    b"boot", b"dev", b"home", b"mnt", b"opt", b"proc", b"root", b"run", b"srv", b"sys", b"tmp",
+    b"usr", b"var",
+];
+
+/// Whether a directory is one that every root has, so that no package ships it.
+pub(super) fn is_of_root(path: &TreePath) -> bool {
+    match path.names() {
+        [] => true,
+        [top] => OF_ROOT.contains(&top.as_bytes()),
+        _ => false,
+    }
+}
 
 /// Where a path of the archive lies after the conversion; the root stays.
 pub(super) fn place(path: &TreePath) -> TreePath {

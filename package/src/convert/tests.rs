@@ -188,7 +188,9 @@ fn every_prefix_and_every_flipped_byte_of_a_package_ends_without_a_panic() {
         let deb = place.deb("a.deb", &whole[..len]);
         assert!(converter.convert(&deb, &place.to).is_err(), "{len} bytes");
     }
-    for at in 0..whole.len() {
+    // Inside a run of zeros, one byte is as good as any other.
+    let is_padding = |at: &usize| whole[at.saturating_sub(1)..].starts_with(&[0; 3]);
+    for at in (0..whole.len()).filter(|at| !is_padding(at)) {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x11;
         let deb = place.deb("a.deb", &damaged);

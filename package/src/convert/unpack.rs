@@ -151,4 +151,17 @@ mod tests {
         header[8..12].copy_from_slice(&sum);
         assert!(unpack(Compression::Xz, &stored, 1 << 20).is_err());
     }
+
+    #[test]
+    fn a_zstd_frame_that_wants_a_large_window_is_refused() {
+        let with_window = |log| {
+            let mut to = zstd::Encoder::new(Vec::new(), 1).unwrap();
+            to.window_log(log).unwrap();
+            to.write_all(b"x").unwrap();
+            to.flush().unwrap();
+            to.finish().unwrap()
+        };
+        assert!(unpack(Compression::Zstd, &with_window(27), 1).is_ok());
+        assert!(unpack(Compression::Zstd, &with_window(28), 1).is_err());
+    }
 }

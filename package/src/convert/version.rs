@@ -5,8 +5,9 @@
 //! [`Age::of`] writes the version as a string of bits whose order is that
 //! algorithm's, and takes the first 64 bits as the release and the next 63 as
 //! the build release. Of two versions the newer never gets the smaller pair;
-//! it gets an equal one only if the two differ after 127 bits (one version of
-//! Debian 12 in thirteen is longer) or in numbers above 2^64.
+//! it gets an equal one only if the two differ after 127 bits or in numbers
+//! above 2^64. Of the versions in Debian 12, 82 % fit into the release alone
+//! and 93 % into both; what is longer mostly has the hash of a commit inside.
 //!
 //! Rule: deb-version(7). Bits: docs/convert.md, "Versions".
 
@@ -39,7 +40,7 @@ impl Age {
         if upstream.is_empty() {
             return Err(invalid("nothing but an epoch and a revision"));
         }
-        if !upstream.bytes().all(|byte| symbol(byte).is_some() || byte.is_ascii_digit()) {
+        if !upstream.bytes().all(|byte| rank(byte).is_some() || byte.is_ascii_digit()) {
             return Err(invalid("a character that the upstream version cannot have"));
         }
         let in_revision = |byte: u8| byte.is_ascii_alphanumeric() || b"+.~".contains(&byte);
@@ -48,36 +49,48 @@ impl Age {
         }
 
         let mut bits = Bits::default();
-        bits.push_number(number(epoch.as_bytes()));
+        // Nearly all versions are of epoch 0.
+        match number(epoch.as_bytes()) {
+            0 => bits.push(0, 1),
+            epoch => {
+                bits.push(1, 1);
+                bits.push_number(epoch);
+            }
+        }
         bits.push_part(upstream.as_bytes());
         bits.push_part(revision.as_bytes());
         Ok(bits.into_age())
     }
 }
 
-/// What a character is to the algorithm, in its order; the end of a run of
-/// characters comes after a tilde and before everything else.
-enum Symbol {
-    Tilde,
-    End,
-    /// `A` to `Z`, then `a` to `z`, from 0 on.
-    Letter(u8),
-    /// `+`, `-`, `.` and `:` from 0 on.
-    Other(u8),
-}
-
-fn symbol(byte: u8) -> Option<Symbol> {
+/// Where a character stands in the order of the algorithm. The end of a run of
+/// characters, [`END`], comes after a tilde and before everything else.
+fn rank(byte: u8) -> Option<u8> {
     Some(match byte {
-        b'~' => Symbol::Tilde,
-        b'A'..=b'Z' => Symbol::Letter(byte - b'A'),
-        b'a'..=b'z' => Symbol::Letter(byte - b'a' + 26),
-        b'+' => Symbol::Other(0),
-        b'-' => Symbol::Other(1),
-        b'.' => Symbol::Other(2),
-        b':' => Symbol::Other(3),
+        b'~' => 0,
+        b'A'..=b'Z' => FIRST_LETTER + byte - b'A',
+        b'a'..=b'z' => FIRST_LETTER + 26 + byte - b'a',
+        b'+' => FIRST_OTHER,
+        b'-' => FIRST_OTHER + 1,
+        b'.' => FIRST_OTHER + 2,
+        b':' => FIRST_OTHER + 3,
         _ => return None,
     })
 }
+
+const END: u8 = 1;
+const FIRST_LETTER: u8 = 2;
+const FIRST_OTHER: u8 = FIRST_LETTER + 52;
+
+/// A run as it is ordered.
+fn ranks(run: &[u8]) -> impl Iterator<Item = u8> {
+    let rank = |byte: &u8| rank(*byte).expect("checked by Age::of");
+    run.iter().map(rank).chain([END])
+}
+
+/// The runs that nearly all versions are made of, in the order of the
+/// algorithm.
+const COMMON: [&[u8]; 9] = [b"", b"u", b"+b", b"+deb", b"+dfsg", b"+ds", b"+git", b"-", b"."];
 
 /// The value of decimal digits; the largest `u64` stands for what is larger.
 fn number(digits: &[u8]) -> u64 {
@@ -111,7 +124,7 @@ impl Bits {
     /// numbers by turns, as the algorithm takes them apart, until a run that is
     /// not the first is empty.
     ///
-    /// A run ends with [`Symbol::End`], and an absent number is 0. So no part
+    /// A run ends with [`END`], and an absent number is 0. So no part
     /// is the beginning of another one, and what follows it cannot decide
     /// between two parts that differ.
     fn push_part(&mut self, part: &[u8]) {
@@ -132,25 +145,37 @@ impl Bits {
         }
     }
 
-    /// Appends a run of characters and its end.
-    ///
-    /// The first symbol has another code than the others, because it is mostly
-    /// a dot or the end, and the next one is mostly the end.
+    /// Appends a run of characters with its end: its place among the common
+    /// runs, and if it is none of them, each of its characters.
     fn push_run(&mut self, run: &[u8]) {
-        let symbols = run.iter().map(|byte| symbol(*byte).expect("checked by Age::of"));
-        for (at, symbol) in symbols.chain([Symbol::End]).enumerate() {
-            let (bits, width) = match (symbol, at) {
-                (Symbol::Tilde, 0) => (0b000, 3),
-                (Symbol::End, 0) => (0b001, 3),
-                (Symbol::Letter(letter), 0) => (0b01 << 6 | u128::from(letter), 8),
-                (Symbol::Other(other), 0) => (0b1 << 2 | u128::from(other), 3),
-                (Symbol::Tilde, _) => (0b00, 2),
-                (Symbol::End, _) => (0b01, 2),
-                (Symbol::Letter(letter), _) => (0b10 << 6 | u128::from(letter), 8),
-                (Symbol::Other(other), _) => (0b11 << 2 | u128::from(other), 4),
-            };
-            self.push(bits, width);
+        let found = COMMON.binary_search_by(|common| ranks(common).cmp(ranks(run)));
+        // Runs between two common ones have a place of their own.
+        let place = match found {
+            Ok(at) => 2 * at + 1,
+            Err(at) => 2 * at,
+        };
+        let (bits, width) = match place {
+            0 => (0b00, 2),
+            1 => (0b01, 2),
+            17 => (0b110, 3),
+            18 => (0b111, 3),
+            // 15 places in four bits.
+            place => (0b10 << 4 | (place as u128 - 2), 6),
+        };
+        self.push(bits, width);
+        if found.is_err() {
+            ranks(run).for_each(|rank| self.push_rank(rank));
         }
+    }
+
+    fn push_rank(&mut self, rank: u8) {
+        let (bits, width) = match rank {
+            0 => (0b00, 2),
+            END => (0b01, 2),
+            FIRST_LETTER..FIRST_OTHER => (0b10 << 6 | u128::from(rank - FIRST_LETTER), 8),
+            _ => (0b11 << 2 | u128::from(rank - FIRST_OTHER), 4),
+        };
+        self.push(bits, width);
     }
 
     /// Appends a number: the more pairs of bits it needs, the more ones and
@@ -318,7 +343,7 @@ mod tests {
 
     #[test]
     fn short_versions_need_no_build_release() {
-        for version in ["9.1-1", "5.2.15-2+b8", "20230311", "2.36-9"] {
+        for version in ["9.1-1", "5.2.15-2+b8", "20230311", "2.36-9+deb12u14", "5.36.0-7+deb12u2"] {
             assert_eq!(Age::of(version).unwrap().build_release, 1, "{version}");
         }
     }
@@ -331,22 +356,22 @@ mod tests {
         }
     }
 
+    /// Versions made of what real ones are made of, and of what comes between
+    /// that in the order.
+    const LIKE_REAL: &str = "([0-9]{1,2}:)?[0-9](\\.|\\+|~|\\+b|\\+deb|\\+dfsg|\\+ds|\\+git|u|[0-9a-dA-D]){0,9}\
+         (-([0-9a-b+.~]|\\+deb|u){1,6})?";
+    const SHORT: &str = "[0-9](\\.|\\+|~|\\+b|\\+deb|u|[0-9a]){0,4}(-(\\+deb|u|[0-9~.]){1,3})?";
+
     proptest! {
         #[test]
-        fn a_newer_version_never_gets_the_smaller_age(
-            left in "([0-9]{1,2}:)?[0-9][0-9a-cA-C.+~]{0,12}(-[0-9a-b+.~]{1,6})?",
-            right in "([0-9]{1,2}:)?[0-9][0-9a-cA-C.+~]{0,12}(-[0-9a-b+.~]{1,6})?",
-        ) {
+        fn a_newer_version_never_gets_the_smaller_age(left in LIKE_REAL, right in LIKE_REAL) {
             let ages = Age::of(&left).unwrap().cmp(&Age::of(&right).unwrap());
             let real = compare(&left, &right);
             prop_assert!(ages == real || ages == Ordering::Equal, "{left} {right} {ages:?}");
         }
 
         #[test]
-        fn short_versions_keep_their_order_exactly(
-            left in "[0-9][0-9a.+~]{0,5}(-[0-9.~]{1,3})?",
-            right in "[0-9][0-9a.+~]{0,5}(-[0-9.~]{1,3})?",
-        ) {
+        fn short_versions_keep_their_order_exactly(left in SHORT, right in SHORT) {
             let ages = Age::of(&left).unwrap().cmp(&Age::of(&right).unwrap());
             prop_assert_eq!(ages, compare(&left, &right), "{} {}", left, right);
         }

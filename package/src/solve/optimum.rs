@@ -36,10 +36,11 @@ pub(super) enum Class {
     KeepNeeded,
     /// A package is upgraded.
     Upgrade,
-    /// A package stays that nobody needs once all upgrades are made.
+    /// A package stays that nobody needs once all removals and upgrades are
+    /// made.
     KeepSpare,
     /// A package stays as it is, or is upgraded although nobody needs it once
-    /// all upgrades are made.
+    /// all removals and upgrades are made.
     Unchanged,
 }
 

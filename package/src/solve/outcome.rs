@@ -5,14 +5,14 @@ use std::rc::Rc;
 
 use super::explain::Explainer;
 use super::lookup::{Choice, Lookup, order};
-use super::needed::{Scope, needed, redundant};
+use super::needed::{needed, offers_of, redundant};
 use super::sat::Clash;
 use super::solution::{
     Direction, Held, Install, Need, Package, Reason, Removal, Replacement, Solution,
 };
 use super::universe::Id;
 use crate::catalog;
-use crate::dependency::Dependency;
+use crate::dependency::{Dependency, Kind};
 use crate::metadata::Metadata;
 
 /// What was found out about a request.
@@ -59,6 +59,7 @@ impl<'l, 'u> Outcome<'l, 'u> {
         let mut by_name: Vec<Id> = left.iter().copied().collect();
         by_name.sort_unstable_by_key(|&id| universe.name(id));
 
+        let mut needs = self.needs(&by_name, &picked)?;
         let mut solution = Solution::default();
         for &id in &by_name {
             let new = universe.candidate(id)?.clone();
@@ -67,11 +68,7 @@ impl<'l, 'u> Outcome<'l, 'u> {
             solution.packages.push(Package { candidate: new.clone(), explicit });
             match old {
                 None => {
-                    let needed_by = match picked.contains(&id) {
-                        true => None,
-                        false => self.needed_by(id, &by_name)?,
-                    };
-                    solution.installs.push(Install { new, needed_by });
+                    solution.installs.push(Install { new, needed_by: needs.remove(&id) });
                 }
                 Some(old) if old != id => {
                     let old = universe.candidate(old)?.clone();
@@ -116,7 +113,7 @@ impl<'l, 'u> Outcome<'l, 'u> {
         roots.retain(|id| !base.contains(id));
         if !self.all_stay {
             let explicit = universe.installed().filter(|&id| universe.is_explicit(id));
-            let needed_before = needed(lookup, explicit, Scope::Installed)?;
+            let needed_before = needed(lookup, explicit, &universe.installed().collect())?;
             roots.extend(left.iter().filter(|&&id| {
                 let old = universe.installed_named(universe.name(id));
                 old.is_some_and(|old| universe.is_explicit(old) || !needed_before.contains(&old))
@@ -136,7 +133,7 @@ impl<'l, 'u> Outcome<'l, 'u> {
             for id in redundant(lookup, &left, &spare, self.all_stay)? {
                 left.remove(&id);
             }
-            left = needed(lookup, roots.iter().copied(), Scope::Among(&left))?;
+            left = needed(lookup, roots.iter().copied(), &left)?;
             if left.len() == count {
                 left.extend(base);
                 return Ok(left);
@@ -144,19 +141,37 @@ impl<'l, 'u> Outcome<'l, 'u> {
         }
     }
 
-    /// The first of `packages` that needs what `id` offers.
-    fn needed_by(&self, id: Id, packages: &[Id]) -> Result<Option<Need>, catalog::Error> {
+    /// For each new package that nobody asked for the first of `packages` that
+    /// needs it.
+    fn needs(
+        &self,
+        packages: &[Id],
+        picked: &BTreeSet<Id>,
+    ) -> Result<HashMap<Id, Need>, catalog::Error> {
         let universe = self.lookup.universe;
-        let metadata = universe.metadata(id)?;
-        for &other in packages.iter().filter(|&&other| other != id) {
-            for wanted in &universe.metadata(other)?.depends {
-                if metadata.offers(wanted) {
-                    let package = universe.name(other).into();
-                    return Ok(Some(Need { package, dependency: wanted.clone() }));
+        let mut offers: HashMap<(Kind, &str), Vec<Id>> = HashMap::new();
+        for &id in packages.iter().filter(|id| !picked.contains(id)) {
+            if universe.installed_named(universe.name(id)).is_none() {
+                for offer in offers_of(universe.metadata(id)?) {
+                    offers.entry(offer).or_default().push(id);
                 }
             }
         }
-        Ok(None)
+        let mut needs = HashMap::new();
+        // When everything stays as it is, what is installed needs nothing new.
+        let needing = |id: &&Id| !(self.all_stay && universe.is_installed(**id));
+        for &id in packages.iter().filter(needing) {
+            for wanted in &universe.metadata(id)?.depends {
+                let offering = offers.get(&(wanted.kind, wanted.text.as_str()));
+                for &new in offering.into_iter().flatten().filter(|&&new| new != id) {
+                    needs.entry(new).or_insert_with(|| Need {
+                        package: universe.name(id).into(),
+                        dependency: wanted.clone(),
+                    });
+                }
+            }
+        }
+        Ok(needs)
     }
 
     /// Why the installed package `id` is not among `packages`.
@@ -165,7 +180,7 @@ impl<'l, 'u> Outcome<'l, 'u> {
             return Ok(Reason::Asked);
         }
         let universe = self.lookup.universe;
-        if self.lookup.named(universe.name(id))?.iter().any(|it| self.chosen.contains(it)) {
+        if universe.named(universe.name(id)).iter().any(|it| self.chosen.contains(it)) {
             return Ok(Reason::Unneeded);
         }
         if let Some(&lacking) = self.lost.get(&id) {

@@ -55,7 +55,7 @@ pub struct Source {
     /// Its priority; the larger one wins.
     pub priority: u64,
     /// Its packages.
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
 }
 
 /// Every package that a solution may consist of.
@@ -76,7 +76,7 @@ struct Shelf {
     /// The id of its first package.
     first: u32,
     place: Place,
-    catalog: Catalog,
+    catalog: Arc<Catalog>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,15 +110,15 @@ impl Universe {
         });
 
         let mut universe = Self { explicit, ..Self::default() };
-        universe.add(Place::Installed, installed);
-        universe.add(Place::Files, Catalog::new(files));
+        universe.add(Place::Installed, Arc::new(installed));
+        universe.add(Place::Files, Arc::new(Catalog::new(files)));
         for Source { name, priority, catalog } in repositories {
             universe.add(Place::Repository { name: name.into(), priority }, catalog);
         }
         universe
     }
 
-    fn add(&mut self, place: Place, catalog: Catalog) {
+    fn add(&mut self, place: Place, catalog: Arc<Catalog>) {
         let first = u32::try_from(self.read.len()).expect("fewer than 2^32 packages");
         let count = self.read.len() + catalog.len() as usize;
         self.read.resize_with(count, OnceCell::new);

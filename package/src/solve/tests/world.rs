@@ -72,7 +72,7 @@ impl World {
         let repositories = self.repositories.iter().map(|(name, priority, packages)| Source {
             name: name.clone(),
             priority: *priority,
-            catalog: Catalog::new(packages.iter().map(read)),
+            catalog: Arc::new(Catalog::new(packages.iter().map(read))),
         });
         Universe::new(
             installed.collect(),

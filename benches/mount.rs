@@ -1,0 +1,116 @@
+//! How fast is a mounted system of 60,000 entries, cold and warm, beside the same
+//! tree on the native filesystem? Walk with stat, and read of every file.
+//!
+//! Cold means: mounted anew, and the page, dentry and inode caches of the
+//! machine dropped. Needs root.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cairn_benches::{compare, make_system, median_of, report, write_out};
+use cairn_fs::{Journal, Options, Running, Shape};
+use cairn_store::Store;
+
+fn main() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let path = home.path().join("store");
+    let store = Store::create(&path).expect("a new store");
+    let (state, _) = make_system(&store, 60_000);
+    let native = home.path().join("native");
+    write_out(&store, state.tree, &native);
+    drop(store);
+    let mounted = home.path().join("mounted");
+    fs::create_dir(&mounted).expect("a new directory");
+
+    let begin = Instant::now();
+    let mut running = Some(mount(&path, &mounted));
+    report("mount", begin.elapsed());
+    for (name, work) in [("walk", walk as fn(&Path) -> u64), ("read", read)] {
+        let expected = work(&native);
+        let [ours, peer] = [&mounted, &native].map(|root| {
+            median_of(7, || {
+                let begin = Instant::now();
+                assert_eq!(work(root), expected, "both trees are the same");
+                begin.elapsed()
+            })
+        });
+        report(&format!("{name}/warm/mount"), ours);
+        report(&format!("{name}/warm/native"), peer);
+        compare(&format!("{name}/warm"), ours, peer);
+    }
+    for (name, work) in [("walk", walk as fn(&Path) -> u64), ("read", read)] {
+        let peer = median_of(5, || {
+            drop_caches();
+            time(|| work(&native))
+        });
+        let ours = median_of(5, || {
+            // The old mount goes before the caches are dropped and the new one comes.
+            drop(running.take());
+            drop_caches();
+            running = Some(mount(&path, &mounted));
+            time(|| work(&mounted))
+        });
+        report(&format!("{name}/cold/mount"), ours);
+        report(&format!("{name}/cold/native"), peer);
+        compare(&format!("{name}/cold"), ours, peer);
+    }
+}
+
+fn mount(store: &Path, target: &Path) -> Running {
+    let source = Store::open(store).expect("the store opens");
+    let options = Options { run: None, ..Options::new(Shape::Follow, target, store) };
+    let journal: Journal = std::sync::Arc::new(|event| panic!("{event}"));
+    cairn_fs::start(source, &options, journal).expect("a mount, as root")
+}
+
+fn drop_caches() {
+    cairn_benches::run(std::process::Command::new("sync").arg("-f").arg("/"));
+    fs::write("/proc/sys/vm/drop_caches", "3").expect("root may drop caches");
+}
+
+fn time(work: impl FnOnce() -> u64) -> Duration {
+    let begin = Instant::now();
+    work();
+    begin.elapsed()
+}
+
+/// Stats every entry; returns how many there are, with their sizes.
+fn walk(root: &Path) -> u64 {
+    let mut sum = 0;
+    for entry in fs::read_dir(root).expect("it can be listed") {
+        let entry = entry.expect("it can be listed");
+        let metadata = entry.metadata().expect("it is there");
+        sum += 1;
+        if metadata.is_dir() {
+            sum += walk(&entry.path());
+        } else {
+            sum += metadata.size();
+        }
+    }
+    sum
+}
+
+/// Reads every regular file; returns how many bytes there are.
+fn read(root: &Path) -> u64 {
+    let mut buf = vec![0; 128 << 10];
+    let mut sum = 0;
+    for entry in fs::read_dir(root).expect("it can be listed") {
+        let entry = entry.expect("it can be listed");
+        let kind = entry.file_type().expect("it has a type");
+        if kind.is_dir() {
+            sum += read(&entry.path());
+        } else if kind.is_file() {
+            let mut file = fs::File::open(entry.path()).expect("it opens");
+            loop {
+                match file.read(&mut buf).expect("it reads") {
+                    0 => break,
+                    len => sum += len as u64,
+                }
+            }
+        }
+    }
+    sum
+}

@@ -1,0 +1,166 @@
+//! Extended headers of tar archives: long names, and what pax knows more.
+
+use cairn_store::{Timestamp, Xattr};
+use tar::EntryType;
+
+use super::error::EntryProblem;
+
+/// What extended headers say of the entry after them.
+#[derive(Default)]
+pub(super) struct Extended {
+    pub(super) path: Option<Vec<u8>>,
+    pub(super) link: Option<Vec<u8>>,
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+    pub(super) user: Option<Vec<u8>>,
+    pub(super) group: Option<Vec<u8>>,
+    pub(super) mtime: Option<Timestamp>,
+    pub(super) xattrs: Vec<Xattr>,
+}
+
+impl Extended {
+    /// Whether entries of this kind are extended headers.
+    pub(super) fn is_header(kind: EntryType) -> bool {
+        kind.is_gnu_longname()
+            || kind.is_gnu_longlink()
+            || kind.is_pax_local_extensions()
+            || kind.is_pax_global_extensions()
+    }
+
+    /// Whether no header said anything.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { path, link, uid, gid, user, group, mtime, xattrs } = self;
+        let texts = [path, link, user, group].into_iter().all(Option::is_none);
+        texts && uid.is_none() && gid.is_none() && mtime.is_none() && xattrs.is_empty()
+    }
+
+    /// Takes over what one header says.
+    pub(super) fn add(&mut self, kind: EntryType, bytes: &[u8]) -> Result<(), EntryProblem> {
+        let text = || bytes.strip_suffix(b"\0").unwrap_or(bytes).to_vec();
+        match kind {
+            EntryType::GNULongName => set(&mut self.path, text()),
+            EntryType::GNULongLink => set(&mut self.link, text()),
+            kind => {
+                let is_global = kind.is_pax_global_extensions();
+                records(bytes)?.into_iter().try_for_each(|(k, v)| self.record(k, v, is_global))
+            }
+        }
+    }
+
+    /// One pax record.
+    fn record(&mut self, key: &[u8], value: &[u8], is_global: bool) -> Result<(), EntryProblem> {
+        // What holds for all entries is nothing but a remark in practice.
+        if is_global && key != b"comment" {
+            return Err(EntryProblem::Extended("it is for the whole archive"));
+        }
+        let text = std::str::from_utf8(value).ok();
+        match key {
+            b"path" => set(&mut self.path, value.to_vec()),
+            b"linkpath" => set(&mut self.link, value.to_vec()),
+            b"uid" => set(&mut self.uid, parse(text, "its user")?),
+            b"gid" => set(&mut self.gid, parse(text, "its group")?),
+            b"uname" => set(&mut self.user, value.to_vec()),
+            b"gname" => set(&mut self.group, value.to_vec()),
+            b"mtime" => {
+                let time = text.and_then(decimal_time).ok_or(EntryProblem::Number("its time"))?;
+                set(&mut self.mtime, time)
+            }
+            // Two lengths of one file are how archives are made that two
+            // readers see differently; the header holds up to 2^63.
+            b"size" => Err(EntryProblem::Extended("it changes the size")),
+            _ if key.starts_with(b"GNU.sparse") => Err(EntryProblem::Extended("a sparse file")),
+            _ if key.starts_with(b"SCHILY.acl.") => Err(EntryProblem::Extended("an ACL as text")),
+            _ => match key.strip_prefix(b"SCHILY.xattr.") {
+                Some(name) => self.xattr(name, value),
+                // Other times, remarks, and what vendors tell themselves.
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn xattr(&mut self, name: &[u8], value: &[u8]) -> Result<(), EntryProblem> {
+        // The bounds of setxattr(2).
+        if !(1..=255).contains(&name.len()) || name.contains(&0) || value.len() > 65_536 {
+            return Err(EntryProblem::Extended("no attribute that a file can have"));
+        }
+        self.xattrs.push(Xattr { name: name.into(), value: value.into() });
+        Ok(())
+    }
+}
+
+fn set<T>(slot: &mut Option<T>, value: T) -> Result<(), EntryProblem> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(EntryProblem::Extended("it says the same thing twice")),
+    }
+}
+
+fn parse(text: Option<&str>, what: &'static str) -> Result<u32, EntryProblem> {
+    let digits = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse().ok()).ok_or(EntryProblem::Number(what))
+}
+
+/// A key and its value.
+type Record<'a> = (&'a [u8], &'a [u8]);
+
+/// The records of a pax header: `<length> <key>=<value>\n`, where the length
+/// is that of the whole record, so that values may hold any bytes.
+fn records(bytes: &[u8]) -> Result<Vec<Record<'_>>, EntryProblem> {
+    let broken = || EntryProblem::Extended("a record is damaged");
+    let mut found = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let blank = rest.iter().position(|byte| *byte == b' ').ok_or_else(broken)?;
+        let digits = std::str::from_utf8(&rest[..blank]).map_err(|_| broken())?;
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+        let len: usize = digits.parse().ok().filter(|_| is_number).ok_or_else(broken)?;
+        let record = rest.get(blank + 1..len).and_then(|record| record.strip_suffix(b"\n"));
+        let record = record.ok_or_else(broken)?;
+        let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(broken)?;
+        found.push((&record[..equals], &record[equals + 1..]));
+        rest = &rest[len..];
+    }
+    Ok(found)
+}
+
+/// Reads seconds with an optional fraction, of which nine digits count.
+fn decimal_time(text: &str) -> Option<Timestamp> {
+    let (is_negative, text) = match text.strip_prefix('-') {
+        Some(text) => (true, text),
+        None => (false, text),
+    };
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let seconds: i64 = whole.parse().ok()?;
+    let digits = fraction.bytes().map(|byte| u32::from(byte - b'0'));
+    let nanoseconds = digits.chain(std::iter::repeat(0)).take(9).fold(0, |sum, d| sum * 10 + d);
+    match (is_negative, nanoseconds) {
+        (false, _) => Timestamp::new(seconds, nanoseconds),
+        (true, 0) => Timestamp::new(-seconds, 0),
+        (true, _) => Timestamp::new(-seconds - 1, 1_000_000_000 - nanoseconds),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_to_the_nanosecond() {
+        let check = |text: &str, expected: Option<(i64, u32)>| {
+            let expected = expected.and_then(|(s, ns)| Timestamp::new(s, ns));
+            assert_eq!(decimal_time(text), expected, "{text}");
+        };
+        check("5", Some((5, 0)));
+        check("5.25", Some((5, 250_000_000)));
+        check("5.1234567899", Some((5, 123_456_789)));
+        check("-1.25", Some((-2, 750_000_000)));
+        check("-1", Some((-1, 0)));
+        check("", None);
+        check("1.2.3", None);
+        check("+1", None);
+        check("99999999999999999999", None);
+    }
+}

@@ -1,0 +1,68 @@
+//! What the end-to-end tests share: the program, packages to give it, mounts
+//! that go away again, and a way to compare directories.
+//!
+//! | want | use |
+//! |---|---|
+//! | run `cairn` on a store of its own | [`Cairn`] |
+//! | small packages, made for a test | [`Deb`] |
+//! | real Debian packages | [`real`] |
+//! | everything below a directory, to compare | [`Listing`] |
+//! | a mount that goes away with the test | [`Mount`] |
+//! | to say that a test cannot run here | [`Need`] |
+//!
+//! The tests run `target/release/cairn`, which `make test` and
+//! `cargo test --workspace` build beside them.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something goes wrong")]
+
+mod cairn;
+mod deb;
+mod listing;
+mod mount;
+mod need;
+mod plain;
+pub mod real;
+mod sys;
+
+pub use cairn::{Cairn, Ended};
+pub use deb::Deb;
+pub use listing::{Entry, Kind, Listing};
+pub use mount::Mount;
+pub use need::Need;
+pub use plain::Plain;
+pub use sys::{make_device, make_fifo, set_xattr, umount_lazily};
+
+use std::path::PathBuf;
+
+/// The directory of the build, `target`.
+///
+/// # Panics
+/// If the test does not lie where cargo puts it.
+#[must_use]
+pub fn target() -> PathBuf {
+    // target/release/deps/<test>
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(3).expect("a test lies in target/release/deps").into()
+}
+
+/// Numbers without a pattern, the same in each run.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64).try_into().expect("it is below a usize")
+    }
+
+    /// One of `choices`.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn choose<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.below(choices.len())]
+    }
+}

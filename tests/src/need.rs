@@ -1,0 +1,59 @@
+//! What a test needs that not every machine has.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+/// Something without which a test cannot run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Mounts: /dev/fuse.
+    Fuse,
+    /// The rights of root.
+    Root,
+    /// Debian packages: apt and dpkg-deb.
+    Debian,
+    /// A program, and the Debian package that has it.
+    Program(&'static str, &'static str),
+}
+
+impl Need {
+    /// Whether all of `needs` are here. If not, says so on standard error, past
+    /// what the test harness catches: the test has then to end.
+    ///
+    /// # Panics
+    /// If one is missing and CI=true: there, a test that does not run is a
+    /// failure.
+    #[must_use]
+    pub fn all(needs: &[Self]) -> bool {
+        let Some(missing) = needs.iter().find_map(|need| need.missing()) else { return true };
+        skip(&missing);
+        false
+    }
+
+    fn missing(self) -> Option<String> {
+        match self {
+            Self::Fuse if !Path::new("/dev/fuse").exists() => Some("there is no /dev/fuse".into()),
+            Self::Root if !crate::sys::is_root() => Some("it needs the rights of root".into()),
+            Self::Debian => [("apt-get", "apt"), ("dpkg-deb", "dpkg")]
+                .into_iter()
+                .find_map(|(program, package)| Self::Program(program, package).missing()),
+            Self::Program(program, package) => {
+                let version = Command::new(program).arg("--version").output();
+                let missing =
+                    || format!("there is no {program} (Debian: apt-get install {package})");
+                version.is_err().then(missing)
+            }
+            Self::Fuse | Self::Root => None,
+        }
+    }
+}
+
+/// Says why a test does not run.
+pub(crate) fn skip(reason: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    let is_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    assert!(!is_ci, "{test} cannot run here: {reason}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
+}

@@ -1,0 +1,169 @@
+//! Real Debian packages: downloaded once, converted once for each build of the
+//! program, and kept in `target/debs` and `target/stones`.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::cairn::Cairn;
+use crate::need::{Need, skip};
+
+/// What is asked for; with all that these need it is a system to work with.
+/// Together they have setuid programs, hard links, directories of other owners,
+/// links that climb, files in /bin and /lib, and a lot of configuration.
+pub const ROOTS: &[&str] = &[
+    "adduser",
+    "apt",
+    "at",
+    "base-files",
+    "base-passwd",
+    "bash",
+    "bc",
+    "bison",
+    "bzip2",
+    "coreutils",
+    "cpio",
+    "cron",
+    "curl",
+    "dash",
+    "dbus",
+    "debianutils",
+    "diffutils",
+    "dpkg",
+    "e2fsprogs",
+    "ed",
+    "file",
+    "findutils",
+    "flex",
+    "gawk",
+    "git",
+    "gnupg",
+    "grep",
+    "gzip",
+    "hostname",
+    "iproute2",
+    "iputils-ping",
+    "jq",
+    "kmod",
+    "less",
+    "login",
+    "logrotate",
+    "m4",
+    "make",
+    "man-db",
+    "mount",
+    "nano",
+    "ncurses-bin",
+    "openssh-client",
+    "passwd",
+    "patch",
+    "perl",
+    "procps",
+    "psmisc",
+    "python3",
+    "rsync",
+    "sed",
+    "sqlite3",
+    "sudo",
+    "tar",
+    "tmux",
+    "tree",
+    "tzdata",
+    "udev",
+    "unzip",
+    "util-linux",
+    "vim-tiny",
+    "wget",
+    "xz-utils",
+    "zip",
+    "zstd",
+];
+
+/// The packages, as files.
+///
+/// Returns nothing where they cannot be had, and says so as [`Need::all`] does.
+///
+/// # Panics
+/// If they could be had, and something goes wrong.
+#[must_use]
+pub fn debs() -> Option<Vec<PathBuf>> {
+    if !Need::all(&[Need::Debian]) {
+        return None;
+    }
+    let directory = crate::target().join("debs");
+    fs::create_dir_all(&directory).unwrap();
+    let _lock = lock(&directory.join("lock"));
+    let list = directory.join("list");
+    let asked = format!("{}\n", ROOTS.join(" "));
+    let known = fs::read_to_string(&list).unwrap_or_default();
+    if let Some(known) = known.strip_prefix(&asked) {
+        let debs: Vec<PathBuf> = known.lines().map(PathBuf::from).collect();
+        if debs.iter().all(|deb| deb.exists()) {
+            return Some(debs);
+        }
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/fetch-debs");
+    let fetched = Command::new(script).arg(&directory).args(ROOTS).output().unwrap();
+    let stderr = String::from_utf8_lossy(&fetched.stderr);
+    if fetched.status.code() == Some(3) {
+        skip(&stderr);
+        return None;
+    }
+    assert!(fetched.status.success(), "fetch-debs: {stderr}");
+    let paths = String::from_utf8(fetched.stdout).expect("names of packages are ASCII");
+    fs::write(&list, asked + &paths).unwrap();
+    Some(paths.lines().map(PathBuf::from).collect())
+}
+
+/// A repository with all of them as stones.
+///
+/// Returns nothing where they cannot be had, and says so as [`Need::all`] does.
+///
+/// # Panics
+/// If they could be had, and something goes wrong.
+#[must_use]
+pub fn repository() -> Option<PathBuf> {
+    let debs = debs()?;
+    let cairn = Cairn::new();
+    let stones = crate::target().join("stones");
+    fs::create_dir_all(&stones).unwrap();
+    let _lock = lock(&crate::target().join("stones.lock"));
+    // A stone depends on the package and on the program.
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&fs::read(cairn.program()).unwrap());
+    for deb in &debs {
+        hasher.update(deb.as_os_str().as_encoded_bytes());
+    }
+    let made_by = stones.join("made-by");
+    let hash = hasher.finalize().to_hex();
+    if fs::read_to_string(&made_by).is_ok_and(|made| made == hash.as_str()) {
+        return Some(stones);
+    }
+    fs::remove_dir_all(&stones).unwrap();
+    fs::create_dir(&stones).unwrap();
+    let words = ["--quiet", "convert", "-o"].map(AsRef::as_ref);
+    let debs = debs.iter().map(|deb| deb.as_os_str());
+    cairn.data(words.into_iter().chain([stones.as_os_str()]).chain(debs));
+    let index = ["repo", "index"].map(AsRef::as_ref);
+    cairn.data(index.into_iter().chain([stones.as_os_str()]));
+    fs::write(made_by, hash.as_str()).unwrap();
+    Some(stones)
+}
+
+/// The names of all packages of [`debs`].
+#[must_use]
+pub fn names(debs: &[PathBuf]) -> BTreeSet<String> {
+    let name = |deb: &PathBuf| {
+        let file = deb.file_name()?.to_str()?;
+        Some(file.split_once('_')?.0.to_owned())
+    };
+    debs.iter().filter_map(name).collect()
+}
+
+/// Waits for tests in other processes that do the same.
+fn lock(path: &Path) -> File {
+    let file = File::options().create(true).append(true).open(path).unwrap();
+    file.lock().unwrap();
+    file
+}
