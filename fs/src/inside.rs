@@ -104,7 +104,7 @@ fn wait_for_end(program: libc::pid_t, signals: &HeldSignals) -> io::Result<i32> 
             }
             continue;
         }
-        while let Some(ended) = sys::next_ended()? {
+        while let Some(ended) = sys::next_ended(sys::ANY_CHILD)? {
             if ended.child == program {
                 return Ok(ended.code);
             }

@@ -16,9 +16,11 @@
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::Duration;
 
 use cairn_store::StateId;
 
@@ -28,6 +30,7 @@ use crate::filesystem::Filesystem;
 use crate::fuse::Fuse;
 use crate::inside::{self, Failure};
 use crate::mount;
+use crate::registration::Registered;
 use crate::shape::Shape;
 use crate::source::Source;
 use crate::sys::{self, Forked, HeldSignals};
@@ -47,6 +50,9 @@ pub struct Program {
     pub stage: PathBuf,
     /// What /proc/mounts calls the state in there: the path of the store.
     pub name: String,
+    /// The store's `run` directory, in which it is registered that the state is
+    /// in use. Without it gc does not spare the state.
+    pub run: Option<PathBuf>,
 }
 
 /// Runs a program inside a state and waits for its end. Returns its exit code,
@@ -95,12 +101,23 @@ pub fn run<S: Source, E: From<Error>>(
         drop(ours);
         sys::wait_for(init).map_err(failed)?;
     }
-    let session = begun?;
+    let served = begun?;
     let code = wait_for_end(init, &signals);
-    // It ends by itself, since the mount has gone with its namespace.
-    let _ = session.join();
+    // The mount has gone with its namespace, unless somebody outside looks into
+    // it through /proc, who gets errors from here on.
+    let _ = served.ended.recv_timeout(PATIENCE);
     sys::take_terminal_back();
     Ok(code.map_err(failed)?)
+}
+
+/// How long the kernel may take to end a mount that nobody uses.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A state in which a program runs.
+struct Served {
+    /// Hears when the mount has ended.
+    ended: Receiver<()>,
+    _registered: Option<Registered>,
 }
 
 /// Answers the mount that init has made, and returns when the program runs.
@@ -109,7 +126,7 @@ fn serve<S: Source, E: From<Error>>(
     journal: Journal,
     init: &mut UnixStream,
     open: impl FnOnce() -> Result<(S, StateId), E>,
-) -> Result<thread::JoinHandle<()>, E> {
+) -> Result<Served, E> {
     let failed = |source| Error::Process { source };
     let connection = match sys::receive_descriptor(init) {
         Ok(connection) => connection,
@@ -117,17 +134,22 @@ fn serve<S: Source, E: From<Error>>(
     };
     let (source, state) = open()?;
     let filesystem = Filesystem::new(source, Shape::Pinned(state)).map_err(Error::Store)?;
-    let fuse = Fuse { filesystem: Arc::new(filesystem), journal };
-    let session = mount::session(fuse, connection)?;
+    let filesystem = Arc::new(filesystem);
+    let register = |run: &PathBuf| mount::register(&filesystem, run, Path::new("/"));
+    // There is nothing to ask of it, so nobody listens.
+    let registered = program.run.as_ref().map(register).transpose()?.map(|(noted, _)| noted);
+    let session = mount::session(Fuse { filesystem, journal }, connection)?;
+    let (end, ended) = mpsc::channel();
     let answer = move || {
         // It ends with the mount; if it ends before, programs get errors.
         let _ = session.run();
+        let _ = end.send(());
     };
-    let thread = thread::Builder::new().name("mount".into()).spawn(answer).map_err(failed)?;
+    thread::Builder::new().name("mount".into()).spawn(answer).map_err(failed)?;
     init.write_all(&[GO]).map_err(failed)?;
     match heard(program, init)? {
         Some(error) => Err(error.into()),
-        None => Ok(thread),
+        None => Ok(Served { ended, _registered: registered }),
     }
 }
 
@@ -163,9 +185,7 @@ fn wait_for_end(init: libc::pid_t, signals: &HeldSignals) -> io::Result<i32> {
             if signal.is_from_process {
                 sys::kill(init, signal.number)?;
             }
-        } else if let Some(ended) = sys::next_ended()?
-            && ended.child == init
-        {
+        } else if let Some(ended) = sys::next_ended(init)? {
             return Ok(ended.code);
         }
     }

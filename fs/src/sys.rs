@@ -414,16 +414,20 @@ pub(crate) struct Ended {
     pub(crate) code: i32,
 }
 
-/// A child that has ended and was not given before; does not wait.
-pub(crate) fn next_ended() -> io::Result<Option<Ended>> {
+/// The child if it has ended, or any that has for [`ANY_CHILD`]; each is given
+/// once. Does not wait.
+pub(crate) fn next_ended(child: libc::pid_t) -> io::Result<Option<Ended>> {
     let mut status = 0;
     // SAFETY: the pointer is to an int that outlives the call.
-    match check(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) }) {
+    match check(unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) }) {
         Ok(0) => Ok(None),
         Err(err) if err.raw_os_error() == Some(libc::ECHILD) => Ok(None),
         result => result.map(|child| Some(Ended { child, code: exit_code(status) })),
     }
 }
+
+/// Stands for every child of this process.
+pub(crate) const ANY_CHILD: libc::pid_t = -1;
 
 fn exit_code(status: libc::c_int) -> i32 {
     if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) }

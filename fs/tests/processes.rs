@@ -112,6 +112,7 @@ fn run(arguments: &[String]) {
         environment: environment.map(|(name, value)| (name.into(), value.into())).into(),
         stage: stage.into(),
         name: store.clone(),
+        run: Some(Path::new(store).join("run")),
     };
     let open = || -> Result<_, Error> {
         let store = Store::open(Path::new(store))?;
@@ -480,10 +481,13 @@ fn runner_killed() {
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     assert!(processes_with(mark).len() >= 2);
+    let used = cairn_fs::list(&lab.run_directory()).unwrap().remove(0);
+    assert_eq!((used.shape, used.pid), (Shape::Pinned(StateId(1)), child.id()));
     child.kill().unwrap();
     child.wait().unwrap();
     eventually("they have ended", || processes_with(mark).is_empty().then_some(()));
     assert!(!is_mounted(&lab));
+    assert_eq!(registered(&lab), 0);
 }
 
 fn terminal() {
