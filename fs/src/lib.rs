@@ -14,6 +14,8 @@ mod filesystem;
 mod fuse;
 mod inside;
 mod listing;
+#[cfg(test)]
+mod model;
 mod mount;
 mod mountinfo;
 mod node;
