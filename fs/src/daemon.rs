@@ -1,7 +1,7 @@
 //! Leaving a mount behind in the background, and telling a supervisor of it.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
@@ -26,7 +26,7 @@ use crate::sys::{self, Forked};
 /// [`Error::Background`] with the text and the causes of what `start` returned.
 pub fn background<E: std::error::Error>(start: impl FnOnce() -> Result<Running, E>) -> Result<u32> {
     let failed = |source| Error::Process { source };
-    if fs::read_dir("/proc/self/task").map_err(failed)?.count() != 1 {
+    if !sys::is_alone().map_err(failed)? {
         return Err(Error::Threads);
     }
     let (mut answer, report) = io::pipe().map_err(failed)?;

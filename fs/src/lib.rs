@@ -1,7 +1,8 @@
 //! A tree as a mounted filesystem.
 //!
 //! [`start`] mounts a store on a directory; [`control`] talks to mounts that
-//! run, so that they show a new state; [`list`] says which there are.
+//! run, so that they show a new state; [`list`] says which there are; [`run`]
+//! runs a program inside a state.
 
 mod attach;
 pub mod control;
@@ -11,11 +12,15 @@ mod error;
 mod event;
 mod filesystem;
 mod fuse;
+mod inside;
 mod listing;
+#[cfg(test)]
+mod model;
 mod mount;
 mod mountinfo;
 mod node;
 mod registration;
+mod run;
 mod shape;
 mod signal;
 mod source;
@@ -29,6 +34,7 @@ pub use error::{Error, Result};
 pub use event::{Event, Journal};
 pub use mount::{Options, Running, Trust, Unmount, Unmounter, start, unmount};
 pub use registration::{Registration, list};
+pub use run::{Program, run};
 pub use shape::Shape;
 pub use signal::Signals;
 pub use source::Source;

@@ -86,8 +86,8 @@ const READ_AHEAD: &str = "1024";
 
 /// A running mount.
 ///
-/// Dropping it unmounts, out of sight at once and for good when nobody uses it
-/// any more; [`Running::wait`] lets it run until somebody else unmounts it.
+/// Dropping it takes it out of sight at once, and waits until nobody uses it any
+/// more; [`Running::wait`] lets it run until somebody else unmounts it.
 pub struct Running {
     unmounter: Unmounter,
     session: Option<JoinHandle<io::Result<()>>>,
@@ -192,7 +192,7 @@ pub(crate) fn session<S: Source>(
 
 /// Registers a mount, so that gc keeps what it shows from here on, and makes
 /// sure that all of it was still there then.
-fn register<S: Source>(
+pub(crate) fn register<S: Source>(
     filesystem: &Filesystem<S>,
     run: &Path,
     target: &Path,

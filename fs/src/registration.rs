@@ -23,7 +23,8 @@ use crate::shape::Shape;
 pub struct Registration {
     /// Process of the mount.
     pub pid: u32,
-    /// Where it is mounted; bytes that are no UTF-8 are replaced.
+    /// Where it is mounted, with bytes that are no UTF-8 replaced; `/` for a
+    /// state in which a program runs.
     pub target: String,
     /// What its root is.
     pub shape: Shape,

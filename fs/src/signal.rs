@@ -4,25 +4,24 @@ use std::io;
 use std::thread;
 
 use crate::mount::{Unmount, Unmounter};
-use crate::sys;
+use crate::sys::HeldSignals;
 
 /// Signals that wait to be asked for, in all threads that are started later.
-#[derive(Clone, Copy, Debug)]
-pub struct Signals(());
+#[derive(Debug)]
+pub struct Signals(HeldSignals);
 
 impl Signals {
     /// Keeps SIGINT, SIGTERM and SIGHUP from ending this process. To be called
     /// before the first thread is started.
     pub fn hold() -> io::Result<Self> {
-        sys::block_signals(&ENDING)?;
-        Ok(Self(()))
+        HeldSignals::hold_these(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP], &[]).map(Self)
     }
 
     /// Unmounts when one of the signals comes: whoever uses the mount may go
     /// on, and the process ends with the last of them.
     pub fn unmount_on_any(self, unmounter: Unmounter) -> io::Result<()> {
         let wait = move || {
-            while sys::wait_for_signal(&ENDING).is_ok() {
+            while self.0.wait().is_ok() {
                 // If it fails now, it may succeed at the next signal.
                 let _ = unmounter.unmount(Unmount::WhenUnused);
             }
@@ -30,5 +29,3 @@ impl Signals {
         thread::Builder::new().name("signals".into()).spawn(wait).map(drop)
     }
 }
-
-const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];

@@ -59,7 +59,7 @@ pub(crate) fn unmount(target: &Path, flags: libc::c_int) -> io::Result<()> {
 /// The user of the process at the other end, as it was when it connected.
 pub(crate) fn peer_user(stream: &UnixStream) -> io::Result<libc::uid_t> {
     let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    let mut len = libc::socklen_t::try_from(size_of_val(&credentials)).expect("it has 12 bytes");
     // SAFETY: the pointers are to a ucred and to its length, both writable for
     // the length of the call.
     let result = unsafe {
@@ -133,7 +133,7 @@ pub(crate) fn send_descriptor(stream: &UnixStream, descriptor: BorrowedFd<'_>) -
         cmsg_type: libc::SCM_RIGHTS,
     };
     // SAFETY: CMSG_SPACE only computes.
-    message.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<libc::c_int>() as u32) } as usize;
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(DESCRIPTOR_LEN) } as usize;
     // SAFETY: the control buffer is aligned for a header and large enough.
     let first = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     // SAFETY: as above; the header lies inside `ancillary`.
@@ -148,10 +148,14 @@ pub(crate) fn send_descriptor(stream: &UnixStream, descriptor: BorrowedFd<'_>) -
     if sent == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Length of a descriptor in a control message.
+const DESCRIPTOR_LEN: u32 = 4;
+const _: () = assert!(size_of::<libc::c_int>() == 4, "an int has 32 bits on Linux");
+
 /// Length of a control message that carries one descriptor.
 fn message_len() -> usize {
     // SAFETY: CMSG_LEN only computes.
-    unsafe { libc::CMSG_LEN(size_of::<libc::c_int>() as u32) as usize }
+    unsafe { libc::CMSG_LEN(DESCRIPTOR_LEN) as usize }
 }
 
 fn empty_message(part: &mut libc::iovec, ancillary: &mut Ancillary) -> libc::msghdr {
@@ -246,39 +250,194 @@ fn signal_set(signals: &[libc::c_int]) -> libc::sigset_t {
     set
 }
 
-/// Makes signals wait until they are asked for, in this thread and in those
-/// that it starts.
-pub(crate) fn block_signals(signals: &[libc::c_int]) -> io::Result<()> {
-    let set = signal_set(signals);
-    // SAFETY: the set is initialised, and the old one is not asked for.
-    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        errno => Err(io::Error::from_raw_os_error(errno)),
-    }
+/// Signals that wait to be asked for, in this thread and in those that it
+/// starts, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct HeldSignals {
+    waited_for: libc::sigset_t,
+    before: libc::sigset_t,
 }
 
-/// A signal that has come, and whether a process has sent it, in contrast to
-/// the kernel, which sends to all processes of a terminal.
+/// A signal that has come.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Signal {
     pub(crate) number: libc::c_int,
+    /// Whether a process has sent it, in contrast to the kernel, which sends to
+    /// all processes of a terminal.
     pub(crate) is_from_process: bool,
 }
 
-/// Waits for one of several blocked signals.
-pub(crate) fn wait_for_signal(signals: &[libc::c_int]) -> io::Result<Signal> {
-    let set = signal_set(signals);
-    loop {
-        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-        // SAFETY: the set is initialised, and the pointer is to a siginfo.
-        match check(unsafe { libc::sigwaitinfo(&raw const set, info.as_mut_ptr()) }) {
-            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            result => {
-                let number = result?;
-                // SAFETY: zeroes are a valid siginfo, and the call has filled it.
-                let info = unsafe { info.assume_init() };
-                return Ok(Signal { number, is_from_process: info.si_code <= 0 });
+/// Signals that ask a process to end, or that mean what programs agree on.
+const PASSED_ON: [libc::c_int; 8] = [
+    libc::SIGCHLD,
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGWINCH,
+];
+
+impl HeldSignals {
+    /// Holds what a process that runs another one passes on, and SIGCHLD.
+    pub(crate) fn hold() -> io::Result<Self> {
+        // With SIGTTOU blocked a process may take the terminal back.
+        Self::hold_these(&PASSED_ON, &[libc::SIGTTOU])
+    }
+
+    /// Holds `waited_for` and `others`.
+    pub(crate) fn hold_these(
+        waited_for: &[libc::c_int],
+        others: &[libc::c_int],
+    ) -> io::Result<Self> {
+        let held = signal_set(&[waited_for, others].concat());
+        let mut before = signal_set(&[]);
+        // SAFETY: both sets are initialised and outlive the call.
+        let result =
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const held, &raw mut before) };
+        match result {
+            0 => Ok(Self { waited_for: signal_set(waited_for), before }),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    /// Waits for the next of the signals.
+    pub(crate) fn wait(&self) -> io::Result<Signal> {
+        loop {
+            let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+            // SAFETY: the set is initialised, and the pointer is to a siginfo.
+            let result =
+                unsafe { libc::sigwaitinfo(&raw const self.waited_for, info.as_mut_ptr()) };
+            match check(result) {
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                result => {
+                    let number = result?;
+                    // SAFETY: zeroes are a valid siginfo, and the call has filled it.
+                    let info = unsafe { info.assume_init() };
+                    return Ok(Signal { number, is_from_process: info.si_code <= 0 });
+                }
             }
         }
     }
+}
+
+impl HeldSignals {
+    /// Holds what was held before, and nothing else.
+    pub(crate) fn release(&self) {
+        // SAFETY: the set is what the same call has given, and the old one is
+        // not asked for.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut())
+        };
+    }
+}
+
+impl Drop for HeldSignals {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Whether this process has only one thread.
+pub(crate) fn is_alone() -> io::Result<bool> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count() == 1)
+}
+
+/// Makes a process like [`fork`], as the first of new namespaces for mounts,
+/// processes, IPC and host name, and for users if asked.
+pub(crate) fn clone_into_namespaces(with_users: bool) -> io::Result<Forked> {
+    let mut flags =
+        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if with_users {
+        flags |= libc::CLONE_NEWUSER;
+    }
+    let flags = libc::c_long::from(flags | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM and without a stack of its own this is fork; as
+    // there, one thread leaves nothing locked or half done in the copy.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        child => Ok(Forked::Parent(libc::pid_t::try_from(child).unwrap_or(libc::pid_t::MAX))),
+    }
+}
+
+/// Has this process killed when the thread that made it ends.
+pub(crate) fn end_with_parent() -> io::Result<()> {
+    // SAFETY: takes a number and only concerns this process.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map(drop)
+}
+
+/// Makes `new` the root directory, and mounts the old one on `old`.
+pub(crate) fn pivot_root(new: &Path, old: &Path) -> io::Result<()> {
+    let (new, old) = (c_string(new.as_os_str())?, c_string(old.as_os_str())?);
+    // SAFETY: both paths are NUL-terminated and outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_pivot_root, new.as_ptr(), old.as_ptr()) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes what is mounted on `target`, and on directories below, read-only.
+pub(crate) fn make_read_only(target: &Path) -> io::Result<()> {
+    let target = c_string(target.as_os_str())?;
+    let change = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the path is NUL-terminated, the pointer is to a mount_attr of the
+    // size given, and both outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const change,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// kill(2).
+pub(crate) fn kill(process: libc::pid_t, signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: only sends a signal.
+    check(unsafe { libc::kill(process, signal) }).map(drop)
+}
+
+/// A child that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    pub(crate) child: libc::pid_t,
+    /// Its exit code, or 128 and the signal that ended it.
+    pub(crate) code: i32,
+}
+
+/// The child if it has ended, or any that has for [`ANY_CHILD`]; each is given
+/// once. Does not wait.
+pub(crate) fn next_ended(child: libc::pid_t) -> io::Result<Option<Ended>> {
+    let mut status = 0;
+    // SAFETY: the pointer is to an int that outlives the call.
+    match check(unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) }) {
+        Ok(0) => Ok(None),
+        Err(err) if err.raw_os_error() == Some(libc::ECHILD) => Ok(None),
+        result => result.map(|child| Some(Ended { child, code: exit_code(status) })),
+    }
+}
+
+/// Stands for every child of this process.
+pub(crate) const ANY_CHILD: libc::pid_t = -1;
+
+fn exit_code(status: libc::c_int) -> i32 {
+    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) }
+}
+
+/// Makes this process's group that of the terminal again, after a child that
+/// had its own. SIGTTOU has to be blocked.
+pub(crate) fn take_terminal_back() {
+    // SAFETY: takes nothing and cannot fail.
+    let group = unsafe { libc::getpgrp() };
+    // SAFETY: without a terminal it fails, and there is nothing to take back.
+    unsafe { libc::tcsetpgrp(0, group) };
 }

@@ -487,10 +487,10 @@ mod tests {
     #[test]
     fn memory_comes_back_when_the_kernel_has_forgotten() {
         let mut table = table();
-        let ids: Vec<NodeId> = (0..100_000u64)
+        let ids: Vec<NodeId> = (0..100_000_u32)
             .map(|i| {
-                let home = NodeId::from_kernel(2 + i * 0x1234_5678_9abc % (1 << 56));
-                table.enter_file(home, at(1, i as u32), true, |_| Comparison::Different)
+                let home = NodeId::from_kernel(2 + u64::from(i) * 0x12_3456_789a);
+                table.enter_file(home, at(1, i), true, |_| Comparison::Different)
             })
             .collect();
         assert!(table.files.capacity() >= 100_000);

@@ -4,18 +4,21 @@
 
 mod support;
 
-use std::fs;
+use std::error::Error as _;
+use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use cairn_fs::{Error, Options, Shape, Signals, Unmount, control};
+use cairn_fs::{Error, Options, Program, Shape, Signals, Unmount, control};
 use cairn_store::{StateId, Store};
-use support::{Lab, PATIENCE, eventually, file, items_of, sys};
+use support::{Directory, Lab, PATIENCE, eventually, file, items_of, put, sys};
 
 const TESTS: &[(&str, fn())] = &[
     ("a_mount_in_the_background_is_ready_when_the_command_returns", ready),
@@ -24,6 +27,15 @@ const TESTS: &[(&str, fn())] = &[
     ("a_mount_ends_in_good_order_on_a_signal", signals),
     ("what_a_killed_mount_leaves_behind_can_be_cleaned_up", killed),
     ("a_supervisor_is_told_when_the_mount_is_ready", supervised),
+    ("an_ordinary_user_mounts_for_itself_alone", for_oneself),
+    ("a_program_inside_a_state_has_what_it_needs_and_no_more", inside),
+    ("the_exit_code_of_a_program_is_passed_on", exit_codes),
+    ("what_a_program_leaves_behind_ends_with_it", left_behind),
+    ("signals_reach_the_program_inside", passed_on),
+    ("a_killed_runner_takes_everything_inside_along", runner_killed),
+    ("a_program_inside_has_the_terminal", terminal),
+    ("why_a_program_cannot_be_run_is_told", not_run),
+    ("an_ordinary_user_runs_programs_inside_a_state", run_by_user),
     ("a_walk_of_a_whole_system_stays_within_the_memory_that_is_allowed", memory),
 ];
 
@@ -49,6 +61,9 @@ fn main() {
 
 /// What this program does when a test starts it: mounts, and says how it went.
 fn play(role: &str, arguments: &[String]) {
+    if role == "run" {
+        return run(arguments);
+    }
     let [store, target, shape] = arguments else { panic!("{arguments:?}") };
     let shape = match shape.as_str() {
         "folder" => Shape::Folder,
@@ -76,6 +91,7 @@ fn play(role: &str, arguments: &[String]) {
             println!("ready");
             running.wait().unwrap();
         }
+        "unmount" => cairn_fs::unmount(Path::new(target), Unmount::Now).unwrap(),
         "threads" => {
             let (stop, wait) = std::sync::mpsc::channel::<()>();
             std::thread::spawn(move || wait.recv());
@@ -84,6 +100,81 @@ fn play(role: &str, arguments: &[String]) {
         }
         _ => panic!("{role}"),
     }
+}
+
+/// Runs a program inside the current state, and ends as it does.
+fn run(arguments: &[String]) {
+    let [store, stage, program, arguments @ ..] = arguments else { panic!("{arguments:?}") };
+    let environment = [("PATH", "/usr/bin"), ("GREETING", "hello")];
+    let program = Program {
+        program: program.into(),
+        arguments: arguments.iter().map(Into::into).collect(),
+        environment: environment.map(|(name, value)| (name.into(), value.into())).into(),
+        stage: stage.into(),
+        name: store.clone(),
+        run: Some(Path::new(store).join("run")),
+    };
+    let open = || -> Result<_, Error> {
+        let store = Store::open(Path::new(store))?;
+        let state = store.current()?.id;
+        Ok((store, state))
+    };
+    match cairn_fs::run(&program, Arc::new(|event| eprintln!("{event}")), open) {
+        Ok(code) => std::process::exit(code),
+        Err(err) => {
+            let cause = err.source().map(|source| format!(": {source}")).unwrap_or_default();
+            println!("error: {err}{cause}");
+            std::process::exit(200);
+        }
+    }
+}
+
+/// Runs a shell script inside the current state.
+fn script(lab: &Lab, script: &str) -> Command {
+    inside_of(lab, &["sh", "-c", script])
+}
+
+fn inside_of(lab: &Lab, program: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["role", "run"]).arg(lab.store.path()).arg(lab.target()).args(program);
+    command
+}
+
+/// What a command writes to its output, when it ends well.
+fn answer(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{command:?}");
+    String::from_utf8(output.stdout).unwrap().trim_end().into()
+}
+
+/// A store whose current state is a system in which a shell runs.
+fn system() -> Lab {
+    let lab = Lab::default();
+    lab.commit(&system_root());
+    lab
+}
+
+fn system_root() -> Directory {
+    let mut root = Directory::new();
+    let programs = ["cat", "env", "id", "ls", "mkdir", "sh", "sleep", "touch"];
+    support::with_programs(&mut root, &programs);
+    support::with_skeleton(&mut root);
+    put(&mut root, "usr/share/defaults/etc/from-defaults", file("default"));
+    put(&mut root, "usr/share/defaults/etc/both", file("default"));
+    put(&mut root, "etc/both", file("of the state"));
+    put(&mut root, "var/lib/data", file("data"));
+    root
+}
+
+/// Processes of the machine whose arguments hold `mark`.
+fn processes_with(mark: &str) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap().map(Result::unwrap);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let has_mark = |pid: &u32| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).contains(mark)
+    };
+    pids.filter(has_mark).collect()
 }
 
 fn command(lab: &Lab, role: &str, shape: &str) -> Command {
@@ -247,6 +338,203 @@ fn supervised() {
     assert_eq!(fs::read(lab.target().join("current/f")).unwrap(), b"one");
     sys::kill(child.id(), libc::SIGTERM);
     assert!(child.wait().unwrap().success());
+}
+
+/// Calls `f` in a thread for which anyone may use /dev/fuse, as on most systems.
+fn with_fuse_for_all(lab: &Lab, f: impl FnOnce() + Send) {
+    fs::set_permissions(lab.temporary.path(), Permissions::from_mode(0o755)).unwrap();
+    let node = lab.temporary.path().join("fuse");
+    let made = Command::new("cp").args(["-a", "/dev/fuse"]).arg(&node).status().unwrap();
+    assert!(made.success());
+    fs::set_permissions(&node, Permissions::from_mode(0o666)).unwrap();
+    let mut own = Command::new("chown");
+    own.args(["-R", "65534:65534"]).args([lab.store.path(), &lab.target()]);
+    assert!(own.status().unwrap().success());
+    // The program as well has to be where that user can execute it.
+    fs::copy(std::env::current_exe().unwrap(), lab.temporary.path().join("program")).unwrap();
+    std::thread::scope(|scope| {
+        let work = || {
+            sys::leave_mount_namespace();
+            sys::bind(&node, Path::new("/dev/fuse"));
+            f();
+        };
+        scope.spawn(work).join().expect("no panic");
+    });
+}
+
+/// The same command for an ordinary user.
+fn as_nobody(lab: &Lab, command: &Command) -> Command {
+    let mut other = Command::new(lab.temporary.path().join("program"));
+    other.args(command.get_args()).uid(65534).gid(65534).stdin(Stdio::null());
+    other
+}
+
+fn for_oneself() {
+    let lab = small();
+    with_fuse_for_all(&lab, || {
+        let pid = answer(as_nobody(&lab, &command(&lab, "background", "follow")));
+        let pid: u32 = pid.parse().unwrap_or_else(|_| panic!("{pid}"));
+        let path = lab.target().join("f");
+        assert_eq!(sys::as_user(65534, || fs::read(&path)).unwrap(), b"one");
+        // Not even root, which such a mount could lead by the nose.
+        assert_eq!(fs::read(&path).unwrap_err().raw_os_error(), Some(libc::EACCES));
+        let target = format!(" {} fuse.cairn ", lab.target().display());
+        let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+        let line = mounts.lines().find(|line| line.contains(&target)).unwrap();
+        for option in ["ro", "nosuid", "nodev", "default_permissions", "user_id=65534"] {
+            assert!(line.contains(option), "{line}");
+        }
+        let again = answer(as_nobody(&lab, &command(&lab, "background", "follow")));
+        assert!(again.contains("a mount of Cairn is there already"), "{again}");
+        answer(as_nobody(&lab, &command(&lab, "unmount", "follow")));
+        assert!(!fs::read_to_string("/proc/thread-self/mounts").unwrap().contains(&target));
+        eventually("it ends", || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+    });
+}
+
+fn inside() {
+    let lab = system();
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let run = |text: &str| answer(script(&lab, text));
+    assert_eq!(run("echo $GREETING; pwd"), "hello\n/");
+    // The shell adds PWD.
+    assert_eq!(run("env"), "GREETING=hello\nPATH=/usr/bin\nPWD=/");
+    assert_eq!(answer(inside_of(&lab, &["/usr/bin/env"])), "GREETING=hello\nPATH=/usr/bin");
+    assert_eq!(run("cat /etc/both /etc/from-defaults /var/lib/data"), "of the statedefaultdata");
+    let written = "for d in dev dev/shm etc run tmp var var/lib var/tmp; do echo $d > /$d/new; cat /$d/new; done";
+    assert_eq!(run(written).replace('\n', " "), "dev dev/shm etc run tmp var var/lib var/tmp");
+    assert_eq!(run("ls /tmp; ls /run; ls /etc/new 2>/dev/null"), "", "nothing of that is kept");
+    for path in ["/new", "/usr/new", "/sys/new", "/proc/new"] {
+        let refused = run(&format!("(: > {path}) 2>/dev/null && echo written; echo refused"));
+        assert_eq!(refused, "refused", "{path}");
+    }
+    let devices = "echo x > /dev/null; cat /dev/null; echo y > /dev/full || echo full; ls /dev/pts; cat < /dev/stdin";
+    let mut command = script(&lab, devices);
+    command.stdin(Stdio::null());
+    let output = command.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "full\nptmx\n");
+    assert_eq!(
+        run("cat /etc/passwd | { read line; echo $line; }"),
+        "root:x:0:0:root:/root:/bin/sh"
+    );
+    let hosts = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    assert_eq!(run("cat /etc/resolv.conf"), hosts.trim_end());
+    // Processes of its own: init, the shell and ls.
+    let seen = run("ls /proc");
+    assert_eq!(seen.lines().filter(|name| name.parse::<u32>().is_ok()).count(), 3, "{seen}");
+    assert_eq!(run("id -u"), "0");
+    let mounts = run("cat /proc/self/mounts");
+    assert!(mounts.lines().next().unwrap().contains(" / fuse.cairn ro,"), "{mounts}");
+    assert!(!mounts.contains(lab.temporary.path().join("mount").to_str().unwrap()), "{mounts}");
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+}
+
+fn exit_codes() {
+    let lab = system();
+    for (text, expected) in [
+        ("exit 0", 0),
+        ("exit 3", 3),
+        ("exit 255", 255),
+        ("kill -9 $$", 137),
+        ("kill -TERM $$", 143),
+    ] {
+        assert_eq!(script(&lab, text).status().unwrap().code(), Some(expected), "{text}");
+    }
+    let mut many =
+        script(&lab, "i=0; while [ $i -lt 200 ]; do (exit 1) & i=$((i+1)); done; wait; exit 5");
+    assert_eq!(many.status().unwrap().code(), Some(5));
+}
+
+fn left_behind() {
+    let lab = system();
+    let mark = "98765.4";
+    let begun = Instant::now();
+    let text = format!("(sleep {mark} &) ; sleep {mark} & echo done");
+    assert_eq!(answer(script(&lab, &text)), "done");
+    assert!(begun.elapsed() < PATIENCE);
+    eventually("they have ended", || processes_with(mark).is_empty().then_some(()));
+}
+
+fn passed_on() {
+    let lab = system();
+    for (signal, name) in [(libc::SIGTERM, "TERM"), (libc::SIGUSR1, "USR1"), (libc::SIGINT, "INT")]
+    {
+        let text = format!(
+            "trap 'echo got {name}; exit 7' {name}; echo ready; while :; do sleep 0.05; done"
+        );
+        let mut child = script(&lab, &text).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        sys::kill(child.id(), signal);
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("ready\ngot {name}\n"));
+        assert_eq!(child.wait().unwrap().code(), Some(7));
+    }
+}
+
+fn runner_killed() {
+    let lab = system();
+    let mark = "87654.3";
+    let text = format!("sleep {mark} & echo ready; sleep {mark}; echo");
+    let mut child = script(&lab, &text).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(processes_with(mark).len() >= 2);
+    let used = cairn_fs::list(&lab.run_directory()).unwrap().remove(0);
+    assert_eq!((used.shape, used.pid), (Shape::Pinned(StateId(1)), child.id()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eventually("they have ended", || processes_with(mark).is_empty().then_some(()));
+    assert!(!is_mounted(&lab));
+    assert_eq!(registered(&lab), 0);
+}
+
+fn terminal() {
+    let lab = system();
+    let text = "[ -t 0 ] && [ -t 1 ] && echo terminal; echo direct > /dev/tty";
+    let command = script(&lab, text);
+    let words = command.get_args().map(|word| format!("'{}'", word.to_str().unwrap()));
+    let words = words.collect::<Vec<_>>().join(" ");
+    let program = std::env::current_exe().unwrap().display().to_string();
+    // script(1) gives the command a terminal of its own.
+    let output = Command::new("script")
+        .args(["-qec", &format!("'{program}' {words}"), "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "terminal\r\ndirect\r\n");
+    assert!(output.status.success());
+}
+
+fn not_run() {
+    let lab = system();
+    let run = |program: &[&str]| answer(inside_of(&lab, program));
+    assert_eq!(
+        run(&["nonesuch"]),
+        "error: cannot run nonesuch: No such file or directory (os error 2)"
+    );
+    assert_eq!(run(&["/etc/both"]), "error: cannot run /etc/both: Permission denied (os error 13)");
+    let mut root = system_root();
+    root.remove(&b"sys"[..]);
+    lab.commit(&root);
+    assert_eq!(run(&["sh"]), "error: cannot enter the state: it has no directory /sys");
+    let empty = Lab::default();
+    assert_eq!(answer(inside_of(&empty, &["sh"])), "error: the store has no state yet");
+    fs::remove_dir(lab.target()).unwrap();
+    let said = run(&["sh"]);
+    assert!(said.starts_with("error: cannot enter the state: cannot mount tmpfs on "), "{said}");
+}
+
+fn run_by_user() {
+    let lab = system();
+    with_fuse_for_all(&lab, || {
+        let run = |text: &str| answer(as_nobody(&lab, &script(&lab, text)));
+        assert_eq!(run("id -u; echo x > /etc/new; cat /etc/new /var/lib/data"), "0\nx\ndata");
+        assert_eq!(run("ls /proc/1/fd > /dev/null && touch /tmp/a && ls /tmp"), "a");
+        let status = as_nobody(&lab, &script(&lab, "exit 9")).status().unwrap();
+        assert_eq!(status.code(), Some(9));
+    });
 }
 
 /// Prints what a mount of a whole system costs; the bound is the design's.

@@ -352,7 +352,7 @@ pub fn count(path: &Path) -> usize {
 
 const DIRECTORIES: usize = 22_000;
 const PER_DIRECTORY: usize = 9;
-const TOPS: usize = 220;
+pub const TOPS: usize = 220;
 pub const ENTRIES: usize = DIRECTORIES * (1 + PER_DIRECTORY) + TOPS;
 
 /// Two states of the size of a desktop system that differ in one file.

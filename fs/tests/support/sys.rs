@@ -1,6 +1,11 @@
 //! System calls that std does not offer, for tests.
 
 #![allow(unsafe_code)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "numbers of system calls, all of them small"
+)]
 
 use std::ffi::{CString, OsStr};
 use std::io;
@@ -130,9 +135,8 @@ pub fn getdents(directory: BorrowedFd<'_>, len: usize) -> io::Result<Vec<(u64, i
     };
     let mut rest = &buf[..usize::try_from(filled).map_err(|_| io::Error::last_os_error())?];
     let mut entries = Vec::new();
-    while let [head @ ..] = rest
-        && head.len() > 19
-    {
+    while rest.len() > 19 {
+        let head = rest;
         let number = u64::from_ne_bytes(head[..8].try_into().expect("8 bytes"));
         let cookie = i64::from_ne_bytes(head[8..16].try_into().expect("8 bytes"));
         let record = usize::from(u16::from_ne_bytes([head[16], head[17]]));

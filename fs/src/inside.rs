@@ -1,0 +1,266 @@
+//! What happens inside the namespaces of a program: init, and the root that it
+//! makes.
+
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use crate::attach;
+use crate::error::Error;
+use crate::mount::Trust;
+use crate::run::{GO, Program};
+use crate::sys::{self, Forked, HeldSignals};
+
+/// Why a program could not be started, as it is told to the process outside.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Failure {
+    /// The state has no such directory.
+    MountPoint(String),
+    /// What could not be done, and its errno.
+    Step(String, i32),
+    /// The program could not be executed.
+    Execute(i32),
+}
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// Names the step that failed.
+trait During<T> {
+    fn during(self, step: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> During<T> for io::Result<T> {
+    fn during(self, step: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|err| Failure::Step(step(), err.raw_os_error().unwrap_or(libc::EIO)))
+    }
+}
+
+/// Is process 1 of the namespaces; the result is its exit code.
+pub(crate) fn init(
+    program: &Program,
+    user: (u32, u32),
+    mut outside: UnixStream,
+    signals: &HeldSignals,
+) -> i32 {
+    match prepare(program, user, &mut outside).and_then(|()| start(program, &mut outside, signals))
+    {
+        Ok(child) => {
+            // When the program has begun to run, nobody has the other end.
+            drop(outside);
+            wait_for_end(child, signals).unwrap_or(1)
+        }
+        Err(failure) => {
+            report(&failure, &mut outside);
+            1
+        }
+    }
+}
+
+fn report(failure: &Failure, outside: &mut UnixStream) {
+    // Who waits for the mount takes the first byte for what goes with it.
+    let mut text = vec![b'\n'];
+    text.extend(serde_json::to_vec(failure).unwrap_or_default());
+    // If nobody hears it, nobody wants to know.
+    let _ = outside.write_all(&text);
+}
+
+/// Starts the program.
+fn start(
+    program: &Program,
+    outside: &mut UnixStream,
+    signals: &HeldSignals,
+) -> Result<libc::pid_t> {
+    match sys::fork().during(|| "start a process".into())? {
+        Forked::Parent(child) => Ok(child),
+        Forked::Child => {
+            signals.release();
+            let error = Command::new(&program.program)
+                .args(&program.arguments)
+                .env_clear()
+                .envs(program.environment.iter().map(|(name, value)| (name, value)))
+                .exec();
+            report(&Failure::Execute(error.raw_os_error().unwrap_or(libc::EIO)), outside);
+            sys::exit(127)
+        }
+    }
+}
+
+/// Passes signals on to the program, and collects every process that nobody
+/// else waits for, until the program has ended. All others end with init.
+fn wait_for_end(program: libc::pid_t, signals: &HeldSignals) -> io::Result<i32> {
+    loop {
+        let signal = signals.wait()?;
+        if signal.number != libc::SIGCHLD {
+            if signal.is_from_process {
+                sys::kill(program, signal.number)?;
+            }
+            continue;
+        }
+        while let Some(ended) = sys::next_ended(sys::ANY_CHILD)? {
+            if ended.child == program {
+                return Ok(ended.code);
+            }
+        }
+    }
+}
+
+/// Makes the state the root directory of this process.
+fn prepare(program: &Program, user: (u32, u32), outside: &mut UnixStream) -> Result<()> {
+    sys::end_with_parent().during(|| "bind the end of one process to another".into())?;
+    if user.0 != 0 {
+        become_root(user)?;
+    }
+    // Nothing that is mounted from here on is seen outside.
+    mount("none", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")?;
+    let stage = &program.stage;
+    mount("tmpfs", stage, "tmpfs", 0, "mode=755")?;
+    // From here on paths are short and relative, as overlayfs likes them.
+    std::env::set_current_dir(stage).during(|| format!("change to {}", stage.display()))?;
+    let state = Path::new("state");
+    make_directory(state, 0o755)?;
+    // Setuid programs work as in the system itself: the kernel heeds them only
+    // in these namespaces.
+    let connection = attach::attach_as_root(state, &program.name, Trust::System);
+    let connection = connection.map_err(|err| {
+        let step = err.to_string();
+        let (Error::Mount { source, .. } | Error::NoFuse { source } | Error::Process { source }) =
+            err
+        else {
+            return Failure::Step(step, libc::EIO);
+        };
+        Failure::Step("mount it".into(), source.raw_os_error().unwrap_or(libc::EIO))
+    })?;
+    sys::send_descriptor(outside, connection.as_fd()).during(|| "hand over the mount".into())?;
+    // As long as this process had it, the mount would outlive the other one.
+    drop(connection);
+    let mut answer = [0];
+    match outside.read_exact(&mut answer) {
+        Ok(()) if answer == [GO] => {}
+        _ => sys::exit(1),
+    }
+    furnish(state, user.0 == 0)?;
+    std::env::set_current_dir(state).during(|| "change to the state".into())?;
+    // Puts the old root on top of the new one, where it is then taken away.
+    sys::pivot_root(Path::new("."), Path::new(".")).during(|| "change the root".into())?;
+    sys::unmount(Path::new("."), libc::MNT_DETACH).during(|| "leave the old root".into())?;
+    std::env::set_current_dir("/").during(|| "change to the new root".into())
+}
+
+/// Makes this process root in a user namespace in which there is nobody else.
+fn become_root((user, group): (u32, u32)) -> Result<()> {
+    let write = |file: &str, text: &str| fs::write(file, text).during(|| format!("write {file}"));
+    // Without this the kernel does not let an ordinary user map a group.
+    write("/proc/self/setgroups", "deny")?;
+    write("/proc/self/uid_map", &format!("0 {user} 1\n"))?;
+    write("/proc/self/gid_map", &format!("0 {group} 1\n"))
+}
+
+/// Puts on the directories of a root what a running program expects there.
+fn furnish(root: &Path, is_root: bool) -> Result<()> {
+    for name in ["dev", "etc", "proc", "run", "sys", "tmp", "var"] {
+        if !root.join(name).is_dir() {
+            return Err(Failure::MountPoint(format!("/{name}")));
+        }
+    }
+    let hidden = libc::MS_NOSUID | libc::MS_NODEV;
+    // The defaults shine through where /etc has nothing.
+    cover(root, "etc", &["etc", "usr/share/defaults/etc"])?;
+    cover(root, "var", &["var"])?;
+    mount("proc", &root.join("proc"), "proc", hidden | libc::MS_NOEXEC, "")?;
+    let sys = root.join("sys");
+    mount("/sys", &sys, "", libc::MS_BIND | libc::MS_REC, "")?;
+    sys::make_read_only(&sys).during(|| "make /sys read-only".into())?;
+    mount("tmpfs", &root.join("tmp"), "tmpfs", hidden, "mode=1777")?;
+    mount("tmpfs", &root.join("run"), "tmpfs", hidden, "mode=755")?;
+    make_directory(&root.join("var/tmp"), 0o1777)?;
+    devices(&root.join("dev"), is_root)?;
+    for (name, content) in FILES {
+        put(&root.join("etc").join(name), content.as_bytes())?;
+    }
+    let resolver = fs::read("/etc/resolv.conf").unwrap_or_default();
+    put(&root.join("etc/resolv.conf"), &resolver)
+}
+
+/// What name services need, where the state says nothing else.
+const FILES: [(&str, &str); 4] = [
+    (
+        "passwd",
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    ),
+    ("group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"),
+    ("hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+    ("nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"),
+];
+
+/// Makes a directory of the root writable, in memory, above `layers` of it.
+fn cover(root: &Path, name: &str, layers: &[&str]) -> Result<()> {
+    let (upper, work) = (format!("{name}-upper"), format!("{name}-work"));
+    make_directory(Path::new(&upper), 0o755)?;
+    make_directory(Path::new(&work), 0o755)?;
+    let layers = layers.iter().map(|layer| root.join(layer)).filter(|layer| layer.is_dir());
+    let layers: Vec<_> = layers.map(|layer| layer.display().to_string()).collect();
+    let options =
+        format!("lowerdir={},upperdir={upper},workdir={work},userxattr", layers.join(":"));
+    mount("overlay", &root.join(name), "overlay", libc::MS_NOSUID | libc::MS_NODEV, &options)
+}
+
+/// Makes the devices that every program may use.
+fn devices(dev: &Path, is_root: bool) -> Result<()> {
+    mount("tmpfs", dev, "tmpfs", libc::MS_NOSUID, "mode=755")?;
+    for name in ["full", "null", "random", "tty", "urandom", "zero"] {
+        let (outside, inside) = (Path::new("/dev").join(name), dev.join(name));
+        fs::write(&inside, "").during(|| format!("make /dev/{name}"))?;
+        sys::mount(outside.as_os_str(), &inside, "", libc::MS_BIND, OsStr::new(""))
+            .during(|| format!("bind /dev/{name}"))?;
+    }
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ] {
+        symlink(target, dev.join(name)).during(|| format!("make /dev/{name}"))?;
+    }
+    make_directory(&dev.join("shm"), 0o1777)?;
+    let hidden = libc::MS_NOSUID | libc::MS_NODEV;
+    mount("tmpfs", &dev.join("shm"), "tmpfs", hidden, "mode=1777")?;
+    make_directory(&dev.join("pts"), 0o755)?;
+    // The group of terminals exists only where all groups do.
+    let group = if is_root { ",gid=5" } else { "" };
+    let options = format!("newinstance,ptmxmode=0666,mode=620{group}");
+    mount("devpts", &dev.join("pts"), "devpts", libc::MS_NOSUID | libc::MS_NOEXEC, &options)
+}
+
+/// Writes a file that is not there yet.
+fn put(path: &Path, content: &[u8]) -> Result<()> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Ok(());
+    }
+    fs::write(path, content).during(|| format!("write {}", path.display()))
+}
+
+fn mount(source: &str, target: &Path, kind: &str, flags: libc::c_ulong, data: &str) -> Result<()> {
+    sys::mount(OsStr::new(source), target, kind, flags, OsStr::new(data)).during(|| {
+        let what = if kind.is_empty() { source } else { kind };
+        format!("mount {what} on {}", target.display())
+    })
+}
+
+/// Makes a directory with this mode, or gives it to the one that is there.
+fn make_directory(path: &Path, mode: u32) -> Result<()> {
+    let made = match fs::create_dir(path) {
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        result => result,
+    };
+    made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
+        .during(|| format!("make {}", path.display()))
+}

@@ -1,0 +1,368 @@
+//! A model of what the kernel keeps of a mount, to find out whether a switch
+//! tells it enough: random look-ups, forgetting and switches, and after each
+//! switch everything that is still kept has to be true.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use cairn_store::tree::{Content, HardLink, LinkGroup};
+use cairn_store::{
+    Attributes, BlobRef, Entry, Error, Leaf, Name, Refs, Result, State, StateId, Subtree, Summary,
+    Tag, Tree, TreeId,
+};
+
+use crate::filesystem::{Filesystem, Found, Refusal};
+use crate::listing::{Cookie, Item};
+use crate::node::NodeId;
+use crate::shape::{Shape, Shown};
+use crate::source::Source;
+use crate::stat::{Kind, Stat};
+
+/// Trees in memory.
+#[derive(Default)]
+struct Memory {
+    trees: Mutex<HashMap<TreeId, Arc<Tree>>>,
+    refs: Mutex<Refs>,
+}
+
+impl Source for Memory {
+    fn tree(&self, id: TreeId) -> Result<Arc<Tree>> {
+        self.trees.lock().unwrap().get(&id).cloned().ok_or(Error::MissingTree { id })
+    }
+
+    fn read_at(&self, _: &BlobRef, _: u64, _: &mut [u8]) -> Result<usize> {
+        Ok(0)
+    }
+
+    fn refs(&self) -> Refs {
+        self.refs.lock().unwrap().clone()
+    }
+
+    fn refresh(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Memory {
+    fn put(&self, attributes: Attributes, entries: Vec<(Name, Entry)>) -> TreeId {
+        let tree = Tree::new(attributes, entries).unwrap();
+        let id = tree.encode().id;
+        self.trees.lock().unwrap().insert(id, Arc::new(tree));
+        id
+    }
+
+    fn publish(&self, id: u64, tree: TreeId) {
+        let (id, time) = (StateId(id), id);
+        let state = State { id, parent: None, time, request: String::new(), tree, packages: tree };
+        self.refs.lock().unwrap().states.insert(id, state);
+    }
+}
+
+/// Random numbers that a seed repeats.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+/// A random directory in which much is as in others.
+fn grow(memory: &Memory, dice: &mut Dice, depth: u64) -> TreeId {
+    let mut entries = Vec::new();
+    for text in NAMES {
+        let (bytes, mode) = ([dice.roll(2) as u8], 0o600 + dice.roll(2) as u16);
+        let entry = match dice.roll(8) {
+            0 | 1 => continue,
+            2..4 if depth > 0 => {
+                let id = grow(memory, dice, depth - 1);
+                Entry::Directory(Subtree { id, summary: Summary::default() })
+            }
+            kind => {
+                let content = Content::File(BlobRef::of(&bytes));
+                let group = LinkGroup::of(&bytes);
+                let link = (kind == 4).then_some(HardLink { group, count: 2 });
+                Entry::Leaf(Leaf { attributes: Attributes::of_root(mode), content, link })
+            }
+        };
+        entries.push((name(text), entry));
+    }
+    let mode = 0o700 + dice.roll(2) as u16;
+    memory.put(Attributes::of_root(mode), entries)
+}
+
+/// What the kernel believes.
+#[derive(Default)]
+struct Kernel {
+    names: HashMap<(NodeId, Name), Option<NodeId>>,
+    nodes: HashMap<NodeId, (Stat, u64)>,
+    /// Directories that some process is in.
+    used: HashSet<NodeId>,
+}
+
+impl Kernel {
+    /// Finds a name as a program does, and asks only what it does not know.
+    fn look(&mut self, mount: &Filesystem<Memory>, parent: NodeId, text: &str) -> Option<NodeId> {
+        let key = (parent, name(text));
+        if let Some(known) = self.names.get(&key) {
+            return *known;
+        }
+        let found = match mount.view().lookup(parent, text.as_bytes()) {
+            Ok(Found::Node(stat)) => {
+                self.told(stat);
+                Some(stat.id)
+            }
+            Ok(Found::Nothing) => None,
+            // Not kept, as the kernel does not keep errors.
+            Err(Refusal::Gone) => return None,
+            Err(other) => panic!("{other:?}"),
+        };
+        self.names.insert(key, found);
+        found
+    }
+
+    fn told(&mut self, stat: Stat) {
+        let (kept, count) = self.nodes.entry(stat.id).or_insert((stat, 0));
+        (*kept, *count) = (stat, *count + 1);
+    }
+
+    /// Lists a directory as readdirplus does.
+    fn list(&mut self, mount: &Filesystem<Memory>, id: NodeId) {
+        let view = mount.view();
+        let Ok(listing) = view.list(id, Cookie::START) else { return };
+        for (item, _) in listing.items() {
+            let Item::Entry(at) = item else { continue };
+            let stat = view.enter(&listing, at).unwrap();
+            assert_eq!(view.number(&listing, at).0, stat.id);
+            self.told(stat);
+            self.names.insert((id, listing.tree.entries()[at].0.clone()), Some(stat.id));
+        }
+    }
+
+    /// Drops a name, with all below it that nobody uses.
+    fn drop_name(&mut self, mount: &Filesystem<Memory>, key: &(NodeId, Name)) {
+        let Some(Some(id)) = self.names.remove(key) else { return };
+        if self.used.contains(&id) || self.names.values().any(|other| *other == Some(id)) {
+            return;
+        }
+        let below: Vec<_> =
+            self.names.keys().filter(|(parent, _)| *parent == id).cloned().collect();
+        below.iter().for_each(|key| self.drop_name(mount, key));
+        if let Some((_, count)) = self.nodes.remove(&id) {
+            mount.forget(id, count);
+        }
+    }
+
+    fn drop_if_unused(&mut self, mount: &Filesystem<Memory>, id: NodeId) {
+        if !self.names.values().any(|other| *other == Some(id)) {
+            self.names.insert((id, name("marker")), None);
+            self.names.insert((NodeId::ROOT, name("marker")), Some(id));
+            self.drop_name(mount, &(NodeId::ROOT, name("marker")));
+        }
+    }
+
+    /// Compares everything that is kept with what the mount says now.
+    fn check(&self, mount: &Filesystem<Memory>, seed: u64) {
+        let view = mount.view();
+        for ((parent, name), known) in &self.names {
+            let now = match view.lookup(*parent, name) {
+                Ok(Found::Node(stat)) => {
+                    mount.forget(stat.id, 1);
+                    Some(stat.id)
+                }
+                Ok(Found::Nothing) | Err(Refusal::Gone) => None,
+                Err(other) => panic!("seed {seed}: {other:?}"),
+            };
+            assert_eq!(*known, now, "seed {seed}: {name} in {parent:?} is stale");
+        }
+        for (id, (stat, _)) in &self.nodes {
+            let is_gone = stat.kind == Kind::Directory
+                && mount.table().directory(*id).is_some_and(|directory| directory.is_gone);
+            if !is_gone {
+                assert_eq!(view.stat(*id).unwrap(), *stat, "seed {seed}: {id:?} is stale");
+            }
+        }
+    }
+}
+
+fn switch(mount: &Filesystem<Memory>, kernel: &mut Kernel) {
+    let next = Shown::new(mount.shape, &mount.source.refs()).unwrap();
+    let switched = mount.switch(next);
+    assert!(switched.unreadable.is_empty());
+    for change in switched.changes {
+        for changed in change.names {
+            kernel.drop_name(mount, &(change.directory, changed));
+        }
+        // The kernel asks again for the attributes of a directory that it knows.
+        let count = kernel.nodes.remove(&change.directory).map(|(_, count)| count);
+        if let (Some(count), Ok(stat)) = (count, mount.view().stat(change.directory)) {
+            kernel.nodes.insert(change.directory, (stat, count));
+        }
+    }
+}
+
+fn play(shape: Shape, seed: u64) {
+    let memory = Memory::default();
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let trees: Vec<TreeId> = (0..5).map(|_| grow(&memory, &mut dice, 3)).collect();
+    for (id, tree) in (1..4).zip(&trees) {
+        memory.publish(id, *tree);
+    }
+    memory.refs.lock().unwrap().current = Some(StateId(1));
+    let mount = Filesystem::new(memory, shape).unwrap();
+    let mut kernel = Kernel::default();
+    let tags = ["kept", "other"].map(|text| Tag::new(text).unwrap());
+    for _ in 0..40 {
+        for _ in 0..dice.roll(30) {
+            let mut at = NodeId::ROOT;
+            for depth in 0..dice.roll(6) {
+                let top = ["current", "states", "tags", "1", "2", "3", "4", "kept", "other"];
+                let text = if depth < 2 && shape == Shape::Folder {
+                    top[dice.roll(9) as usize]
+                } else {
+                    NAMES[dice.roll(6) as usize]
+                };
+                let Some(id) = kernel.look(&mount, at, text) else { break };
+                if kernel.nodes[&id].0.kind != Kind::Directory {
+                    break;
+                }
+                at = id;
+            }
+            match dice.roll(8) {
+                0 => drop(kernel.used.insert(at)),
+                1 if at != NodeId::ROOT => {
+                    if kernel.used.remove(&at) {
+                        kernel.drop_if_unused(&mount, at);
+                    }
+                }
+                2 => {
+                    let keys: Vec<_> = kernel.names.keys().cloned().collect();
+                    if let Some(key) = keys.get(dice.roll(keys.len().max(1) as u64) as usize) {
+                        kernel.drop_name(&mount, key);
+                    }
+                }
+                3..6 => kernel.list(&mount, at),
+                _ => {}
+            }
+        }
+        {
+            let mut refs = mount.source.refs.lock().unwrap();
+            refs.current = Some(StateId(1 + dice.roll(3)));
+            if dice.roll(3) == 0 {
+                let tag = &tags[dice.roll(2) as usize];
+                if dice.roll(3) == 0 {
+                    refs.tags.remove(tag);
+                } else {
+                    refs.tags.insert(tag.clone(), StateId(1 + dice.roll(3)));
+                }
+            }
+        }
+        if dice.roll(2) == 0 {
+            mount.source.publish(4, trees[3 + dice.roll(2) as usize]);
+        } else {
+            mount.source.refs.lock().unwrap().states.remove(&StateId(4));
+        }
+        switch(&mount, &mut kernel);
+        kernel.check(&mount, seed);
+    }
+    // What the kernel has forgotten altogether leaves nothing behind.
+    kernel.used.clear();
+    let keys: Vec<_> = kernel.names.keys().cloned().collect();
+    keys.iter().for_each(|key| kernel.drop_name(&mount, key));
+    for (id, (_, count)) in kernel.nodes.drain() {
+        mount.forget(id, count);
+    }
+    assert_eq!(mount.table().len(), 1, "seed {seed}");
+    let shown: BTreeMap<_, _> = mount.roots().into_iter().map(|root| (root, ())).collect();
+    let expected = Shown::new(shape, &mount.source.refs()).unwrap().roots;
+    assert!(shown.keys().eq(&expected), "seed {seed}: roots are held for nobody");
+}
+
+#[test]
+fn what_the_kernel_keeps_is_true_after_every_switch_of_a_followed_root() {
+    (0..300).for_each(|seed| play(Shape::Follow, seed));
+}
+
+#[test]
+fn what_the_kernel_keeps_is_true_after_every_switch_in_a_mount_of_all_states() {
+    (0..300).for_each(|seed| play(Shape::Folder, seed));
+}
+
+/// Old states vanish from the source as soon as nobody holds them.
+#[test]
+fn a_file_that_is_known_can_be_read_until_it_is_forgotten_whatever_gc_takes() {
+    for seed in 0..200 {
+        let memory = Memory::default();
+        let mut dice = Dice(seed * 77 + 1);
+        for id in 1..8 {
+            let tree = grow(&memory, &mut dice, 2);
+            memory.publish(id, tree);
+        }
+        memory.refs.lock().unwrap().current = Some(StateId(1));
+        let shape = [Shape::Follow, Shape::Folder][dice.roll(2) as usize];
+        let mount = Filesystem::new(memory, shape).unwrap();
+        let mut kernel = Kernel::default();
+        for current in 1..8 {
+            for _ in 0..60 {
+                let mut at = NodeId::ROOT;
+                let wanted = dice.roll(7) + 1;
+                if shape == Shape::Folder && dice.roll(2) == 0 {
+                    let states = kernel.look(&mount, at, "states").unwrap();
+                    let Some(id) = kernel.look(&mount, states, &wanted.to_string()) else {
+                        continue;
+                    };
+                    at = id;
+                } else if shape == Shape::Folder {
+                    at = kernel.look(&mount, at, "current").unwrap();
+                }
+                for _ in 0..3 {
+                    let Some(id) = kernel.look(&mount, at, NAMES[dice.roll(6) as usize]) else {
+                        break;
+                    };
+                    // Every file stays open.
+                    kernel.used.insert(id);
+                    if kernel.nodes[&id].0.kind != Kind::Directory {
+                        break;
+                    }
+                    at = id;
+                }
+            }
+            {
+                let mut refs = mount.source.refs.lock().unwrap();
+                refs.current = Some(StateId(current));
+                let removed = StateId(1 + dice.roll(current));
+                if removed != StateId(current) {
+                    refs.states.remove(&removed);
+                }
+            }
+            switch(&mount, &mut kernel);
+            // gc: keeps what the states and the mount's registration reach.
+            let mut kept = HashSet::new();
+            let states = mount.source.refs().states.into_values().map(|state| state.tree);
+            let mut stack: Vec<TreeId> = states.chain(mount.roots()).collect();
+            while let Some(id) = stack.pop() {
+                let tree = mount.source.tree(id).unwrap();
+                if kept.insert(id) {
+                    let below = tree.entries().iter().filter_map(|(_, entry)| entry.as_directory());
+                    stack.extend(below.map(|subtree| subtree.id));
+                }
+            }
+            mount.source.trees.lock().unwrap().retain(|id, _| kept.contains(id));
+            for (id, (stat, _)) in &kernel.nodes {
+                if stat.kind == Kind::File {
+                    let now = mount.view().stat(*id);
+                    assert_eq!(now.expect("it can be read"), *stat, "seed {seed}");
+                }
+            }
+        }
+    }
+}
