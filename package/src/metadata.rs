@@ -78,6 +78,12 @@ impl Metadata {
         if is_count { format!("{}-{}", self.version, self.release) } else { self.version.clone() }
     }
 
+    /// SHA-256 of the stone, where it is known.
+    #[must_use]
+    pub fn hash(&self) -> Option<&str> {
+        self.location.as_ref().map(|location| location.hash.as_str())
+    }
+
     /// What upgrades compare.
     #[must_use]
     pub fn age(&self) -> (u64, u64) {

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cairn_store::{Draft, IngestProgress, State, Store, TreePath};
 use serde::Serialize;
 
-use crate::catalog::Catalog;
 use crate::repository::{Config, Repositories, Repository};
 use crate::solve::{self, Candidate, Direction, Origin, Request, Solution, Source, Universe};
 use crate::stone::Package;
@@ -153,7 +152,7 @@ impl System {
                 .map(|repository| Source {
                     name: repository.config.name.to_string(),
                     priority: repository.config.priority,
-                    catalog: Arc::new(Catalog::new(repository.packages.iter().cloned())),
+                    catalog: Arc::clone(&repository.catalog),
                 })
                 .collect(),
             files.iter().map(|(_, metadata)| metadata.clone()).collect(),

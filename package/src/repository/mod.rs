@@ -3,6 +3,7 @@
 //! ```text
 //! STORE/repositories/<name>.yaml     url, priority, enabled
 //! STORE/cache/indices/<name>.index   the last good index
+//! STORE/cache/indices/<name>.catalog its packages, to be found one by one
 //! ```
 //!
 //! Format: docs/repositories.md.
@@ -20,6 +21,7 @@ pub use config::{Config, InvalidName, RepositoryName};
 pub use index::{IndexProgress, Indexed, index_directory};
 
 use crate::Metadata;
+use crate::catalog::{self, Catalog, Stamp};
 use crate::stone::{self, read_index};
 
 /// Shorthand for what the functions here return.
@@ -79,8 +81,8 @@ pub struct Repositories {
 pub struct Repository {
     /// Where it is and how much it counts.
     pub config: Config,
-    /// What it offers, sorted by name; each has a location.
-    pub packages: Vec<Arc<Metadata>>,
+    /// What it offers; each package has a location.
+    pub catalog: Arc<Catalog>,
 }
 
 impl Repositories {
@@ -100,6 +102,10 @@ impl Repositories {
 
     fn index_path(&self, name: &RepositoryName) -> PathBuf {
         self.store.join("cache/indices").join(format!("{name}.index"))
+    }
+
+    fn catalog_path(&self, name: &RepositoryName) -> PathBuf {
+        self.store.join("cache/indices").join(format!("{name}.catalog"))
     }
 
     /// All repositories, the highest priority first, then by name.
@@ -162,12 +168,15 @@ impl Repositories {
         let path = self.config_path(name);
         fs::remove_file(&path).map_err(Error::io(&path))?;
         sync_directory(&self.directory())?;
-        match fs::remove_file(self.index_path(name)) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io(self.index_path(name))(err))
+        for path in [self.catalog_path(name), self.index_path(name)] {
+            match fs::remove_file(&path) {
+                Err(err) if err.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io(path)(err));
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Takes over the index that a repository has now; returns how many packages
@@ -189,27 +198,56 @@ impl Repositories {
             fetch::stone_file(config, package)?;
         }
         write_atomically(&self.index_path(&config.name), &bytes)?;
-        Ok(packages.len())
+        let count = packages.len();
+        self.make_catalog(config, packages.into_iter().map(Arc::new).collect())?;
+        Ok(count)
+    }
+
+    /// Writes the catalog that [`Self::load`] opens, of the packages of the
+    /// index that was taken over last.
+    fn make_catalog(&self, config: &Config, packages: Vec<Arc<Metadata>>) -> Result<()> {
+        let index = self.index_path(&config.name);
+        let stamp = Stamp::of(&index).map_err(Error::io(&index))?;
+        let bytes = catalog::encode(packages, stamp)
+            .map_err(|source| Error::Index { path: index, source })?;
+        write_atomically(&self.catalog_path(&config.name), &bytes)
+    }
+
+    /// The packages of the index that was taken over last.
+    fn catalog(&self, config: &Config) -> Result<Catalog> {
+        let index = self.index_path(&config.name);
+        let stamp = match Stamp::of(&index) {
+            // The cache may be emptied at any time.
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                self.take_index(config)?;
+                Stamp::of(&index)
+            }
+            stamp => stamp,
+        };
+        let stamp = stamp.map_err(Error::io(&index))?;
+        // A catalog that is not there, or of another index or version, or
+        // damaged, is made again of the index.
+        if let Ok(Some(catalog)) = Catalog::open(&self.catalog_path(&config.name), stamp) {
+            return Ok(catalog);
+        }
+        let file = File::open(&index).map_err(Error::io(&index))?;
+        let packages = read_index(BufReader::new(file))
+            .map_err(|source| Error::Index { path: index, source })?;
+        let packages: Vec<Arc<Metadata>> = packages.into_iter().map(Arc::new).collect();
+        // It only saves time, and the store may be read-only.
+        let _ = self.make_catalog(config, packages.clone());
+        Ok(Catalog::new(packages))
     }
 
     /// The packages of all enabled repositories, the highest priority first.
+    ///
+    /// Costs the tables of their catalogs; packages are read when somebody
+    /// looks at them.
     pub fn load(&self) -> Result<Vec<Repository>> {
         let mut repositories = Vec::new();
         for config in self.list()?.into_iter().filter(|config| config.enabled) {
-            let path = self.index_path(&config.name);
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                // The cache may be emptied at any time.
-                Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                    self.take_index(&config)?;
-                    File::open(&path).map_err(Error::io(&path))?
-                }
-                Err(err) => return Err(Error::io(path)(err)),
-            };
-            let packages =
-                read_index(BufReader::new(file)).map_err(|source| Error::Index { path, source })?;
-            let packages = packages.into_iter().map(Arc::new).collect();
-            repositories.push(Repository { config, packages });
+            let catalog = Arc::new(self.catalog(&config)?);
+            repositories.push(Repository { config, catalog });
         }
         Ok(repositories)
     }

@@ -139,15 +139,14 @@ pub(super) fn order<'c>(candidate: &'c Candidate, text: &str) -> impl Ord + use<
     };
     let name = metadata.name.as_str();
     let newness = Reverse(metadata.age());
-    let hash = metadata.location.as_ref().map(|location| location.hash.as_str());
-    (place, name != text, Reverse(priority), name.len(), name, newness, hash)
+    (place, name != text, Reverse(priority), name.len(), name, newness, metadata.hash())
 }
 
 /// Whether both are the same build of the same package: their hashes are
 /// equal, or where one has none, everything that tells builds apart.
 pub(super) fn is_same(one: &Metadata, other: &Metadata) -> bool {
-    match (&one.location, &other.location) {
-        (Some(one), Some(other)) => one.hash == other.hash,
+    match (one.hash(), other.hash()) {
+        (Some(one), Some(other)) => one == other,
         _ => {
             let build = |it: &Metadata| (it.age(), it.version.clone(), it.architecture.clone());
             one.name == other.name && build(one) == build(other)

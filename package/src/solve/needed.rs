@@ -8,23 +8,16 @@ use crate::catalog;
 use crate::dependency::{Dependency, Kind};
 use crate::metadata::Metadata;
 
-/// The packages among which somebody is needed.
-#[derive(Clone, Copy)]
-pub(super) enum Scope<'s> {
-    /// Everything that is installed.
-    Installed,
-    /// These.
-    Among(&'s BTreeSet<Id>),
-}
-
-/// What is needed by `roots`, directly or not, beside themselves.
+/// What is needed by `roots`, directly or not, and they themselves.
 ///
-/// Everything in `scope` that offers what is needed counts as needed.
+/// Everything among `members` that offers what is needed counts as needed.
 pub(super) fn needed(
     lookup: &Lookup<'_>,
     roots: impl IntoIterator<Item = Id>,
-    scope: Scope<'_>,
+    members: &BTreeSet<Id>,
 ) -> Result<BTreeSet<Id>, catalog::Error> {
+    // Then nobody has to look at what repositories offer.
+    let installed_only = members.iter().all(|&id| lookup.universe.is_installed(id));
     let mut reached: BTreeSet<Id> = roots.into_iter().collect();
     let mut rest: Vec<Id> = reached.iter().copied().collect();
     let mut seen: HashSet<&Dependency> = HashSet::new();
@@ -33,14 +26,10 @@ pub(super) fn needed(
             if !seen.insert(wanted) {
                 continue;
             }
-            let (offering, among) = match scope {
-                Scope::Installed => (lookup.installed(wanted)?, None),
-                Scope::Among(members) => (lookup.offering(wanted)?, Some(members)),
-            };
+            let offering =
+                if installed_only { lookup.installed(wanted)? } else { lookup.offering(wanted)? };
             for &provider in offering.iter() {
-                if among.is_none_or(|members| members.contains(&provider))
-                    && reached.insert(provider)
-                {
+                if members.contains(&provider) && reached.insert(provider) {
                     rest.push(provider);
                 }
             }
@@ -61,13 +50,13 @@ pub(super) fn spare(
         return Ok(BTreeSet::new());
     }
     let explicit = universe.installed().filter(|&id| universe.is_explicit(id));
-    let needed_now = needed(lookup, explicit, Scope::Installed)?;
+    let needed_now = needed(lookup, explicit, &universe.installed().collect())?;
     let becomes = |id| targets.get(&id).copied().unwrap_or(id);
     let stays = |id: &Id| !gone.contains(id);
     let after = universe.installed().filter(stays).map(becomes).collect();
     let is_root = |id: &Id| stays(id) && (universe.is_explicit(*id) || !needed_now.contains(id));
     let roots = universe.installed().filter(is_root).map(becomes);
-    let needed_then = needed(lookup, roots, Scope::Among(&after))?;
+    let needed_then = needed(lookup, roots, &after)?;
     let is_spare = |id: &Id| stays(id) && !is_root(id) && !needed_then.contains(&becomes(*id));
     Ok(universe.installed().filter(is_spare).collect())
 }
@@ -122,6 +111,9 @@ pub(super) fn redundant(
     beside_installed: bool,
 ) -> Result<BTreeSet<Id>, catalog::Error> {
     let universe = lookup.universe;
+    if spare.is_empty() {
+        return Ok(BTreeSet::new());
+    }
     // How many members offer something that a spare one offers, and who needs
     // it.
     let mut offers: HashMap<(Kind, &str), (usize, BTreeSet<Id>)> = HashMap::new();

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::explain::Explainer;
 use super::lookup::{Choice, Lookup, order};
-use super::needed::{Scope, needed, offers_of, redundant};
+use super::needed::{needed, offers_of, redundant};
 use super::sat::Clash;
 use super::solution::{
     Direction, Held, Install, Need, Package, Reason, Removal, Replacement, Solution,
@@ -113,7 +113,7 @@ impl<'l, 'u> Outcome<'l, 'u> {
         roots.retain(|id| !base.contains(id));
         if !self.all_stay {
             let explicit = universe.installed().filter(|&id| universe.is_explicit(id));
-            let needed_before = needed(lookup, explicit, Scope::Installed)?;
+            let needed_before = needed(lookup, explicit, &universe.installed().collect())?;
             roots.extend(left.iter().filter(|&&id| {
                 let old = universe.installed_named(universe.name(id));
                 old.is_some_and(|old| universe.is_explicit(old) || !needed_before.contains(&old))
@@ -133,7 +133,7 @@ impl<'l, 'u> Outcome<'l, 'u> {
             for id in redundant(lookup, &left, &spare, self.all_stay)? {
                 left.remove(&id);
             }
-            left = needed(lookup, roots.iter().copied(), Scope::Among(&left))?;
+            left = needed(lookup, roots.iter().copied(), &left)?;
             if left.len() == count {
                 left.extend(base);
                 return Ok(left);
@@ -180,7 +180,7 @@ impl<'l, 'u> Outcome<'l, 'u> {
             return Ok(Reason::Asked);
         }
         let universe = self.lookup.universe;
-        if self.lookup.named(universe.name(id))?.iter().any(|it| self.chosen.contains(it)) {
+        if universe.named(universe.name(id)).iter().any(|it| self.chosen.contains(it)) {
             return Ok(Reason::Unneeded);
         }
         if let Some(&lacking) = self.lost.get(&id) {

@@ -103,7 +103,7 @@ fn decode_text(bytes: &[u8]) -> Result<String, Problem> {
 
 /// Reads the `count` records of a Meta payload, and adds to `warnings` what
 /// they have that is odd.
-pub(super) fn decode(count: u32, plain: &[u8], warnings: &mut Vec<Warning>) -> Result<Metadata> {
+pub(crate) fn decode(count: u32, plain: &[u8], warnings: &mut Vec<Warning>) -> Result<Metadata> {
     let mut texts: [Option<String>; 9] = Default::default();
     let mut numbers: [Option<u64>; 3] = Default::default();
     let mut metadata = Metadata::default();
@@ -221,7 +221,7 @@ fn check(metadata: &Metadata) -> Result<()> {
 /// Writes the records of a Meta payload in the order of the tools of AerynOS.
 ///
 /// Returns how many there are, and their bytes.
-pub(super) fn encode(metadata: &Metadata) -> Result<(u32, Vec<u8>)> {
+pub(crate) fn encode(metadata: &Metadata) -> Result<(u32, Vec<u8>)> {
     check(metadata)?;
     let mut to = Encoder { package: &metadata.name, records: 0, plain: Vec::new() };
     to.text(NAME, "name", &metadata.name)?;

@@ -28,7 +28,7 @@ mod extras;
 mod frames;
 mod header;
 mod layout;
-mod meta;
+pub(crate) mod meta;
 mod package;
 mod parallel;
 mod readable;

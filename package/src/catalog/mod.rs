@@ -1,6 +1,8 @@
 //! Packages that are found by name and by what they offer, without a look at
 //! the others.
 
+mod file;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,16 +12,25 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::dependency::{Dependency, Kind};
 use crate::metadata::Metadata;
 
+use file::Stored;
+pub(crate) use file::{Stamp, encode};
+
 /// Packages that are found by name and by what they offer.
 ///
 /// They are numbered from 0 in the order of their names; packages of one name
 /// are neighbours.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Catalog {
     names: Names,
     /// The hash of something on offer and the number of who offers it, sorted.
     offers: Vec<(u64, u32)>,
-    packages: Vec<Arc<Metadata>>,
+    packages: Packages,
+}
+
+#[derive(Debug)]
+enum Packages {
+    InMemory(Vec<Arc<Metadata>>),
+    Stored(Stored),
 }
 
 /// Why a catalog, or a package in it, could not be read.
@@ -42,23 +53,8 @@ impl Catalog {
     #[must_use]
     pub fn new(packages: impl IntoIterator<Item = Arc<Metadata>>) -> Self {
         let mut packages: Vec<Arc<Metadata>> = packages.into_iter().collect();
-        // Beyond the names, so that the order in which they came in does not
-        // show.
-        let hash_of = |it: &Metadata| it.location.as_ref().map(|location| location.hash.clone());
-        packages.sort_by(|left, right| {
-            let by_age = || right.age().cmp(&left.age());
-            let by_hash = || hash_of(left).cmp(&hash_of(right));
-            left.name.cmp(&right.name).then_with(by_age).then_with(by_hash)
-        });
-        let names = packages.iter().map(|package| package.name.as_str()).collect();
-        let mut offers = Vec::new();
-        for (entry, package) in (0..).zip(&packages) {
-            offers.push((hash(Kind::Name, &package.name), entry));
-            offers.extend(package.provides.iter().map(|it| (hash(it.kind, &it.text), entry)));
-        }
-        offers.sort_unstable();
-        offers.dedup();
-        Self { names, offers, packages }
+        let (names, offers) = tables(&mut packages);
+        Self { names, offers, packages: Packages::InMemory(packages) }
     }
 
     /// How many packages there are.
@@ -81,7 +77,10 @@ impl Catalog {
 
     /// Package `entry`, which must be below [`Catalog::len`].
     pub fn get(&self, entry: u32) -> Result<Arc<Metadata>, Error> {
-        Ok(Arc::clone(&self.packages[entry as usize]))
+        match &self.packages {
+            Packages::InMemory(packages) => Ok(Arc::clone(&packages[entry as usize])),
+            Packages::Stored(stored) => stored.get(entry),
+        }
     }
 
     /// The numbers of the packages of this name.
@@ -120,6 +119,25 @@ impl Catalog {
     }
 }
 
+/// Sorts the packages, and makes the tables that they are found by.
+fn tables(packages: &mut [Arc<Metadata>]) -> (Names, Vec<(u64, u32)>) {
+    // Beyond the names, so that the order in which they came in does not show.
+    packages.sort_by(|left, right| {
+        let by_age = || right.age().cmp(&left.age());
+        let by_hash = || left.hash().cmp(&right.hash());
+        left.name.cmp(&right.name).then_with(by_age).then_with(by_hash)
+    });
+    let names = packages.iter().map(|package| package.name.as_str()).collect();
+    let mut offers = Vec::new();
+    for (entry, package) in (0..).zip(packages) {
+        offers.push((hash(Kind::Name, &package.name), entry));
+        offers.extend(package.provides.iter().map(|it| (hash(it.kind, &it.text), entry)));
+    }
+    offers.sort_unstable();
+    offers.dedup();
+    (names, offers)
+}
+
 /// What stands for a dependency in the table of offers.
 fn hash(kind: Kind, text: &str) -> u64 {
     xxh3_64_with_seed(text.as_bytes(), kind.number().into())
@@ -134,6 +152,14 @@ struct Names {
 }
 
 impl Names {
+    /// Names of which it is sure that each is a part of `text`.
+    fn checked(text: String, ends: Vec<u32>) -> Option<Self> {
+        let is_end = |&end: &u32| text.is_char_boundary(end as usize);
+        let fits = ends.is_sorted() && ends.iter().all(is_end);
+        let all = ends.last().copied().unwrap_or(0) as usize == text.len();
+        (fits && all).then_some(Self { text, ends })
+    }
+
     fn len(&self) -> u32 {
         u32::try_from(self.ends.len()).expect("checked when the names came in")
     }
