@@ -8,12 +8,14 @@ mod inspect;
 mod install;
 mod ls;
 mod man;
+mod mount;
 mod remove;
 mod repo;
 mod rollback;
 mod state;
 mod store;
 mod switch;
+mod umount;
 mod upgrade;
 mod verify;
 
@@ -40,6 +42,8 @@ pub(crate) enum Command {
     Rollback(rollback::Args),
     Ls(ls::Args),
     Cat(cat::Args),
+    Mount(mount::Args),
+    Umount(umount::Args),
     Verify(verify::Args),
     #[command(subcommand)]
     Store(store::Command),
@@ -63,6 +67,8 @@ impl Command {
             Self::Rollback(args) => rollback::run(args, context, output),
             Self::Ls(args) => ls::run(args, context, output),
             Self::Cat(args) => cat::run(args, context, output),
+            Self::Mount(args) => mount::run(args, context, output),
+            Self::Umount(args) => umount::run(args, output),
             Self::Verify(args) => verify::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),

@@ -110,6 +110,12 @@ pub(crate) fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
+/// Where a supervisor wants to hear that the program is ready, as in
+/// sd_notify(3).
+pub(crate) fn notify_socket() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|value| !value.is_empty())
+}
+
 fn store_path(
     option: Option<PathBuf>,
     variable: impl Fn(&str) -> Option<OsString>,

@@ -23,6 +23,18 @@ pub(crate) enum Error {
     /// A text does not name a package or provider.
     #[error(transparent)]
     Dependency(#[from] cairn_package::InvalidDependency),
+    /// A mount says why.
+    #[error(transparent)]
+    Mount(#[from] cairn_fs::Error),
+    /// The change is committed, and some mounts do not show it.
+    #[error("done, but mounts do not show it: {failed}")]
+    NotShown { failed: usize },
+    /// Signals cannot be waited for.
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+    /// The supervisor does not listen.
+    #[error("cannot tell the supervisor that the mount is ready")]
+    Supervisor(#[source] io::Error),
     /// A repository says why.
     #[error(transparent)]
     Repository(#[from] repository::Error),
@@ -129,6 +141,12 @@ pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
 }
 
 impl Error {
+    /// For `map_err` where `path` is read.
+    pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Read { path, source }
+    }
+
     /// The error with its causes and advice.
     pub(crate) fn failure(&self) -> Failure {
         Failure { error: self.to_string(), causes: causes(self), help: self.advice() }
@@ -137,7 +155,11 @@ impl Error {
     /// The exit code: 1 failed, 2 usage, 3 damaged data found.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Store(err) | Self::Package(PackageError::Store(err)) if err.is_damage() => {
+            Self::Store(err)
+            | Self::Package(PackageError::Store(err))
+            | Self::Mount(cairn_fs::Error::Store(err))
+                if err.is_damage() =>
+            {
                 DAMAGED.into()
             }
             Self::Stone { source, .. } | Self::Package(PackageError::Stone { source, .. })
@@ -157,6 +179,8 @@ impl Error {
         match self {
             Self::Store(err) => advice_on_store(err),
             Self::Package(err) => advice_on_packages(err),
+            Self::Mount(err) => advice_on_mounts(err),
+            Self::NotShown { .. } => Some("unmount them with cairn umount, and mount them again"),
             Self::Dependency(_) => Some("name a package, or a provider such as 'binary(nano)'"),
             Self::Repository(err) => advice_on_repository(err),
             Self::NoParent(_) | Self::NotAState(_) => Some(LIST_STATES),
@@ -181,6 +205,8 @@ impl Error {
             | Self::NotAFile { .. }
             | Self::NoJson { .. }
             | Self::Declined
+            | Self::Signals(_)
+            | Self::Supervisor(_)
             | Self::Output(_)
             | Self::Input(_)
             | Self::Json(_) => None,
@@ -237,6 +263,22 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::SourceChanged { .. }
         | StoreError::NotADirectory(_)
         | StoreError::NoSuchPath(_) => None,
+    }
+}
+
+fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
+    use cairn_fs::Error;
+    match error {
+        Error::Store(err) => advice_on_store(err),
+        Error::Target { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            Some("make the directory first: mkdir DIR")
+        }
+        Error::Occupied { .. } => Some("cairn mount lists the mounts, cairn umount ends them"),
+        Error::Dead { .. } => Some("cairn umount takes it away"),
+        Error::NoFuse { .. } => Some("load the module fuse, or give the container /dev/fuse"),
+        Error::NoFusermount { .. } => Some("install fuse3, or run it as root"),
+        Error::Busy { .. } => Some("--lazy unmounts it for good when nobody uses it any more"),
+        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@ mod command;
 mod context;
 mod error;
 mod escape;
+mod mounts;
 mod output;
 mod page;
 mod place;

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::Error;
 use crate::escape::Escaped;
+use crate::mounts::Mounts;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
 use crate::plan::{PlanView, summary};
@@ -47,6 +48,7 @@ struct Done<'a> {
     kept: Vec<String>,
     /// Devices that were not made, since their packages do not tell enough.
     left_out: Vec<String>,
+    mounts: Mounts,
     #[serde(skip)]
     text: String,
     #[serde(skip)]
@@ -78,6 +80,7 @@ pub(crate) fn transact(
         seconds: 0.0,
         kept: Vec::new(),
         left_out: Vec::new(),
+        mounts: Mounts::default(),
         text: done_in_words(&plan),
         time: Duration::ZERO,
         plan: view,
@@ -90,6 +93,7 @@ pub(crate) fn transact(
         let phases = Phases { progress: output.progress(), current: Mutex::default() };
         let applied = system.apply(&plan, &phases)?;
         drop(phases);
+        done.mounts = Mounts::refresh(&store);
         done.time = begun.elapsed();
         done.seconds = done.time.as_secs_f64();
         done.state = Some(applied.state.id.0);
@@ -97,7 +101,8 @@ pub(crate) fn transact(
         done.kept = applied.kept.iter().map(shown).collect();
         done.left_out = applied.left_out.iter().map(shown).collect();
     }
-    output.data(&done)
+    output.data(&done)?;
+    done.mounts.check()
 }
 
 fn done_in_words(plan: &Plan) -> String {
@@ -120,6 +125,7 @@ impl View for Done<'_> {
             let text = format_args!("{path}, a device without a number");
             page.marked_line(Style::Note, "left out: ", text);
         }
+        self.mounts.show_failures(page);
         match self.state {
             Some(state) if !self.text.is_empty() => {
                 let time = duration(self.time);

@@ -294,7 +294,7 @@ impl Store {
     pub fn rebuild_index(&self) -> Result<Vec<Error>> {
         let _lock = self.inner.lock()?;
         self.inner.set_index(None);
-        let (_, damaged) = self.inner.rebuild()?;
+        let (_, damaged) = self.inner.rebuild(&self.inner.log())?;
         Ok(damaged)
     }
 }
@@ -406,15 +406,20 @@ impl Inner {
         {
             Ok((generation, index)) if generation == self.log().published => return Ok(index),
             Ok((generation, index)) => {
+                // What this store shows of the log may be older than the index:
+                // it is as of the last refresh.
                 let log = Log::read(&self.log_path())?;
                 self.check_generation(&log, generation)?;
+                if generation == log.published {
+                    return Ok(index);
+                }
                 Some(index)
             }
             Err(_) => None,
         };
         match (Lock::take(&self.path), lags) {
             (Ok(_lock), _) => {
-                drop(self.open_writer()?);
+                drop(self.open_writer(&Log::read(&self.log_path())?)?);
                 Index::open_view(&path)
             }
             // Another process commits just now, or this one may not write.
@@ -432,17 +437,17 @@ impl Inner {
         Ok(())
     }
 
-    /// Opens the index for writing, healed; the caller holds the lock.
-    pub(crate) fn open_writer(&self) -> Result<Index> {
-        let log = self.log();
+    /// Opens the index for writing, healed; the caller holds the lock and has
+    /// read `log` since.
+    pub(crate) fn open_writer(&self, log: &Log) -> Result<Index> {
         let opened = Index::open_writer(&self.index_path())
             .and_then(|index| Ok((index.generation()?, index)));
         let (generation, index) = match opened {
             Ok(opened) => opened,
             Err(err) if err.is_of_the_machine() => return Err(err),
-            Err(_) => return Ok(self.rebuild()?.0),
+            Err(_) => return Ok(self.rebuild(log)?.0),
         };
-        self.check_generation(&log, generation)?;
+        self.check_generation(log, generation)?;
         if generation < log.published {
             self.index_packs(&index)?;
             index.set_generation(log.published)?;
@@ -451,7 +456,7 @@ impl Inner {
     }
 
     /// Makes the index anew; the caller holds the lock.
-    fn rebuild(&self) -> Result<(Index, Vec<Error>)> {
+    fn rebuild(&self, log: &Log) -> Result<(Index, Vec<Error>)> {
         let path = self.index_path();
         match fs::remove_dir_all(&path) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(Error::io(path)(err)),
@@ -459,7 +464,7 @@ impl Inner {
         }
         let index = Index::open_writer(&path)?;
         let damaged = self.index_packs(&index)?;
-        index.set_generation(self.log().published)?;
+        index.set_generation(log.published)?;
         Ok((index, damaged))
     }
 
@@ -540,7 +545,7 @@ impl Inner {
             let _lock = Lock::take(&self.path)?;
             self.set_index(None);
             drop(index);
-            self.index_packs(&self.open_writer()?)?;
+            self.index_packs(&self.open_writer(&Log::read(&self.log_path())?)?)?;
         }
         self.with_index(look_up)
     }

@@ -62,7 +62,7 @@ impl Store {
             let path = entry.map_err(Error::io(&leftovers))?.path();
             inner.disk.remove(&path).map_err(Error::io(&path))?;
         }
-        let index = Arc::new(inner.open_writer()?);
+        let index = Arc::new(inner.open_writer(&inner.log())?);
         inner.set_index(Some(index.clone()));
         Ok(Transaction {
             store: self.clone(),

@@ -92,6 +92,21 @@ fn everything_that_was_taken_in_is_read_back_and_kept_once() {
 }
 
 #[test]
+fn a_reader_from_before_later_states_reads_its_own() {
+    let home = fast_directory();
+    let path = home.path().join("store");
+    let writer = Store::create(&path).unwrap();
+    let (first, blobs) = publish(&writer, &[b"first".to_vec()]);
+    // It has not looked at the index yet when that moves on.
+    let reader = Store::open(&path).unwrap();
+    publish(&writer, &[b"second".to_vec()]);
+    publish(&writer, &[b"third".to_vec()]);
+    assert_eq!(reader.read(&blobs[0]).unwrap(), b"first");
+    assert!(reader.tree(first.tree).is_ok());
+    assert_eq!(reader.current().unwrap(), first, "what it shows is as of its opening");
+}
+
+#[test]
 fn files_are_taken_in_as_they_are_and_a_wrong_size_is_noticed() {
     let home = fast_directory();
     let store = Store::create(&home.path().join("store")).unwrap();

@@ -106,10 +106,9 @@ fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
             debs.push(path.clone());
             continue;
         }
-        let failed = |source| Error::Read { path: path.clone(), source };
         let mut found = Vec::new();
-        for entry in path.read_dir().map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
+        for entry in path.read_dir().map_err(Error::read(path))? {
+            let path = entry.map_err(Error::read(path))?.path();
             if path.extension().is_some_and(|extension| extension == "deb") {
                 found.push(path);
             }

@@ -42,7 +42,7 @@ struct Skipped {
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let path = &args.file;
-    let file = File::open(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let file = File::open(path).map_err(Error::read(path))?;
     let phase = output.phase("Extracting", None, Unit::Bytes);
     let mut done = 0;
     let progress = |progress: stone::Progress<'_>| {

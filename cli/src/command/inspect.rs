@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let mut all = Vec::new();
     for path in &args.stones {
         let failed = |source| Error::Stone { path: path.clone(), source };
-        let file = File::open(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let file = File::open(path).map_err(Error::read(path))?;
         let description = stone::describe(BufReader::new(file)).map_err(failed)?;
         if args.check && description.file_type == FileType::Package {
             check(path, context, output).map_err(failed)?;

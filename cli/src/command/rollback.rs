@@ -15,5 +15,5 @@ pub(crate) fn run(_: &Args, context: &Context, output: &mut Output<'_>) -> Resul
     let store = context.store()?;
     let current = store.current()?;
     let parent = current.parent.ok_or(Error::NoParent(current.id))?;
-    output.data(&switch(&store, &store.state(parent)?)?)
+    switch(&store, &store.state(parent)?, output)
 }

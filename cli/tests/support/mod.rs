@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test uses everything")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -107,4 +108,38 @@ fn tar(files: &[(&str, &str)]) -> Vec<u8> {
         archive.append_data(&mut header, path, text.as_bytes()).unwrap();
     }
     archive.into_inner().unwrap()
+}
+
+/// Whether this machine can mount. Where it cannot, the test that asks says
+/// that it does nothing; in CI it fails.
+pub fn can_mount() -> bool {
+    let fuse = std::fs::File::options().read(true).write(true).open("/dev/fuse");
+    let Err(err) = fuse else { return true };
+    assert!(std::env::var_os("CI").is_none(), "cannot open /dev/fuse: {err}");
+    // Written past the test harness, which would keep it to itself.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: cannot open /dev/fuse: {err}");
+    false
+}
+
+/// A mount that ends with the test, however that ends.
+pub struct Mounted<'a> {
+    world: &'a World,
+    pub path: PathBuf,
+}
+
+impl World {
+    /// Makes the directory `name` and mounts on it.
+    pub fn mount(&self, name: &str, options: &[&str]) -> Mounted<'_> {
+        let path = self.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        let mounted = Mounted { world: self, path };
+        self.data(&[&["mount"], options, &[name]].concat());
+        mounted
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = self.world.command(&["umount", "--lazy"]).arg(&self.path).output();
+    }
 }

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         true => args.url.clone(),
         // What is relative now must not depend on later working directories.
         false => std::fs::canonicalize(&args.url)
-            .map_err(|source| Error::Read { path: (&args.url).into(), source })?
+            .map_err(Error::read(&args.url))?
             .into_os_string()
             .into_string()
             .map_err(|url| Error::NotUtf8 { path: url.into() })?,

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Error;
+use crate::mounts::Mounts;
 use crate::output::{Output, View};
 use crate::page::Page;
 use crate::place::StateName;
@@ -23,6 +24,7 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Removed {
     removed: Vec<u64>,
+    mounts: Mounts,
 }
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
@@ -37,11 +39,15 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let list = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     output.confirm(&format!("Remove {} ({list}) for good?", counted(ids.len(), "state")))?;
     store.remove_states(&ids)?;
-    output.data(&Removed { removed: ids.iter().map(|id| id.0).collect() })
+    let done =
+        Removed { removed: ids.iter().map(|id| id.0).collect(), mounts: Mounts::refresh(&store) };
+    output.data(&done)?;
+    done.mounts.check()
 }
 
 impl View for Removed {
     fn show(&self, page: &mut Page) {
+        self.mounts.show_failures(page);
         page.line(format_args!("{} removed.", counted(self.removed.len(), "state")));
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Error;
+use crate::mounts::Mounts;
 use crate::output::{Output, View};
 use crate::page::Page;
 
@@ -19,17 +20,21 @@ pub(crate) struct Args {
 struct Untagged {
     tag: String,
     state: Option<u64>,
+    mounts: Mounts,
 }
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
     let state = store.refs().tags.get(&args.tag).map(|id| id.0);
     store.untag(&args.tag)?;
-    output.data(&Untagged { tag: args.tag.to_string(), state })
+    let done = Untagged { tag: args.tag.to_string(), state, mounts: Mounts::refresh(&store) };
+    output.data(&done)?;
+    done.mounts.check()
 }
 
 impl View for Untagged {
     fn show(&self, page: &mut Page) {
+        self.mounts.show_failures(page);
         page.line(format_args!("The tag {} is removed.", self.tag));
     }
 }

@@ -43,8 +43,7 @@ pub(crate) fn run(_: &Args, context: &Context, output: &mut Output<'_>) -> Resul
             current_bytes = bytes;
         }
     }
-    let used =
-        |path: &Path| used(path).map_err(|source| Error::Read { path: path.to_owned(), source });
+    let used = |path: &Path| used(path).map_err(Error::read(path));
     let cache_bytes = used(&store.path().join("cache"))?;
     output.data(&Info {
         path: store.path().display().to_string(),

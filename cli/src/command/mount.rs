@@ -1,0 +1,148 @@
+//! `cairn mount`: states as directories.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cairn_fs::{Event, Journal, Options, Registration, Running, Shape, Signals};
+use serde::Serialize;
+
+use crate::context::{self, Context};
+use crate::error::Error;
+use crate::output::{Output, View};
+use crate::page::{Cell, Page, Style};
+use crate::place::StateName;
+use crate::units;
+
+/// Mount states on a directory, or list the mounts
+///
+/// Without an option the directory shows all states: current/, states/NUMBER/
+/// and tags/NAME/. The command returns when the mount can be used; a process in
+/// the background serves it until it is unmounted.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Directory to mount on (default: list the mounts of the store)
+    dir: Option<PathBuf>,
+    /// Show one state, for ever
+    #[arg(long, requires = "dir", conflicts_with = "follow")]
+    state: Option<StateName>,
+    /// Show the current state, whichever it is: a live root
+    #[arg(long, requires = "dir")]
+    follow: bool,
+    /// Stay in the foreground, for a supervisor; SIGTERM unmounts
+    #[arg(long, requires = "dir")]
+    foreground: bool,
+}
+
+#[derive(Serialize)]
+struct Mounted {
+    target: String,
+    shape: Shape,
+    pid: u32,
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct List(Vec<Registration>);
+
+pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
+    let Some(dir) = &args.dir else {
+        let store = context.store()?;
+        return output.data(&List(cairn_fs::list(&store.path().join("run"))?));
+    };
+    // What is wrong with the store is told before a process is left behind. Its
+    // index is not opened here: a database does not survive such a copy.
+    let (store_path, shape) = {
+        let store = context.store()?;
+        let shape = match &args.state {
+            Some(state) => Shape::Pinned(state.find(&store)?.id),
+            None if args.follow => Shape::Follow,
+            None => Shape::Folder,
+        };
+        (std::path::absolute(store.path()).map_err(Error::read(store.path()))?, shape)
+    };
+    if dir.try_exists().is_ok_and(|exists| !exists) {
+        let (target, source) = (dir.clone(), io::ErrorKind::NotFound.into());
+        return Err(cairn_fs::Error::Target { target, source }.into());
+    }
+    let target = dir.display().to_string();
+    let options = Options::new(shape, dir, &store_path);
+    if args.foreground {
+        let signals = Signals::hold().map_err(Error::Signals)?;
+        let journal: Journal = Arc::new(|event: &Event| {
+            // Whoever supervises keeps it; if nobody does, nobody misses it.
+            let _ = writeln!(io::stderr(), "cairn: {event}");
+        });
+        let running = start(&store_path, &options, journal)?;
+        signals.unmount_on_any(running.unmounter()).map_err(Error::Signals)?;
+        if let Some(socket) = context::notify_socket() {
+            cairn_fs::notify_ready(&socket).map_err(Error::Supervisor)?;
+        }
+        output.data(&Mounted { target, shape, pid: std::process::id() })?;
+        return Ok(running.wait()?);
+    }
+    let journal = log_file(&store_path.join("run/mount.log"), &target);
+    let pid = cairn_fs::background(|| start(&store_path, &options, journal))?;
+    output.data(&Mounted { target, shape, pid })
+}
+
+fn start(store: &Path, options: &Options, journal: Journal) -> Result<Running, Error> {
+    let store = cairn_store::Store::open(store)?;
+    Ok(cairn_fs::start(store, options, journal)?)
+}
+
+/// The log of mounts in the background is cut off at this size.
+const MAX_LOG: u64 = 1 << 20;
+
+/// Appends what happens in a mount to a file, of which the older half is
+/// `<path>.old`.
+fn log_file(path: &Path, target: &str) -> Journal {
+    let (path, target) = (path.to_owned(), target.to_owned());
+    Arc::new(move |event: &Event| {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let time = units::utc_time(seconds.cast_signed());
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > MAX_LOG) {
+            let _ = fs::rename(&path, path.with_extension("log.old"));
+        }
+        // The mount goes on without a log.
+        let _ =
+            File::options().append(true).create(true).open(&path).and_then(|mut file| {
+                file.write_all(format!("{time} {target}: {event}\n").as_bytes())
+            });
+    })
+}
+
+fn shape_in_words(shape: Shape) -> String {
+    match shape {
+        Shape::Folder => "all states".into(),
+        Shape::Pinned(id) => format!("state {id}"),
+        Shape::Follow => "the current state".into(),
+    }
+}
+
+impl View for Mounted {
+    fn show(&self, page: &mut Page) {
+        let Self { target, shape, pid } = self;
+        let shape = shape_in_words(*shape);
+        page.line(format_args!("{target} shows {shape} (process {pid})."));
+    }
+}
+
+impl View for List {
+    fn show(&self, page: &mut Page) {
+        if self.0.is_empty() {
+            page.line("Nothing is mounted.");
+            return;
+        }
+        let rows = self.0.iter().map(|mount| {
+            vec![
+                Cell::new(&mount.target).style(Style::Strong),
+                Cell::new(shape_in_words(mount.shape)),
+                Cell::new(format_args!("process {}", mount.pid)).style(Style::Faint),
+            ]
+        });
+        page.table(0, &rows.collect::<Vec<_>>());
+    }
+}
