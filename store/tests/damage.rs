@@ -7,12 +7,13 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cairn_store::tree::{Content, Entry, Leaf};
 use cairn_store::{
     Attributes, BlobRef, BytesSource, Draft, Error, FileSource, Name, State, Store, Tree,
 };
-use support::{copy, fast_directory};
+use support::{FaultyDisk, Omitted, copy, fast_directory};
 
 /// Damages the index in this directory.
 type Harm = Box<dyn Fn(&Path)>;
@@ -295,4 +296,40 @@ fn what_is_no_store_is_left_alone() {
     fs::write(path.join("format"), "cairn store 2\n").unwrap();
     let err = Store::open(&path).unwrap_err();
     assert!(matches!(err, Error::UnknownFormat { .. }), "{err}");
+}
+
+#[test]
+fn making_a_store_goes_on_where_it_was_interrupted() {
+    for step in 0.. {
+        let home = fast_directory();
+        let path = home.path().join("store");
+        let disk = FaultyDisk::over(home.path(), step, Omitted::Nothing);
+        if Store::create_on(Arc::new(disk), &path).is_ok() {
+            assert!(step > 10, "{step} steps");
+            return;
+        }
+        match Store::open(&path) {
+            // Only the last sync is missing.
+            Ok(_) => {}
+            Err(Error::NotAStore { .. }) => {
+                Store::create(&path).unwrap_or_else(|err| panic!("after step {step}: {err}"));
+            }
+            Err(err) => panic!("after step {step}: {err}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_left_of_a_store_is_not_taken_for_an_unfinished_one() {
+    for lost in ["format", "format refs/log"] {
+        let home = fast_directory();
+        let path = home.path().join("store");
+        let store = Store::create(&path).unwrap();
+        publish(&store, &[b"kept".to_vec()]);
+        for file in lost.split(' ') {
+            fs::remove_file(path.join(file)).unwrap();
+        }
+        let err = Store::create(&path).unwrap_err();
+        assert!(matches!(err, Error::NotEmpty { .. }), "{err}");
+    }
 }

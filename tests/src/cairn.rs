@@ -1,11 +1,14 @@
 //! Running the program as a user runs it.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::deb::Deb;
 
 /// `cairn` with a store of its own, in a directory that goes away with it.
 #[derive(Debug)]
@@ -133,6 +136,38 @@ impl Cairn {
         assert!(ended.stdout.is_empty(), "cairn {args:?} prints data: {}", ended.stdout);
         assert!(said.starts_with("cairn: ") || code == 2, "cairn {args:?}: {said}");
         ended.stderr
+    }
+
+    /// Offers small packages: converts them, and adds a repository with them.
+    /// Called again, it offers these as well.
+    ///
+    /// # Panics
+    /// If something goes wrong.
+    pub fn offer(&self, debs: impl IntoIterator<Item = Deb>) {
+        let [made, stones] = ["debs", "stones"].map(|name| self.directory().join(name));
+        let is_new = !stones.exists();
+        let debs: Vec<PathBuf> = debs.into_iter().map(|deb| deb.write(&made)).collect();
+        let convert = ["--quiet", "convert", "-o"].map(OsStr::new).into_iter();
+        self.data(
+            convert.chain([stones.as_os_str()]).chain(debs.iter().map(|deb| deb.as_os_str())),
+        );
+        self.data([OsStr::new("repo"), OsStr::new("index"), stones.as_os_str()]);
+        if is_new {
+            self.data(["repo", "add", "small", &format!("file://{}", stones.display())]);
+        } else {
+            self.data(["repo", "update"]);
+        }
+    }
+
+    /// The names of the packages of the current state.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn installed(&self) -> BTreeSet<String> {
+        let shown = self.json(["state", "show"]);
+        let packages = shown["packages"].as_array().expect("a state has packages").iter();
+        packages.map(|it| it["name"].as_str().expect("it has a name").to_owned()).collect()
     }
 
     /// The number of the current state.

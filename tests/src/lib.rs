@@ -30,7 +30,7 @@ pub use listing::{Entry, Kind, Listing};
 pub use mount::Mount;
 pub use need::Need;
 pub use plain::Plain;
-pub use sys::{make_device, make_fifo, set_xattr, umount_lazily};
+pub use sys::{make_device, make_fifo, set_xattr, signal, umount_lazily};
 
 use std::path::PathBuf;
 

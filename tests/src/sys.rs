@@ -97,3 +97,13 @@ pub fn umount_lazily(path: &Path) -> io::Result<()> {
 pub(crate) fn device_numbers(device: u64) -> (u32, u32) {
     (libc::major(device), libc::minor(device))
 }
+
+/// Sends a signal to a process that this one has started: kill(2).
+///
+/// # Errors
+/// Those of the system.
+pub fn signal(process: u32, signal: libc::c_int) -> io::Result<()> {
+    let process = libc::pid_t::try_from(process).expect("it is the number of a process");
+    // SAFETY: kill takes numbers only.
+    check(unsafe { libc::kill(process, signal) })
+}
