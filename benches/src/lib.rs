@@ -85,7 +85,10 @@ fn directory(transaction: &mut Transaction, entries: Vec<(Name, Entry)>) -> Entr
 pub fn system_package(transaction: &mut Transaction, number: u64) -> InstalledPackage {
     let mut random = Random(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let contents: Vec<String> = (0..92)
-        .map(|at| format!("{number} {at} line of text\n").repeat(10 + random.below(200) as usize))
+        .map(|at| {
+            let lines = 10 + usize::try_from(random.below(200)).expect("it is below 200");
+            format!("{number} {at} line of text\n").repeat(lines)
+        })
         .collect();
     let sources: Vec<BytesSource<'_>> = contents
         .iter()

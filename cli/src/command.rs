@@ -12,12 +12,15 @@ mod mount;
 mod remove;
 mod repo;
 mod rollback;
+mod run;
 mod state;
 mod store;
 mod switch;
 mod umount;
 mod upgrade;
 mod verify;
+
+use std::process::ExitCode;
 
 use clap::Subcommand;
 
@@ -44,6 +47,7 @@ pub(crate) enum Command {
     Cat(cat::Args),
     Mount(mount::Args),
     Umount(umount::Args),
+    Run(run::Args),
     Verify(verify::Args),
     #[command(subcommand)]
     Store(store::Command),
@@ -55,8 +59,12 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Does it.
-    pub(crate) fn run(&self, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
+    /// Does it; returns the exit code of the process.
+    pub(crate) fn run(
+        &self,
+        context: &Context,
+        output: &mut Output<'_>,
+    ) -> Result<ExitCode, Error> {
         match self {
             Self::Install(args) => install::run(args, context, output),
             Self::Remove(args) => remove::run(args, context, output),
@@ -69,6 +77,7 @@ impl Command {
             Self::Cat(args) => cat::run(args, context, output),
             Self::Mount(args) => mount::run(args, context, output),
             Self::Umount(args) => umount::run(args, output),
+            Self::Run(args) => return run::run(args, context),
             Self::Verify(args) => verify::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),
@@ -76,6 +85,7 @@ impl Command {
             Self::Extract(args) => extract::run(args, context, output),
             Self::Completions(args) => completions::run(args, output),
             Self::Man(args) => man::run(args, output),
-        }
+        }?;
+        Ok(ExitCode::SUCCESS)
     }
 }

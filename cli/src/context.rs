@@ -110,6 +110,19 @@ pub(crate) fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
+/// What a program inside a state gets of the environment, beside the usual
+/// places of programs and a home.
+pub(crate) fn environment_inside() -> Vec<(OsString, OsString)> {
+    let usual = [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", "/root"),
+    ];
+    let passed = ["TERM", "COLORTERM", "LANG", "LC_ALL", "TZ", "NO_COLOR"];
+    let usual = usual.map(|(name, value)| (name.into(), value.into()));
+    let passed = passed.into_iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+    usual.into_iter().chain(passed).collect()
+}
+
 /// Where a supervisor wants to hear that the program is ready, as in
 /// sd_notify(3).
 pub(crate) fn notify_socket() -> Option<OsString> {

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     let mut output = output::Output::standard(&cli.options);
     let context = context::Context::new(cli.options);
     match cli.command.run(&context, &mut output) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             output.failure(&error);
             error.exit_code()
