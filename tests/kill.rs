@@ -1,14 +1,20 @@
 //! Processes end at any moment, and two want to write at once: the store opens,
 //! everything in it is sound, and the old or the new state is current.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test may fail"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus};
 
-use cairn_tests::{Cairn, Deb, Mount, Need, Random, signal};
+use cairn_tests::{Cairn, Deb, Need, Random};
 use serde_json::Value;
 
 /// Changes of the disk. Opening is none of them: what is made by it is written to

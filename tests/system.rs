@@ -1,6 +1,13 @@
 //! Real Debian packages become a root that has, entry by entry, what `dpkg-deb`
 //! and tar(1) make of them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test may fail"
+)]
+
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};

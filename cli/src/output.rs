@@ -149,12 +149,6 @@ impl Output<'_> {
         }
     }
 
-    /// Tells of something that is not as it should be, though the command goes
-    /// on. Neither `--quiet` nor `--json` silences it.
-    pub(crate) fn warning(&mut self, text: fmt::Arguments<'_>) {
-        self.tell_styled(Style::Note, "warning: ", text);
-    }
-
     /// Tells why the command has failed, and what might help.
     pub(crate) fn failure(&mut self, error: &Error) {
         let failure = error.failure();
@@ -269,7 +263,6 @@ mod tests {
     fn everything(output: &mut Output<'_>) {
         output.preview(&Greeting { to: "before" });
         output.status(format_args!("Greeted."));
-        output.warning(format_args!("nobody answers"));
         output.data(&Greeting { to: "world" }).unwrap();
     }
 
@@ -277,24 +270,24 @@ mod tests {
     fn people_get_data_on_one_stream_and_the_rest_on_the_other() {
         let ((), stdout, stderr) = run(|_| (), "", everything);
         assert_eq!(stdout, "Hello world\n");
-        assert_eq!(stderr, "Hello before\nGreeted.\nwarning: nobody answers\n");
+        assert_eq!(stderr, "Hello before\nGreeted.\n");
     }
 
     #[test]
-    fn programs_get_one_document_and_warnings() {
+    fn programs_get_one_document_and_nothing_else() {
         let ((), stdout, stderr) = run(|output| output.json = true, "", everything);
         assert_eq!(stdout, "{\n  \"to\": \"world\"\n}\n");
-        assert_eq!(stderr, "warning: nobody answers\n");
+        assert_eq!(stderr, "");
     }
 
     #[test]
     fn quiet_hides_what_was_done_but_never_what_a_question_is_about() {
         let quiet = |output: &mut Output<'_>| output.quiet = true;
         let ((), _, stderr) = run(quiet, "", everything);
-        assert_eq!(stderr, "Hello before\nwarning: nobody answers\n");
+        assert_eq!(stderr, "Hello before\n");
         let sure = |output: &mut Output<'_>| (output.quiet, output.answers) = (true, Answers::Yes);
         let ((), _, stderr) = run(sure, "", everything);
-        assert_eq!(stderr, "warning: nobody answers\n");
+        assert_eq!(stderr, "");
     }
 
     #[test]

@@ -1,5 +1,12 @@
 //! `cairn convert` with a directory of small Debian packages.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test may fail"
+)]
+
 mod support;
 
 use support::{World, text, write_deb};

@@ -1,5 +1,12 @@
 //! `cairn repo` with a repository of one real package.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test may fail"
+)]
+
 mod support;
 
 use support::{World, real_stone, text};

@@ -2,6 +2,8 @@
 //! tells it enough: random look-ups, forgetting and switches, and after each
 //! switch everything that is still kept has to be true.
 
+#![allow(clippy::cast_possible_truncation, clippy::collapsible_match, reason = "dice are small")]
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 

@@ -1,5 +1,12 @@
 //! What programs see on a mount is what the trees say.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test may fail"
+)]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -2,6 +2,13 @@
 //!
 //! The tests start this program again with `role NAME` to be such a process.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test may fail"
+)]
+
 mod support;
 
 use std::error::Error as _;

@@ -1,5 +1,12 @@
 //! What goes wrong inside a mount stays small, and what it holds is bounded.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test may fail"
+)]
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,12 @@
 //! A live switch: right at once, never mixed, and nobody is disturbed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test may fail"
+)]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -43,7 +43,7 @@ fn package(
     let empty = transaction.put_tree(empty).unwrap();
     let files = edit(transaction, empty, edits).unwrap();
     let metadata = Metadata { name: name.into(), release, ..Metadata::default() };
-    InstalledPackage { metadata: Arc::new(metadata), explicit: release % 2 == 0, files }
+    InstalledPackage { metadata: Arc::new(metadata), explicit: release.is_multiple_of(2), files }
 }
 
 /// A package whose files differ from those of all others, in directories that
@@ -217,7 +217,7 @@ fn what_was_changed_since_stays_when_its_package_leaves() {
     let mut transaction = store.begin().unwrap();
     let installed = Installed::from([("one".to_owned(), package.clone())]);
     let made = system::change(&mut transaction, Some(&state), &installed, &[package], &[]).unwrap();
-    assert_eq!(made.kept, [at.clone()]);
+    assert_eq!(made.kept, std::slice::from_ref(&at));
     let there = resolve(&transaction, made.tree, &at).unwrap();
     assert_eq!(there.unwrap().as_leaf(), Some(&changed));
 }

@@ -76,7 +76,7 @@ mod tests {
         let cache = Cache::new(100);
         for key in 0..1000 {
             cache.insert(key, key, 10);
-            assert_eq!(cache.get(&0).is_some(), true, "0 is used all the time, lost at {key}");
+            assert!(cache.get(&0).is_some(), "0 is used all the time, lost at {key}");
         }
         let kept = (0..1000).filter(|key| cache.get(key).is_some()).count();
         assert!((2..=10).contains(&kept), "{kept} values of 10 are kept in 100");

@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn one_pass_gives_what_each_hash_gives() {
-        let bytes: Vec<u8> = (0..100_000u32).map(|i| (i * 31 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| ((i * 31) >> 3).to_le_bytes()[0]).collect();
         let blob = BlobRef::of(&bytes);
         assert_eq!(blob.key, BlobKey::of(&bytes));
         assert_eq!(blob.digest, Digest::of(&bytes));
