@@ -1,7 +1,7 @@
 //! What a store's mounts are, noted where gc and other processes find it.
 //!
-//! STORE/run/mounts/<pid>-<n>.json says what the mount shows, and
-//! <pid>-<n>.sock beside it is its control socket. The process of the mount
+//! `STORE/run/mounts/<pid>-<n>.json` says what the mount shows, and
+//! `<pid>-<n>.sock` beside it is its control socket. The process of the mount
 //! keeps the file locked; the kernel takes the lock away with the process,
 //! however that ends, so that a file without a lock is what a dead mount left
 //! behind, and is removed by whoever meets it.
