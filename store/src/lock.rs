@@ -11,7 +11,15 @@ use crate::error::{Error, Result};
 /// The kernel releases the lock with the process, whatever ends it; the file
 /// itself stays.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "closing it releases the lock")] File);
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would leave the lock with a child that another thread has just
+        // forked and that has not come to its exec(2) yet.
+        let _ = self.0.unlock();
+    }
+}
 
 impl Lock {
     /// Takes the lock, or says who has it.
