@@ -8,7 +8,9 @@ mod diff;
 pub mod disk;
 mod edit;
 mod error;
+mod gc;
 pub mod hash;
+mod hold;
 mod index;
 mod ingest;
 mod lock;
@@ -27,7 +29,9 @@ pub use edit::{
     Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge, resolve, subtract,
 };
 pub use error::{Error, Result};
+pub use gc::{Amount, Collected, GcOptions, GcPhase, GcProgress};
 pub use hash::{BlobHasher, BlobKey, BlobRef, Checksum, Digest, PackId, PageId, TreeId};
+pub use hold::Holder;
 pub use ingest::{BytesSource, FileSource, IngestProgress, Source};
 pub use log::Refs;
 pub use name::{InvalidName, InvalidPath, Name, TreePath};

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cairn_store::tree::{Content, Entry, Leaf};
-use cairn_store::{Attributes, BytesSource, Draft, Error, Name, State, StateId, Store, Tag, Tree};
+use cairn_store::{
+    Attributes, BytesSource, Draft, Error, GcOptions, Name, State, StateId, Store, Tag, Tree,
+};
 use support::{FaultyDisk, Loss, Omitted, copy};
 
 /// A change of a store, and what it reports.
@@ -70,43 +72,77 @@ fn check_contents(store: &Store, state: &State, generation: u8, large: usize) {
 
 struct Case {
     name: &'static str,
+    base: fn(&Path),
     operation: Operation,
     /// What holds when it was done; what holds before is checked by the states.
     is_done: fn(&Store) -> bool,
+    /// Generations that are published afterwards, and how many of their files are
+    /// large.
+    later: [(u8, usize); 2],
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case {
         name: "publish in one pack",
+        base: make_base,
         operation: |store| publish(store, 2, 0).map(drop),
         is_done: |store| store.refs().current == Some(StateId(3)),
+        later: [(7, 1), (2, 3)],
     },
     Case {
         name: "publish in two packs",
+        base: make_base,
         operation: |store| publish(store, 2, 1).map(drop),
         is_done: |store| store.refs().current == Some(StateId(3)),
+        later: [(7, 1), (2, 3)],
     },
     Case {
         name: "publish in many packs",
+        base: make_base,
         operation: |store| publish(store, 2, 3).map(drop),
         is_done: |store| store.refs().current == Some(StateId(3)),
+        later: [(7, 1), (2, 3)],
     },
     Case {
         name: "switch",
+        base: make_base,
         operation: |store| store.switch(StateId(1)).map(drop),
         is_done: |store| store.refs().current == Some(StateId(1)),
+        later: [(7, 1), (2, 3)],
     },
     Case {
         name: "tag",
+        base: make_base,
         operation: |store| store.tag(Tag::new("kept").unwrap(), StateId(1)),
         is_done: |store| store.refs().tags.len() == 1,
+        later: [(7, 1), (2, 3)],
     },
     Case {
         name: "remove",
+        base: make_base,
         operation: |store| store.remove_states(&[StateId(1)]),
         is_done: |store| store.refs().states.len() == 1,
+        later: [(7, 1), (2, 3)],
+    },
+    Case {
+        name: "gc",
+        base: make_garbage,
+        operation: |store| store.gc(GcOptions { rewrite_below: 100 }, &()).map(drop),
+        is_done: |store| store.refs().current == Some(StateId(2)),
+        // What was garbage is wanted again.
+        later: [(3, 2), (0, 0)],
     },
 ];
+
+/// The same with two states less, of which one has most of a pack, and the other all
+/// of several.
+fn make_garbage(path: &Path) {
+    make_base(path);
+    let store = Store::open(path).unwrap();
+    publish(&store, 3, 2).unwrap();
+    store.switch(StateId(2)).unwrap();
+    store.remove_states(&[StateId(1), StateId(3)]).unwrap();
+}
 
 /// A store with the states 1 and 2, of which 2 is current.
 fn make_base(path: &Path) {
@@ -120,7 +156,7 @@ fn make_base(path: &Path) {
 fn cut_everywhere(case: &Case, omitted: Omitted) -> Vec<String> {
     let home = support::fast_directory();
     let base = home.path().join("base");
-    make_base(&base);
+    (case.base)(&base);
     let mut wrong = Vec::new();
     for steps in 0.. {
         let live = home.path().join(format!("live {steps}"));
@@ -144,7 +180,9 @@ fn cut_everywhere(case: &Case, omitted: Omitted) -> Vec<String> {
                     _ => {}
                 }
                 let what = format!("{}, {steps} steps, loss {at}, index {index}", case.name);
-                let outcome = std::panic::catch_unwind(|| check_found(&found, case, reported));
+                let goes_on_first = (at + steps) % 4 > 1;
+                let check = || check_found(&found, case, reported, goes_on_first);
+                let outcome = std::panic::catch_unwind(check);
                 match outcome {
                     Ok(Ok(())) => {}
                     Ok(Err(problem)) => wrong.push(format!("{what}: {problem}")),
@@ -163,7 +201,12 @@ fn cut_everywhere(case: &Case, omitted: Omitted) -> Vec<String> {
     wrong
 }
 
-fn check_found(found: &Path, case: &Case, reported: bool) -> Result<(), String> {
+fn check_found(
+    found: &Path,
+    case: &Case,
+    reported: bool,
+    goes_on_first: bool,
+) -> Result<(), String> {
     let store = Store::open(found).map_err(|err| format!("does not open: {err}"))?;
     let done = (case.is_done)(&store);
     if reported && !done {
@@ -172,20 +215,37 @@ fn check_found(found: &Path, case: &Case, reported: bool) -> Result<(), String> 
     if !done && store.refs().current != Some(StateId(2)) {
         return Err("neither the old nor the new state is current".into());
     }
-    let report = store.verify(&()).map_err(|err| format!("cannot be verified: {err}"))?;
-    // A pack that is not complete, and that no state needs, is no damage.
-    let lost: Vec<_> = report.damage.iter().filter(|damage| !damage.paths.is_empty()).collect();
-    if !lost.is_empty() {
-        return Err(format!("{lost:?}"));
-    }
-    if let Some(state) = store.refs().states.get(&StateId(2)) {
-        check_contents(&store, state, 1, 1);
+    let second = store.refs().states.get(&StateId(2)).cloned();
+    let look = || {
+        let report = store.verify(&()).map_err(|err| format!("cannot be verified: {err}"))?;
+        // A pack that is not complete, and that no state needs, is no damage.
+        let lost: Vec<_> = report.damage.iter().filter(|it| !it.paths.is_empty()).collect();
+        if !lost.is_empty() {
+            return Err(format!("{lost:?}"));
+        }
+        if let Some(state) = &second {
+            check_contents(&store, state, 1, 1);
+        }
+        Ok(())
+    };
+    // Looking heals, so that it must not always come first.
+    if !goes_on_first {
+        look()?;
     }
     // The store goes on, and what it takes in next is whole as well.
-    let state = publish(&store, 7, 1).map_err(|err| format!("cannot go on: {err}"))?;
-    check_contents(&store, &state, 7, 1);
-    let state = publish(&store, 2, 3).map_err(|err| format!("cannot go on: {err}"))?;
-    check_contents(&store, &state, 2, 3);
+    for (generation, large) in case.later {
+        let published = publish(&store, generation, large);
+        let state = published.map_err(|err| format!("cannot go on: {err}"))?;
+        check_contents(&store, &state, generation, large);
+    }
+    if goes_on_first {
+        look()?;
+    }
+    let collected = store.gc(GcOptions { rewrite_below: 100 }, &());
+    collected.map_err(|err| format!("cannot collect: {err}"))?;
+    if let Some(state) = &second {
+        check_contents(&store, state, 1, 1);
+    }
     Ok(())
 }
 
@@ -209,5 +269,22 @@ fn the_test_above_notices_each_sync_that_is_left_out() {
         let wrong = cut_everywhere(case, omitted);
         assert!(!wrong.is_empty(), "{} without {omitted:?}", case.name);
     }
+    let gc = CASES.last().unwrap();
+    for sync in 0..syncs_of(gc) {
+        let wrong = cut_everywhere(gc, Omitted::Sync(sync));
+        assert!(!wrong.is_empty(), "{} without sync {sync}", gc.name);
+    }
     let _ = std::panic::take_hook();
+}
+
+/// How many syncs an operation makes.
+fn syncs_of(case: &Case) -> usize {
+    let home = support::fast_directory();
+    let live = home.path().join("live");
+    (case.base)(&live);
+    let disk = FaultyDisk::over(&live, usize::MAX, Omitted::Nothing);
+    let store = Store::open_on(Arc::new(disk.clone()), &live).unwrap();
+    (case.operation)(&store).unwrap();
+    assert!(disk.syncs_done() > 0, "{}", case.name);
+    disk.syncs_done()
 }
