@@ -32,6 +32,15 @@ pub struct Draft {
     pub packages: TreeId,
 }
 
+/// Whether live roots follow a new state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It becomes the current one.
+    Current,
+    /// The current one stays.
+    Aside,
+}
+
 /// The right to change a store, and the changes so far.
 ///
 /// Dropping it without [`Transaction::commit`] leaves no trace but temporary
@@ -155,6 +164,11 @@ impl Transaction {
     /// When this returns, the state survives a power cut; when it fails, or if
     /// the power fails before, the store is as it was. Three barriers.
     pub fn commit(mut self, draft: Draft) -> Result<State> {
+        self.publish(draft, Standing::Current)
+    }
+
+    /// The same, for a state that need not become current.
+    pub(crate) fn publish(&mut self, draft: Draft, standing: Standing) -> Result<State> {
         let inner = self.store.inner().clone();
         let mut log = inner.log();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -177,7 +191,11 @@ impl Transaction {
         }
         self.index.write(batch)?;
 
-        log.append(&*inner.disk, vec![Change::Publish(state.clone()), Change::Current(state.id)])?;
+        let mut changes = vec![Change::Publish(state.clone())];
+        if standing == Standing::Current {
+            changes.push(Change::Current(state.id));
+        }
+        log.append(&*inner.disk, changes)?;
         // The state is committed: a failure from here on costs the next
         // opening a look at the packs, no more.
         let _ = self.index.set_generation(log.published);
