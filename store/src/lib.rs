@@ -23,6 +23,7 @@ mod sys;
 mod transaction;
 pub mod tree;
 mod verify;
+pub mod workspace;
 
 pub use diff::{Difference, diff};
 pub use edit::{
@@ -37,6 +38,7 @@ pub use name::{InvalidName, InvalidPath, Name, TreePath};
 pub use pack::{FRAME_LEN, ObjectId};
 pub use state::{InvalidTag, State, StateId, Tag};
 pub use store::Store;
-pub use transaction::{Draft, Transaction};
+pub use transaction::{Draft, Standing, Transaction};
 pub use tree::{Attributes, Content, Entry, Leaf, Subtree, Summary, Timestamp, Tree, Xattr};
 pub use verify::{Damage, Report, VerifyProgress};
+pub use workspace::{InvalidWorkspaceName, Workspace, WorkspaceName};
