@@ -15,6 +15,7 @@ mod lock;
 mod log;
 pub mod name;
 mod pack;
+mod staged;
 mod state;
 mod store;
 mod sys;
@@ -24,7 +25,7 @@ mod verify;
 
 pub use diff::{Difference, diff};
 pub use edit::{
-    Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge, resolve, subtract,
+    BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge, resolve, subtract,
 };
 pub use error::{Error, Result};
 pub use hash::{BlobHasher, BlobKey, BlobRef, Checksum, Digest, PackId, PageId, TreeId};
@@ -32,6 +33,7 @@ pub use ingest::{BytesSource, FileSource, IngestProgress, Source};
 pub use log::Refs;
 pub use name::{InvalidName, InvalidPath, Name, TreePath};
 pub use pack::{FRAME_LEN, ObjectId};
+pub use staged::Staged;
 pub use state::{InvalidTag, State, StateId, Tag};
 pub use store::Store;
 pub use transaction::{Draft, Transaction};
