@@ -8,6 +8,7 @@ mod diff;
 pub mod disk;
 mod edit;
 mod error;
+mod follow;
 pub mod hash;
 mod index;
 mod ingest;
@@ -28,6 +29,7 @@ pub use edit::{
     BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge, resolve, subtract,
 };
 pub use error::{Error, Result};
+pub use follow::{Followed, LastLink, follow};
 pub use hash::{BlobHasher, BlobKey, BlobRef, Checksum, Digest, PackId, PageId, TreeId};
 pub use ingest::{BytesSource, FileSource, IngestProgress, Source};
 pub use log::Refs;
