@@ -10,6 +10,8 @@ mod edit;
 mod error;
 mod follow;
 pub mod hash;
+pub mod host;
+mod import;
 mod index;
 mod ingest;
 mod lock;
@@ -31,6 +33,7 @@ pub use edit::{
 pub use error::{Error, Result};
 pub use follow::{Followed, LastLink, follow};
 pub use hash::{BlobHasher, BlobKey, BlobRef, Checksum, Digest, PackId, PageId, TreeId};
+pub use import::{ImportOptions, ImportProgress, Imported, import_directory};
 pub use ingest::{BytesSource, FileSource, IngestProgress, Source};
 pub use log::Refs;
 pub use name::{InvalidName, InvalidPath, Name, TreePath};

@@ -129,6 +129,14 @@ impl Transaction {
         Ok(blobs)
     }
 
+    /// Bytes of the packs that this transaction has written so far, so compressed
+    /// contents that are new to the store.
+    #[must_use]
+    pub fn packed_len(&self) -> u64 {
+        let finished: u64 = self.packs.iter().map(|pack| pack.len).sum();
+        finished + self.open_pack.as_ref().map_or(0, PackWriter::len)
+    }
+
     /// Adds a directory, whose subdirectories were added before.
     pub fn put_tree(&mut self, tree: Tree) -> Result<TreeId> {
         let id = tree.encode().id;
@@ -166,7 +174,21 @@ impl Transaction {
     ///
     /// When this returns, the state survives a power cut; when it fails, or if
     /// the power fails before, the store is as it was. Three barriers.
-    pub fn commit(mut self, draft: Draft) -> Result<State> {
+    pub fn commit(self, draft: Draft) -> Result<State> {
+        self.publish(draft, |_| true)
+    }
+
+    /// Publishes the new state like [`Self::commit`], but the current state stays
+    /// current if there is one.
+    pub fn commit_aside(self, draft: Draft) -> Result<State> {
+        self.publish(draft, |current| current.is_none())
+    }
+
+    fn publish(
+        mut self,
+        draft: Draft,
+        becomes_current: impl FnOnce(Option<StateId>) -> bool,
+    ) -> Result<State> {
         let inner = self.store.inner().clone();
         let mut log = inner.log();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -189,7 +211,11 @@ impl Transaction {
         }
         self.index.write(batch)?;
 
-        log.append(&*inner.disk, vec![Change::Publish(state.clone()), Change::Current(state.id)])?;
+        let mut changes = vec![Change::Publish(state.clone())];
+        if becomes_current(log.refs.current) {
+            changes.push(Change::Current(state.id));
+        }
+        log.append(&*inner.disk, changes)?;
         // The state is committed: a failure from here on costs the next
         // opening a look at the packs, no more.
         let _ = self.index.set_generation(log.published);
