@@ -29,7 +29,8 @@ pub mod workspace;
 
 pub use diff::{Difference, diff};
 pub use edit::{
-    BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge, resolve, subtract,
+    BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge,
+    resolve, subtract,
 };
 pub use error::{Error, Result};
 pub use follow::{Followed, LastLink, follow};
