@@ -22,7 +22,7 @@ mod transaction;
 pub mod tree;
 mod verify;
 
-pub use diff::{Difference, diff};
+pub use diff::{Difference, diff, pairs};
 pub use edit::{
     Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge, resolve, subtract,
 };
