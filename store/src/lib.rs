@@ -27,7 +27,7 @@ pub mod tree;
 mod verify;
 pub mod workspace;
 
-pub use diff::{Difference, diff};
+pub use diff::{Difference, diff, pairs};
 pub use edit::{
     BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge,
     resolve, subtract,
