@@ -117,7 +117,7 @@ impl Store {
         inner.remove_leftovers()?;
         self.refresh()?;
         let marks = Marks::default();
-        mark::mark(inner, &marks, roots(inner, &inner.log().refs)?, progress)?;
+        mark::mark(inner, &marks, roots(self, &inner.log().refs)?, progress)?;
         let Swept { mut collected, sparse } = self.sweep(&marks, options, progress)?;
         rewrite::rewrite(inner, &marks, sparse, progress, &mut collected)?;
         Ok(collected)
@@ -137,7 +137,7 @@ impl Store {
         refs.states.retain(|id, _| !without.contains(id));
         let marks = Marks::default();
         mark_records(&marks, &refs);
-        mark::mark(inner, &marks, roots(inner, &refs)?, progress)?;
+        mark::mark(inner, &marks, roots(self, &refs)?, progress)?;
         let mut census = Census::take(inner, &marks)?;
         census.settle_copies(inner, Some(&*inner.index()?))?;
         let mut collected = Collected::new(&refs, &census);
@@ -160,7 +160,7 @@ impl Store {
         let mut writer = Writer::open(inner)?;
         let refs = inner.log().refs;
         mark_records(marks, &refs);
-        mark::mark(inner, marks, roots(inner, &refs)?, progress)?;
+        mark::mark(inner, marks, roots(self, &refs)?, progress)?;
         progress.begin(GcPhase::Sweep, None);
         let mut census = Census::take(inner, marks)?;
         let unsettled = census.settle_copies(inner, writer.index.as_deref())?;
@@ -223,10 +223,13 @@ impl Collected {
 }
 
 /// Everything that must be kept, with all below it.
-fn roots(inner: &Inner, refs: &Refs) -> Result<Vec<TreeId>> {
+fn roots(store: &Store, refs: &Refs) -> Result<Vec<TreeId>> {
     let mut roots: Vec<TreeId> =
         refs.states.values().flat_map(|state| [state.tree, state.packages]).collect();
-    let run = inner.path.join("run");
+    for (_, record) in store.workspaces()? {
+        roots.extend(record.trees());
+    }
+    let run = store.path().join("run");
     for holder in Holder::list(&run)? {
         roots.extend(holder.trees(&run)?);
     }
