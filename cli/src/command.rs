@@ -9,6 +9,7 @@ mod install;
 mod ls;
 mod man;
 mod mount;
+mod recipe;
 mod remove;
 mod repo;
 mod rollback;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Convert(convert::Args),
     Inspect(inspect::Args),
     Extract(extract::Args),
+    #[command(subcommand)]
+    Recipe(recipe::Command),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -83,6 +86,7 @@ impl Command {
             Self::Convert(args) => convert::run(args, output),
             Self::Inspect(args) => inspect::run(args, context, output),
             Self::Extract(args) => extract::run(args, context, output),
+            Self::Recipe(command) => recipe::run(command, output),
             Self::Completions(args) => completions::run(args, output),
             Self::Man(args) => man::run(args, output),
         }?;

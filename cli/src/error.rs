@@ -23,6 +23,15 @@ pub(crate) enum Error {
     /// A text does not name a package or provider.
     #[error(transparent)]
     Dependency(#[from] cairn_package::InvalidDependency),
+    /// Macros could not be read.
+    #[error(transparent)]
+    Macros(#[from] cairn_build::macros::Error),
+    /// Some recipes have errors, and it has been told which.
+    #[error("{failed} of {all} recipes cannot be built")]
+    BadRecipes { failed: usize, all: usize },
+    /// There is no action, definition or tuning group of this name.
+    #[error("there is no action, definition or tuning group {0:?}")]
+    NoSuchMacro(String),
     /// A mount says why.
     #[error(transparent)]
     Mount(#[from] cairn_fs::Error),
@@ -183,6 +192,7 @@ impl Error {
             Self::NotShown { .. } => Some("unmount them with cairn umount, and mount them again"),
             Self::Dependency(_) => Some("name a package, or a provider such as 'binary(nano)'"),
             Self::Repository(err) => advice_on_repository(err),
+            Self::NoSuchMacro(_) => Some("cairn recipe macros lists all of them"),
             Self::NoParent(_) | Self::NotAState(_) => Some(LIST_STATES),
             Self::NotAPlace(_) => {
                 Some("write STATE:PATH, such as 5:/usr/bin, or /usr/bin for the current state")
@@ -196,6 +206,8 @@ impl Error {
             Self::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
             Self::Stone { .. }
             | Self::NotUpdated { .. }
+            | Self::Macros(_)
+            | Self::BadRecipes { .. }
             | Self::NotUtf8 { .. }
             | Self::NotConverted { .. }
             | Self::NoPackages { .. }
