@@ -19,6 +19,7 @@ mod model;
 mod mount;
 mod mountinfo;
 mod node;
+mod places;
 mod registration;
 mod run;
 mod shape;

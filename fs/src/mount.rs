@@ -437,9 +437,6 @@ impl<S: Source> Live for Mounted<S> {
     }
 
     fn settle(&self) -> bool {
-        if !self.filesystem.holds_old_roots() {
-            return false;
-        }
         if let Err(source) = self.register(None) {
             (self.journal)(&Event::NotRegistered { source });
         }
