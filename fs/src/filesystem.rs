@@ -16,6 +16,7 @@ use crate::source::Source;
 use crate::stat::{Kind, Stat};
 use crate::switch::Held;
 use crate::table::{Comparison, Directory, Location, Position, Table};
+use crate::xattrs::Xattrs;
 
 /// Why the kernel does not get what it asked for.
 #[derive(Debug)]
@@ -46,6 +47,7 @@ pub enum Refusal {
 pub(crate) struct Filesystem<S> {
     pub(crate) source: S,
     pub(crate) shape: Shape,
+    pub(crate) xattrs: Xattrs,
     pub(crate) shown: RwLock<Shown>,
     table: Mutex<Table>,
     pub(crate) held: Mutex<Held>,
@@ -65,6 +67,7 @@ impl<S: Source> Filesystem<S> {
         Ok(Self {
             source,
             shape,
+            xattrs: Xattrs::default(),
             shown: RwLock::new(shown),
             table: Mutex::new(table),
             held: Mutex::default(),
