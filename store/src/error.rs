@@ -76,6 +76,12 @@ pub enum Error {
     /// A source gave other bytes than before or than promised.
     #[error("{name} changed while it was read")]
     SourceChanged { name: String },
+    /// Whoever watches the progress wants it to end.
+    #[error("it was cancelled")]
+    Cancelled,
+    /// A directory lies deeper than a tree can hold.
+    #[error("{path} is deeper than {} directories", TreePath::MAX_DEPTH)]
+    TooDeep { path: TreePath },
     /// The index could not be used.
     #[error("cannot use the index {}", path.display())]
     Index { path: PathBuf, source: rocksdb::Error },

@@ -9,6 +9,8 @@ pub mod disk;
 mod edit;
 mod error;
 pub mod hash;
+pub mod host;
+mod import;
 mod index;
 mod ingest;
 mod lock;
@@ -29,6 +31,7 @@ pub use edit::{
 };
 pub use error::{Error, Result};
 pub use hash::{BlobHasher, BlobKey, BlobRef, Checksum, Digest, PackId, PageId, TreeId};
+pub use import::{ImportOptions, ImportProgress, Imported, import_directory};
 pub use ingest::{BytesSource, FileSource, IngestProgress, Source};
 pub use log::Refs;
 pub use name::{InvalidName, InvalidPath, Name, TreePath};

@@ -37,7 +37,7 @@ pub struct Draft {
 pub enum Standing {
     /// It becomes the current one.
     Current,
-    /// The current one stays.
+    /// The current one stays, if there is one.
     Aside,
 }
 
@@ -138,6 +138,14 @@ impl Transaction {
         Ok(blobs)
     }
 
+    /// Bytes of the packs that this transaction has written so far, so compressed
+    /// contents that are new to the store.
+    #[must_use]
+    pub fn packed_len(&self) -> u64 {
+        let finished: u64 = self.packs.iter().map(|pack| pack.len).sum();
+        finished + self.open_pack.as_ref().map_or(0, PackWriter::len)
+    }
+
     /// Adds a directory, whose subdirectories were added before.
     pub fn put_tree(&mut self, tree: Tree) -> Result<TreeId> {
         let id = tree.encode().id;
@@ -167,7 +175,12 @@ impl Transaction {
         self.publish(draft, Standing::Current)
     }
 
-    /// The same, for a state that need not become current.
+    /// Publishes the new state like [`Self::commit`], but the current state stays
+    /// current if there is one.
+    pub fn commit_aside(mut self, draft: Draft) -> Result<State> {
+        self.publish(draft, Standing::Aside)
+    }
+
     pub(crate) fn publish(&mut self, draft: Draft, standing: Standing) -> Result<State> {
         let inner = self.store.inner().clone();
         let mut log = inner.log();
@@ -192,7 +205,7 @@ impl Transaction {
         self.index.write(batch)?;
 
         let mut changes = vec![Change::Publish(state.clone())];
-        if standing == Standing::Current {
+        if standing == Standing::Current || log.refs.current.is_none() {
             changes.push(Change::Current(state.id));
         }
         log.append(&*inner.disk, changes)?;
