@@ -161,6 +161,18 @@ impl Transaction {
         Ok(Entry::Directory(Subtree { id: self.put_tree(tree)?, summary }))
     }
 
+    pub(crate) fn packs(&self) -> &[FinishedPack] {
+        &self.packs
+    }
+
+    pub(crate) fn open_pack(&mut self) -> Option<&mut PackWriter> {
+        self.open_pack.as_mut()
+    }
+
+    pub(crate) fn trees(&self) -> &HashMap<TreeId, Arc<Tree>> {
+        &self.trees
+    }
+
     /// Keeps a note for an upper floor in the index, or forgets it. Notes may
     /// vanish at any time and are not part of the transaction.
     pub fn set_note(&self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
