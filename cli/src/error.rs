@@ -270,7 +270,9 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::Source { .. }
         | StoreError::SourceChanged { .. }
         | StoreError::NotADirectory(_)
-        | StoreError::NoSuchPath(_) => None,
+        | StoreError::NoSuchPath(_)
+        | StoreError::Cancelled
+        | StoreError::TooDeep { .. } => None,
     }
 }
 
