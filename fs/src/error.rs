@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use cairn_store::{StateId, WorkspaceName};
+use cairn_store::{StateId, TreePath, WorkspaceName};
 
 /// Shorthand for what nearly every function here returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -74,6 +74,9 @@ pub enum Error {
     /// The kernel refused an overlay with this layer.
     #[error("cannot mount an overlay with the layer {}", layer.display())]
     Overlay { layer: PathBuf, source: io::Error },
+    /// The layer of a workspace does not fit the state below it.
+    #[error("the layer of the workspace is damaged at {path}: {problem}")]
+    DamagedLayer { path: TreePath, problem: &'static str },
     /// The workspace lies on another state than the one asked for.
     #[error("the workspace {name} lies on state {base}")]
     OtherBase { name: WorkspaceName, base: StateId },

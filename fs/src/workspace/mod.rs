@@ -8,7 +8,10 @@
 
 mod below;
 mod directory;
+mod layer;
 mod overlay;
+mod snapshot;
+mod tree;
 
 use std::fs;
 use std::io;
@@ -32,6 +35,8 @@ use crate::xattrs::Xattrs;
 use below::Below;
 use directory::{LOWER, failed};
 use overlay::Layers;
+
+pub use snapshot::{Becomes, Changes, Snapshot, changes, snapshot};
 
 /// Gives the record of a workspace that this process has, and makes the workspace
 /// if it does not exist: on the state `base`.
