@@ -23,6 +23,7 @@ use crate::registration::{Registered, Registration};
 use crate::shape::{Shape, Shown};
 use crate::source::Source;
 use crate::switch::Change;
+use crate::sys;
 use crate::unmounter::Unmounter;
 
 /// Whether the kernel heeds what in a mount could give rights away.
@@ -98,12 +99,30 @@ pub struct Running {
     control: Option<JoinHandle<()>>,
 }
 
+/// Checks that `target` is a directory that can be mounted on, and returns its
+/// absolute path.
+///
+/// # Errors
+/// [`Error::Target`], [`Error::Occupied`], [`Error::Dead`].
+pub fn check_target(target: &Path) -> Result<PathBuf> {
+    let target = resolve(target)?;
+    let not_usable = |source| Error::Target { target: target.clone(), source };
+    if MountPoint::at(&target).map_err(not_usable)?.is_some_and(|mount| mount.is_ours()) {
+        let is_dead = sys::is_dead(&target).map_err(not_usable)?;
+        return Err(if is_dead { Error::Dead { target } } else { Error::Occupied { target } });
+    }
+    if !fs::metadata(&target).map_err(not_usable)?.is_dir() {
+        return Err(not_usable(io::ErrorKind::NotADirectory.into()));
+    }
+    Ok(target)
+}
+
 /// Mounts `source` as `options` say, and returns when the mount can be used.
 ///
 /// # Errors
 /// Nothing stays mounted or registered when it fails.
 pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Result<Running> {
-    let target = free_directory(&options.target)?;
+    let target = check_target(&options.target)?;
     let filesystem = Arc::new(Filesystem::new(source, options.shape)?);
     let registered = match &options.run {
         Some(run) => Some(register(&filesystem, run, &target)?),
@@ -120,19 +139,6 @@ pub(crate) struct Place<'a> {
     /// What /proc/mounts calls it.
     pub(crate) name: &'a str,
     pub(crate) trust: Trust,
-}
-
-/// The absolute path of a directory on which there is no mount of ours.
-pub(crate) fn free_directory(target: &Path) -> Result<PathBuf> {
-    let target = resolve(target)?;
-    let not_usable = |source| Error::Target { target: target.clone(), source };
-    if MountPoint::at(&target).map_err(not_usable)?.is_some_and(|mount| mount.is_ours()) {
-        return Err(Error::Occupied { target });
-    }
-    if !fs::metadata(&target).map_err(not_usable)?.is_dir() {
-        return Err(not_usable(io::ErrorKind::NotADirectory.into()));
-    }
-    Ok(target)
 }
 
 /// Mounts a filesystem and begins to answer the kernel.
@@ -443,9 +449,6 @@ impl<S: Source> Live for Mounted<S> {
     }
 
     fn settle(&self) -> bool {
-        if !self.filesystem.holds_old_roots() {
-            return false;
-        }
         if let Err(source) = self.register(None) {
             (self.journal)(&Event::NotRegistered { source });
         }

@@ -28,7 +28,7 @@ pub mod tree;
 mod verify;
 pub mod workspace;
 
-pub use diff::{Difference, diff};
+pub use diff::{Difference, diff, pairs};
 pub use edit::{
     BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, TreeWriter, edit,
     merge, recount_links, resolve, subtract,

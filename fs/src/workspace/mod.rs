@@ -82,7 +82,7 @@ pub fn start(
 ) -> Result<Running> {
     let record = workspace.record()?;
     check_marks(&workspace, &record)?;
-    let target = mount::free_directory(target)?;
+    let target = mount::check_target(target)?;
     let (path, name) = (workspace.path(), workspace.name().clone());
     check_is_free(&workspace)?;
     directory::remove_other_layers(&path, &record)?;
