@@ -18,6 +18,7 @@ mod lock;
 mod log;
 pub mod name;
 mod pack;
+mod scratch;
 mod staged;
 mod state;
 mod store;
@@ -29,8 +30,8 @@ pub mod workspace;
 
 pub use diff::{Difference, diff, pairs};
 pub use edit::{
-    BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge,
-    resolve, subtract,
+    BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, TreeWriter, edit,
+    merge, recount_links, resolve, subtract,
 };
 pub use error::{Error, Result};
 pub use follow::{Followed, LastLink, follow};
@@ -40,6 +41,7 @@ pub use ingest::{BytesSource, FileSource, IngestProgress, Source};
 pub use log::Refs;
 pub use name::{InvalidName, InvalidPath, Name, TreePath};
 pub use pack::{FRAME_LEN, ObjectId};
+pub use scratch::Scratch;
 pub use staged::Staged;
 pub use state::{InvalidTag, State, StateId, Tag};
 pub use store::Store;
