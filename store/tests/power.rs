@@ -5,10 +5,13 @@
 mod support;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use cairn_store::tree::{Content, Entry, Leaf};
-use cairn_store::{Attributes, BytesSource, Draft, Error, Name, State, StateId, Store, Tag, Tree};
+use cairn_store::{
+    Attributes, BytesSource, Draft, Error, ImportOptions, Name, State, StateId, Store, Tag, Tree,
+    import_directory,
+};
 use support::{FaultyDisk, Loss, Omitted, copy};
 
 /// A change of a store, and what it reports.
@@ -68,6 +71,25 @@ fn check_contents(store: &Store, state: &State, generation: u8, large: usize) {
     }
 }
 
+fn import(store: &Store) -> Result<(), Error> {
+    static TREE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+        let directory = support::fast_directory();
+        for (at, bytes) in contents(9, 1).iter().enumerate() {
+            std::fs::write(directory.path().join(at.to_string()), bytes).unwrap();
+        }
+        directory
+    });
+    let options = ImportOptions {
+        request: "import a test",
+        parent: None,
+        switch: false,
+        leave_out: None,
+        one_filesystem: false,
+        afresh: false,
+    };
+    import_directory(store, TREE.path(), &options, &()).map(drop)
+}
+
 struct Case {
     name: &'static str,
     operation: Operation,
@@ -75,7 +97,7 @@ struct Case {
     is_done: fn(&Store) -> bool,
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case {
         name: "publish in one pack",
         operation: |store| publish(store, 2, 0).map(drop),
@@ -90,6 +112,11 @@ const CASES: [Case; 6] = [
         name: "publish in many packs",
         operation: |store| publish(store, 2, 3).map(drop),
         is_done: |store| store.refs().current == Some(StateId(3)),
+    },
+    Case {
+        name: "import",
+        operation: import,
+        is_done: |store| store.refs().states.contains_key(&StateId(3)),
     },
     Case {
         name: "switch",
@@ -204,7 +231,8 @@ fn the_test_above_notices_each_sync_that_is_left_out() {
         (&CASES[0], Omitted::FileSyncs),
         (&CASES[0], Omitted::DirectorySyncs),
         (&CASES[2], Omitted::FilesystemSyncs),
-        (&CASES[3], Omitted::FileSyncs),
+        (&CASES[3], Omitted::FilesystemSyncs),
+        (&CASES[4], Omitted::FileSyncs),
     ] {
         let wrong = cut_everywhere(case, omitted);
         assert!(!wrong.is_empty(), "{} without {omitted:?}", case.name);
