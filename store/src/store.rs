@@ -2,7 +2,7 @@
 
 mod create;
 mod index;
-mod objects;
+pub(crate) mod objects;
 mod refs;
 
 use std::fs;
@@ -21,6 +21,7 @@ use crate::log::{Change, Log, Refs};
 use crate::pack::Pack;
 use crate::state::{State, StateId};
 use crate::tree::Tree;
+use objects::Piece;
 
 /// The first line of STORE/format.
 const FORMAT: &str = "cairn store 1, xxh3-128, blake3-256, zstd";
@@ -149,18 +150,7 @@ impl Store {
     /// [`Store::read`]).
     pub fn read_at(&self, blob: &BlobRef, offset: u64, buf: &mut [u8]) -> Result<usize> {
         let location = self.inner.locate(blob)?;
-        let mut done = 0;
-        while done < buf.len() {
-            let piece = self.inner.piece(&location, offset + done as u64)?;
-            if piece.is_empty() {
-                break;
-            }
-            let bytes = piece.bytes();
-            let len = bytes.len().min(buf.len() - done);
-            buf[done..done + len].copy_from_slice(&bytes[..len]);
-            done += len;
-        }
-        Ok(done)
+        Piece::fill(buf, |done| self.inner.piece(&location, offset + done))
     }
 
     /// Reads a whole blob and verifies it by its digest.
