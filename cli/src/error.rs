@@ -38,6 +38,12 @@ pub(crate) enum Error {
     /// The change is committed, and some mounts do not show it.
     #[error("done, but mounts do not show it: {failed}")]
     NotShown { failed: usize },
+    /// A signal came, and the work was stopped before it changed anything.
+    #[error("it was interrupted; nothing was changed")]
+    Interrupted { signal: i32 },
+    /// A text is not a pattern of paths.
+    #[error("cannot understand a pattern")]
+    Pattern(#[source] globset::Error),
     /// Signals cannot be waited for.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
@@ -177,9 +183,13 @@ impl Error {
                 DAMAGED.into()
             }
             Self::DamageFound { .. } => DAMAGED.into(),
-            Self::Dependency(_) | Self::NotAPlace(_) | Self::NotAState(_) | Self::NoJson { .. } => {
-                2.into()
-            }
+            // As shells say it of a program that a signal has ended.
+            Self::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(1).into(),
+            Self::Dependency(_)
+            | Self::NotAPlace(_)
+            | Self::NotAState(_)
+            | Self::NoJson { .. }
+            | Self::Pattern(_) => 2.into(),
             _ => ExitCode::FAILURE,
         }
     }
@@ -217,6 +227,8 @@ impl Error {
             | Self::NotAFile { .. }
             | Self::NoJson { .. }
             | Self::Declined
+            | Self::Interrupted { .. }
+            | Self::Pattern(_)
             | Self::Signals(_)
             | Self::Supervisor(_)
             | Self::Output(_)
@@ -278,13 +290,16 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::MissingPage { .. }
         | StoreError::MissingBlob { .. }
         | StoreError::MissingTree { .. } => Some("cairn verify tells what is affected"),
+        StoreError::Source { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Some("run it as root, or leave it out with --exclude")
+        }
+        StoreError::TooDeep { .. } => Some("leave it out with --exclude"),
         StoreError::Collision { .. }
         | StoreError::Source { .. }
         | StoreError::SourceChanged { .. }
         | StoreError::NotADirectory(_)
         | StoreError::NoSuchPath(_)
-        | StoreError::Cancelled
-        | StoreError::TooDeep { .. } => None,
+        | StoreError::Cancelled => None,
     }
 }
 
