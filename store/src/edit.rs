@@ -173,7 +173,7 @@ fn has_links(entry: &Entry) -> bool {
 }
 
 /// Sets the count of every hard link right; a group of one is none.
-fn recount_links(transaction: &mut Transaction, root: TreeId) -> Result<TreeId> {
+pub(crate) fn recount_links(transaction: &mut Transaction, root: TreeId) -> Result<TreeId> {
     let mut counts = HashMap::new();
     count_links(transaction, root, &mut counts)?;
     Ok(set_counts(transaction, root, &counts)?.unwrap_or(root))

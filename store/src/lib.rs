@@ -14,6 +14,7 @@ pub mod host;
 mod import;
 mod index;
 mod ingest;
+mod layer;
 mod lock;
 mod log;
 pub mod name;
@@ -28,13 +29,15 @@ mod verify;
 
 pub use diff::{Difference, diff};
 pub use edit::{
-    BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge, resolve, subtract,
+    BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge,
+    resolve, subtract,
 };
 pub use error::{Error, Result};
 pub use follow::{Followed, LastLink, follow};
 pub use hash::{BlobHasher, BlobKey, BlobRef, Checksum, Digest, PackId, PageId, TreeId};
 pub use import::{ImportOptions, ImportProgress, Imported, import_directory};
 pub use ingest::{BytesSource, FileSource, IngestProgress, Source};
+pub use layer::{LayerRules, apply_layer};
 pub use log::Refs;
 pub use name::{InvalidName, InvalidPath, Name, TreePath};
 pub use pack::{FRAME_LEN, ObjectId};

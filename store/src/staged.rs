@@ -127,7 +127,8 @@ mod tests {
     fn what_was_taken_in_can_be_read_before_and_after_the_commit() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::create(&directory.path().join("store")).unwrap();
-        let large: Vec<u8> = (0..700_000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+        let large: Vec<u8> =
+            (0..700_000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
         let texts: [&[u8]; 4] = [b"first", b"", b"second", &large];
         let mut transaction = store.begin().unwrap();
         let sources = texts.map(|bytes| BytesSource { name: "x", bytes });

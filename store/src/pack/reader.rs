@@ -95,7 +95,15 @@ impl Pack {
         let file = File::open(path).map_err(Error::io(path))?;
         let (frames, objects_at) = frames_of(table);
         let objects_checksum = Checksum::of(b"");
-        Ok(Self { file, path: path.into(), id, frames, objects_at, object_count: 0, objects_checksum })
+        Ok(Self {
+            file,
+            path: path.into(),
+            id,
+            frames,
+            objects_at,
+            object_count: 0,
+            objects_checksum,
+        })
     }
 
     /// How many frames there are.
