@@ -21,6 +21,7 @@ mod mountinfo;
 mod node;
 mod registration;
 mod run;
+pub mod sandbox;
 mod shape;
 mod signal;
 mod source;
