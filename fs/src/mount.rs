@@ -22,6 +22,7 @@ use crate::registration::{Registered, Registration};
 use crate::shape::{Shape, Shown};
 use crate::source::Source;
 use crate::switch::Change;
+use crate::sys;
 
 /// Whether the kernel heeds what in a mount could give rights away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,19 +102,30 @@ pub struct Unmounter {
     device: (u32, u32),
 }
 
+/// Checks that `target` is a directory that can be mounted on, and returns its
+/// absolute path.
+///
+/// # Errors
+/// [`Error::Target`], [`Error::Occupied`], [`Error::Dead`].
+pub fn check_target(target: &Path) -> Result<PathBuf> {
+    let target = resolve(target)?;
+    let not_usable = |source| Error::Target { target: target.clone(), source };
+    if MountPoint::at(&target).map_err(not_usable)?.is_some_and(|mount| mount.is_ours()) {
+        let is_dead = sys::is_dead(&target).map_err(not_usable)?;
+        return Err(if is_dead { Error::Dead { target } } else { Error::Occupied { target } });
+    }
+    if !fs::metadata(&target).map_err(not_usable)?.is_dir() {
+        return Err(not_usable(io::ErrorKind::NotADirectory.into()));
+    }
+    Ok(target)
+}
+
 /// Mounts `source` as `options` say, and returns when the mount can be used.
 ///
 /// # Errors
 /// Nothing stays mounted or registered when it fails.
 pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Result<Running> {
-    let target = resolve(&options.target)?;
-    let not_usable = |source| Error::Target { target: target.clone(), source };
-    if MountPoint::at(&target).map_err(not_usable)?.is_some_and(|mount| mount.is_ours()) {
-        return Err(Error::Occupied { target });
-    }
-    if !fs::metadata(&target).map_err(not_usable)?.is_dir() {
-        return Err(not_usable(io::ErrorKind::NotADirectory.into()));
-    }
+    let target = check_target(&options.target)?;
     let filesystem = Arc::new(Filesystem::new(source, options.shape)?);
     let (registered, listener) = match &options.run {
         Some(run) => {
@@ -125,7 +137,8 @@ pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Resul
     let fuse = Fuse { filesystem: filesystem.clone(), journal: journal.clone() };
     let connection = attach::attach(&target, &options.name, options.trust)?;
     // The kernel has just made it, and nobody else knows of it yet.
-    let device = MountPoint::at(&target).map_err(not_usable)?;
+    let device = MountPoint::at(&target)
+        .map_err(|source| Error::Target { target: target.clone(), source })?;
     let device = device.ok_or_else(|| Error::NotMounted { target: target.clone() })?.device;
     let unmounter = Unmounter { target, device };
     let session = session(fuse, connection).inspect_err(|_| {
@@ -424,9 +437,6 @@ impl<S: Source> Live for Mounted<S> {
     }
 
     fn settle(&self) -> bool {
-        if !self.filesystem.holds_old_roots() {
-            return false;
-        }
         if let Err(source) = self.register(None) {
             (self.journal)(&Event::NotRegistered { source });
         }

@@ -7,6 +7,7 @@ use crate::hash::{BlobKey, Digest, PackId, PageId, TreeId};
 use crate::name::TreePath;
 use crate::state::{StateId, Tag};
 use crate::tree::InvalidTree;
+use crate::workspace::WorkspaceName;
 
 /// Shorthand for what nearly every function here returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -102,6 +103,18 @@ pub enum Error {
     /// The store has no state yet.
     #[error("the store has no state yet")]
     NoState,
+    /// There is no such workspace.
+    #[error("there is no workspace {0}")]
+    UnknownWorkspace(WorkspaceName),
+    /// A workspace of this name exists.
+    #[error("there is a workspace {0} already")]
+    WorkspaceExists(WorkspaceName),
+    /// Another process uses the workspace.
+    #[error("the workspace {name} is in use by process {pid}")]
+    WorkspaceInUse { name: WorkspaceName, pid: u32 },
+    /// The record of a workspace is damaged.
+    #[error("{} is damaged: it is not the record of a workspace", path.display())]
+    DamagedWorkspace { path: PathBuf },
     /// A change needs a directory where the tree has something else, or nothing.
     #[error("{0} is not a directory of the tree")]
     NotADirectory(TreePath),
@@ -145,6 +158,7 @@ impl Error {
                 | Self::MissingBlob { .. }
                 | Self::MissingTree { .. }
                 | Self::MalformedIndex { .. }
+                | Self::DamagedWorkspace { .. }
         )
     }
 }

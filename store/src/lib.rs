@@ -26,8 +26,9 @@ mod sys;
 mod transaction;
 pub mod tree;
 mod verify;
+pub mod workspace;
 
-pub use diff::{Difference, diff};
+pub use diff::{Difference, diff, pairs};
 pub use edit::{
     BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge,
     resolve, subtract,
@@ -44,6 +45,7 @@ pub use pack::{FRAME_LEN, ObjectId};
 pub use staged::Staged;
 pub use state::{InvalidTag, State, StateId, Tag};
 pub use store::Store;
-pub use transaction::{Draft, Transaction};
+pub use transaction::{Draft, Standing, Transaction};
 pub use tree::{Attributes, Content, Entry, Leaf, Subtree, Summary, Timestamp, Tree, Xattr};
 pub use verify::{Damage, Report, VerifyProgress};
+pub use workspace::{InvalidWorkspaceName, Workspace, WorkspaceName};

@@ -32,6 +32,15 @@ pub struct Draft {
     pub packages: TreeId,
 }
 
+/// Whether live roots follow a new state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It becomes the current one.
+    Current,
+    /// The current one stays, if there is one.
+    Aside,
+}
+
 /// The right to change a store, and the changes so far.
 ///
 /// Dropping it without [`Transaction::commit`] leaves no trace but temporary
@@ -174,21 +183,17 @@ impl Transaction {
     ///
     /// When this returns, the state survives a power cut; when it fails, or if
     /// the power fails before, the store is as it was. Three barriers.
-    pub fn commit(self, draft: Draft) -> Result<State> {
-        self.publish(draft, |_| true)
+    pub fn commit(mut self, draft: Draft) -> Result<State> {
+        self.publish(draft, Standing::Current)
     }
 
     /// Publishes the new state like [`Self::commit`], but the current state stays
     /// current if there is one.
-    pub fn commit_aside(self, draft: Draft) -> Result<State> {
-        self.publish(draft, |current| current.is_none())
+    pub fn commit_aside(mut self, draft: Draft) -> Result<State> {
+        self.publish(draft, Standing::Aside)
     }
 
-    fn publish(
-        mut self,
-        draft: Draft,
-        becomes_current: impl FnOnce(Option<StateId>) -> bool,
-    ) -> Result<State> {
+    pub(crate) fn publish(&mut self, draft: Draft, standing: Standing) -> Result<State> {
         let inner = self.store.inner().clone();
         let mut log = inner.log();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -212,7 +217,7 @@ impl Transaction {
         self.index.write(batch)?;
 
         let mut changes = vec![Change::Publish(state.clone())];
-        if becomes_current(log.refs.current) {
+        if standing == Standing::Current || log.refs.current.is_none() {
             changes.push(Change::Current(state.id));
         }
         log.append(&*inner.disk, changes)?;

@@ -1,6 +1,7 @@
 //! Where the bytes of an object come from: the index says which frame of which pack, and
 //! what was read lately is kept.
 
+use std::io;
 use std::sync::Arc;
 
 use super::Inner;
@@ -76,7 +77,15 @@ impl Inner {
         if let Some(pack) = self.packs.get(&id) {
             return Ok(pack);
         }
-        let pack = Arc::new(Pack::open(&self.pack_path(id), id)?);
+        let path = self.pack_path(id);
+        let pack = Pack::open(&path, id).map_err(|err| match err {
+            // The index knows it, so that it was there.
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Error::DamagedPack { path, problem: "it is missing" }
+            }
+            err => err,
+        })?;
+        let pack = Arc::new(pack);
         self.packs.insert(id, pack.clone(), 1);
         Ok(pack)
     }
