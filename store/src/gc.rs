@@ -223,7 +223,7 @@ impl Collected {
 }
 
 /// Everything that must be kept, with all below it.
-fn roots(store: &Store, refs: &Refs) -> Result<Vec<TreeId>> {
+pub(crate) fn roots(store: &Store, refs: &Refs) -> Result<Vec<TreeId>> {
     let mut roots: Vec<TreeId> =
         refs.states.values().flat_map(|state| [state.tree, state.packages]).collect();
     for (_, record) in store.workspaces()? {
@@ -316,14 +316,14 @@ impl Drop for Writer<'_> {
 impl Inner {
     /// Records that packs are about to go, so that nobody trusts an index that does not
     /// know it.
-    fn note_repack(&self, index: &Index) -> Result<()> {
+    pub(crate) fn note_repack(&self, index: &Index) -> Result<()> {
         self.append(vec![Change::Repack])?;
         // If this fails, the next opening compares the index with the packs.
         let _ = index.set_generation(self.log().published);
         Ok(())
     }
 
-    fn remove_packs(&self, ids: &[PackId]) -> Result<()> {
+    pub(crate) fn remove_packs(&self, ids: &[PackId]) -> Result<()> {
         for id in ids {
             let path = self.pack_path(*id);
             match self.disk.remove(&path) {

@@ -146,6 +146,29 @@ impl Index {
         }
     }
 
+    /// The objects that are said to lie in a pack.
+    ///
+    /// Costs the whole index.
+    pub(crate) fn objects_in(&self, pack: PackId) -> Result<Vec<ObjectId>> {
+        let mut objects = Vec::new();
+        for kind in [BLOB, TREE, PAGE] {
+            self.each(kind, |key, value| {
+                if Location::from_bytes(value.last_chunk()?).pack == pack {
+                    objects.push(match kind {
+                        BLOB => {
+                            let digest = Digest::from_bytes(*value.first_chunk()?);
+                            ObjectId::Blob(BlobKey::from_bytes(*key.as_array()?), digest)
+                        }
+                        TREE => ObjectId::Tree(TreeId::from_bytes(*key.as_array()?)),
+                        _ => ObjectId::Page(PageId::from_bytes(*key.as_array()?)),
+                    });
+                }
+                Some(())
+            })?;
+        }
+        Ok(objects)
+    }
+
     /// All packs whose objects are indexed.
     pub(crate) fn packs(&self) -> Result<Vec<PackId>> {
         let mut packs = Vec::new();

@@ -204,6 +204,13 @@ impl Inner {
         self.packs.clear();
     }
 
+    /// Has everything be read from the disk again.
+    pub(crate) fn forget_all(&self) {
+        self.packs.clear();
+        self.frames.clear();
+        self.trees.clear();
+    }
+
     /// Takes the writer's lock and looks at the log as it is now.
     pub(crate) fn lock(&self) -> Result<Lock> {
         self.locked(Lock::take(&self.path)?)

@@ -2,14 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::edit::{TreeReader, TreeWriter};
 use crate::error::{Error, Result};
-use crate::hash::{BlobRef, TreeId};
+use crate::hash::{BlobRef, PackId, TreeId};
 use crate::index::{Batch, Index};
 use crate::ingest::{Claims, Ingest, IngestProgress, Source};
 use crate::lock::Lock;
@@ -178,6 +179,84 @@ impl Transaction {
         Ok(Entry::Directory(Subtree { id: self.put_tree(tree)?, summary }))
     }
 
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Adds a pack that was written below packs/new.
+    pub(crate) fn add_pack(&mut self, pack: FinishedPack) {
+        self.packs.push(pack);
+    }
+
+    /// Whether the store has a blob, or this has taken it in.
+    pub(crate) fn has_blob(&self, blob: &BlobRef) -> Result<bool> {
+        let claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        if claims.get(&blob.key) == Some(&blob.digest) {
+            return Ok(true);
+        }
+        drop(claims);
+        let found = self.index.blob(blob.key)?;
+        Ok(found.is_some_and(|(digest, at)| (digest, at.len) == (blob.digest, blob.size)))
+    }
+
+    /// Puts what was taken in, with all trees that were added, in the place of damaged
+    /// packs, which are kept in STORE/quarantine. No state is published.
+    pub(crate) fn replace(mut self, damaged: &[PackId]) -> Result<()> {
+        let inner = self.store.inner().clone();
+        if !self.trees.is_empty() {
+            let mut packer = self.packer()?;
+            let mut ids: Vec<TreeId> = self.trees.keys().copied().collect();
+            ids.sort_unstable();
+            self.pack_trees(&mut packer, ids)?;
+            self.open_pack = Some(packer.into_pack()?);
+        }
+        let mut packs = std::mem::take(&mut self.packs);
+        packs.extend(self.open_pack.take().map(PackWriter::finish).transpose()?);
+        if packs.is_empty() && damaged.is_empty() {
+            return Ok(());
+        }
+        self.quarantine(damaged)?;
+        // One that is made of the same objects has the name of the damaged one.
+        let new: HashSet<PackId> = packs.iter().map(|pack| pack.id).collect();
+        let removed: Vec<PackId> = damaged.iter().copied().filter(|id| !new.contains(id)).collect();
+        self.make_durable(&mut packs)?;
+        let mut batch = Batch::default();
+        for pack in packs {
+            batch.add(pack.id, pack.len, pack.objects);
+        }
+        removed.iter().for_each(|id| batch.remove(*id));
+        self.index.write(batch)?;
+        inner.note_repack(&self.index)?;
+        inner.remove_packs(&removed)?;
+        inner.forget_all();
+        Ok(())
+    }
+
+    /// Gives packs a second name in STORE/quarantine.
+    fn quarantine(&self, packs: &[PackId]) -> Result<()> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let inner = self.store.inner();
+        let (disk, directory) = (&inner.disk, inner.path.join("quarantine"));
+        disk.create_directory(&directory).map_err(Error::io(&directory))?;
+        for id in packs {
+            for number in 0.. {
+                let name = if number == 0 { id.to_string() } else { format!("{id}-{number}") };
+                let path = directory.join(format!("{name}.pack"));
+                match disk.link(&inner.pack_path(*id), &path) {
+                    Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+                    result => {
+                        result.map_err(Error::io(&path))?;
+                        break;
+                    }
+                }
+            }
+        }
+        disk.sync_directory(&directory).map_err(Error::io(&directory))?;
+        disk.sync_directory(&inner.path).map_err(Error::io(&inner.path))
+    }
+
     pub(crate) fn packs(&self) -> &[FinishedPack] {
         &self.packs
     }
@@ -264,12 +343,26 @@ impl Transaction {
     /// Packs the new trees that the state reaches, each before those below it,
     /// and then the record of the state.
     fn pack_trees_and(&mut self, state: &State) -> Result<()> {
-        let mut packer = Packer::new(match self.open_pack.take() {
+        let mut packer = self.packer()?;
+        self.pack_trees(&mut packer, vec![state.packages, state.tree])?;
+        let record = state.encode();
+        packer.push(ObjectId::State(State::digest(&record)), &record)?;
+        self.open_pack = Some(packer.into_pack()?);
+        Ok(())
+    }
+
+    /// Goes on with the pack that is open, or with a new one.
+    fn packer(&mut self) -> Result<Packer> {
+        Packer::new(match self.open_pack.take() {
             Some(pack) => pack,
             None => self.create_pack()?,
-        })?;
+        })
+    }
+
+    /// Packs the new trees that `stack` reaches, the last one first, each before those
+    /// below it.
+    fn pack_trees(&mut self, packer: &mut Packer, mut stack: Vec<TreeId>) -> Result<()> {
         let mut pages = HashSet::new();
-        let mut stack = vec![state.packages, state.tree];
         while let Some(id) = stack.pop() {
             let Some(tree) = self.trees.remove(&id) else { continue };
             let encoded = tree.encode();
@@ -282,13 +375,10 @@ impl Transaction {
             let below = tree.entries().iter().rev();
             stack.extend(below.filter_map(|(_, entry)| Some(entry.as_directory()?.id)));
         }
-        let record = state.encode();
-        packer.push(ObjectId::State(State::digest(&record)), &record)?;
-        self.open_pack = Some(packer.into_pack()?);
         Ok(())
     }
 
-    fn create_pack(&self) -> Result<PackWriter> {
+    pub(crate) fn create_pack(&self) -> Result<PackWriter> {
         let path = temporary(&self.store, &self.temporaries);
         PackWriter::create(&*self.store.inner().disk, &path)
     }

@@ -119,7 +119,7 @@ struct Case {
     later: [(u8, usize); 2],
 }
 
-const CASES: [Case; 12] = [
+const CASES: [Case; 13] = [
     Case {
         name: "publish in one pack",
         base: make_base,
@@ -207,6 +207,13 @@ const CASES: [Case; 12] = [
         later: [(3, 2), (0, 0)],
     },
     Case {
+        name: "repair",
+        base: make_damaged,
+        operation: |store| store.repair(&mut [&mut SOUND.1.clone()], &()).map(drop),
+        is_done: |store| store.verify(&()).is_ok_and(|report| report.damage.is_empty()),
+        later: [(3, 2), (0, 0)],
+    },
+    Case {
         name: "import",
         base: make_base,
         operation: import,
@@ -223,6 +230,28 @@ fn make_garbage(path: &Path) {
     publish(&store, 3, 2).unwrap();
     store.switch(StateId(2)).unwrap();
     store.remove_states(&[StateId(1), StateId(3)]).unwrap();
+}
+
+/// The base, whole.
+static SOUND: LazyLock<(tempfile::TempDir, Store)> = LazyLock::new(|| {
+    let home = support::fast_directory();
+    let path = home.path().join("sound");
+    make_base(&path);
+    let store = Store::open(&path).unwrap();
+    (home, store)
+});
+
+/// The base with damage in a pack of many objects, and in one of one object.
+fn make_damaged(path: &Path) {
+    make_base(path);
+    let packs = std::fs::read_dir(path.join("packs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut packs: Vec<_> = packs.filter(|path| path.is_file()).collect();
+    packs.sort_by_key(|path| path.metadata().unwrap().len());
+    for pack in [&packs[1], &packs[2]] {
+        let mut bytes = std::fs::read(pack).unwrap();
+        bytes[100] ^= 1;
+        std::fs::write(pack, bytes).unwrap();
+    }
 }
 
 /// A store with the states 1 and 2, of which 2 is current, and a workspace on 1.
@@ -310,6 +339,9 @@ fn check_found(
         return Err(format!("{workspaces:?}"));
     }
     let second = store.refs().states.get(&StateId(2)).cloned();
+    if case.name == "repair" && !done {
+        (case.operation)(&store).map_err(|err| format!("cannot be repaired: {err}"))?;
+    }
     let look = || {
         let report = store.verify(&()).map_err(|err| format!("cannot be verified: {err}"))?;
         // A pack that is not complete, and that no state needs, is no damage.
@@ -374,10 +406,11 @@ fn the_test_above_notices_each_sync_that_is_left_out() {
             missed.push(format!("{} without {omitted:?}", case.name));
         }
     }
-    let gc = CASES.iter().find(|case| case.name == "gc").unwrap();
-    for sync in 0..syncs_of(gc) {
-        if cut_everywhere(gc, Omitted::Sync(sync)).is_empty() {
-            missed.push(format!("{} without sync {sync}", gc.name));
+    for case in CASES.iter().filter(|case| matches!(case.name, "gc" | "repair")) {
+        for sync in 0..syncs_of(case) {
+            if cut_everywhere(case, Omitted::Sync(sync)).is_empty() {
+                missed.push(format!("{} without sync {sync}", case.name));
+            }
         }
     }
     let _ = std::panic::take_hook();

@@ -251,6 +251,16 @@ impl Disk for FaultyDisk {
         Ok(())
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut shared = self.step()?;
+        RealDisk.link(from, to)?;
+        let (names, name) = shared.names(&self.relative(from));
+        let file = names.now[&name];
+        let (names, name) = shared.names(&self.relative(to));
+        names.now.insert(name, file);
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut shared = self.step()?;
         RealDisk.remove(path)?;
