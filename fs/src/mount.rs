@@ -6,8 +6,9 @@ use std::io::{self, PipeReader};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
 
@@ -22,6 +23,7 @@ use crate::registration::{Registered, Registration};
 use crate::shape::{Shape, Shown};
 use crate::source::Source;
 use crate::switch::Change;
+use crate::sys;
 
 /// Whether the kernel heeds what in a mount could give rights away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,7 @@ pub struct Unmounter {
 /// # Errors
 /// Nothing stays mounted or registered when it fails.
 pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Result<Running> {
+    remove_dead(&options.target, &journal)?;
     let target = resolve(&options.target)?;
     let not_usable = |source| Error::Target { target: target.clone(), source };
     if MountPoint::at(&target).map_err(not_usable)?.is_some_and(|mount| mount.is_ours()) {
@@ -304,12 +307,38 @@ fn whereabouts(target: &Path) -> Result<PathBuf> {
     }
 }
 
+/// Takes away mounts of Cairn on `target` whose processes have ended without
+/// unmounting, also when programs still have something open there.
+fn remove_dead(target: &Path, journal: &Journal) -> Result<()> {
+    // Looked at by name alone: who asks a dead mount for anything gets errors.
+    let Ok(place) = whereabouts(target) else { return Ok(()) };
+    let failed = |source| Error::Target { target: target.into(), source };
+    while MountPoint::at(&place).map_err(failed)?.is_some_and(|mount| mount.is_ours())
+        && is_dead(&place)
+    {
+        attach::detach(&place, Unmount::WhenUnused, MountPoint::is_ours)?;
+        journal(&Event::DeadRemoved { target: place.clone() });
+    }
+    Ok(())
+}
+
+/// Whether nobody is there to answer the mount on `target`. A process that does
+/// not answer in time may be busy, and is not dead.
+fn is_dead(target: &Path) -> bool {
+    let (answer, answered) = mpsc::channel();
+    let target = target.to_owned();
+    // Not waited for: it may hang for as long as that process does.
+    thread::spawn(move || answer.send(sys::ask_for_space(&target)));
+    let answer = answered.recv_timeout(PATIENCE);
+    matches!(answer, Ok(Err(err)) if err.raw_os_error() == Some(libc::ENOTCONN))
+}
+
+/// How long a mount may take to say that it is there.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// The absolute path of a directory to mount on.
 fn resolve(target: &Path) -> Result<PathBuf> {
-    target.canonicalize().map_err(|source| match source.raw_os_error() {
-        Some(libc::ENOTCONN) => Error::Dead { target: target.into() },
-        _ => Error::Target { target: target.into(), source },
-    })
+    target.canonicalize().map_err(|source| Error::Target { target: target.into(), source })
 }
 
 /// A mount as its own threads see it.

@@ -49,6 +49,16 @@ pub(crate) fn mount(
     check(result).map(drop)
 }
 
+/// statfs(2), which a mount always asks its process for; the answer does not
+/// matter.
+pub(crate) fn ask_for_space(target: &Path) -> io::Result<()> {
+    let target = c_string(target.as_os_str())?;
+    let mut answer = MaybeUninit::uninit();
+    // SAFETY: the path is NUL-terminated, the buffer is a statfs, and both
+    // outlive the call.
+    check(unsafe { libc::statfs(target.as_ptr(), answer.as_mut_ptr()) }).map(drop)
+}
+
 /// umount2(2).
 pub(crate) fn unmount(target: &Path, flags: libc::c_int) -> io::Result<()> {
     let target = c_string(target.as_os_str())?;
