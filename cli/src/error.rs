@@ -243,6 +243,14 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         StoreError::UnknownState(_) | StoreError::UnknownTag(_) => Some(LIST_STATES),
         StoreError::StateIsCurrent(_) => Some("switch to another state first: cairn switch STATE"),
         StoreError::StateIsTagged { .. } => Some("remove the tag first: cairn state untag TAG"),
+        StoreError::UnknownWorkspace(_) => Some("cairn workspace list shows the workspaces"),
+        StoreError::WorkspaceExists(_) => Some("name it otherwise, or discard the other first"),
+        StoreError::WorkspaceInUse { .. } => {
+            Some("cairn mount lists the mounts, cairn umount ends them")
+        }
+        StoreError::DamagedWorkspace { .. } => Some(
+            "its layer is intact beside it; keep what you need of that, and discard the workspace",
+        ),
         StoreError::NoState => Some("cairn install makes the first one"),
         StoreError::Index { .. } | StoreError::MalformedIndex { .. } => {
             Some("cairn store rebuild makes the index anew and loses nothing")
@@ -262,7 +270,9 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::Source { .. }
         | StoreError::SourceChanged { .. }
         | StoreError::NotADirectory(_)
-        | StoreError::NoSuchPath(_) => None,
+        | StoreError::NoSuchPath(_)
+        | StoreError::Cancelled
+        | StoreError::TooDeep { .. } => None,
     }
 }
 

@@ -33,7 +33,7 @@ mod table;
 pub use daemon::{background, notify_ready};
 pub use error::{Error, Result};
 pub use event::{Event, Journal};
-pub use mount::{Options, Running, Trust, Unmount, Unmounter, start, unmount};
+pub use mount::{Options, Running, Trust, Unmount, Unmounter, check_target, start, unmount};
 pub use registration::{Registration, list};
 pub use run::{Program, run};
 pub use shape::Shape;

@@ -6,9 +6,8 @@ use std::io::{self, PipeReader};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
 
@@ -103,20 +102,33 @@ pub struct Unmounter {
     device: (u32, u32),
 }
 
-/// Mounts `source` as `options` say, and returns when the mount can be used.
+/// Checks that `target` is a directory that can be mounted on, and returns its
+/// absolute path. What a mount has left there that died is in nobody's way.
 ///
 /// # Errors
-/// Nothing stays mounted or registered when it fails.
-pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Result<Running> {
-    remove_dead(&options.target, &journal)?;
-    let target = resolve(&options.target)?;
-    let not_usable = |source| Error::Target { target: target.clone(), source };
+/// [`Error::Target`], [`Error::Occupied`].
+pub fn check_target(target: &Path) -> Result<PathBuf> {
+    if let Some(place) = dead_mount(target)? {
+        return Ok(place);
+    }
+    let not_usable = |source| Error::Target { target: target.into(), source };
+    let target = target.canonicalize().map_err(not_usable)?;
     if MountPoint::at(&target).map_err(not_usable)?.is_some_and(|mount| mount.is_ours()) {
         return Err(Error::Occupied { target });
     }
     if !fs::metadata(&target).map_err(not_usable)?.is_dir() {
         return Err(not_usable(io::ErrorKind::NotADirectory.into()));
     }
+    Ok(target)
+}
+
+/// Mounts `source` as `options` say, and returns when the mount can be used.
+///
+/// # Errors
+/// Nothing stays mounted or registered when it fails.
+pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Result<Running> {
+    remove_dead(&options.target, &journal)?;
+    let target = check_target(&options.target)?;
     let filesystem = Arc::new(Filesystem::new(source, options.shape)?);
     let (registered, listener) = match &options.run {
         Some(run) => {
@@ -128,7 +140,8 @@ pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Resul
     let fuse = Fuse { filesystem: filesystem.clone(), journal: journal.clone() };
     let connection = attach::attach(&target, &options.name, options.trust)?;
     // The kernel has just made it, and nobody else knows of it yet.
-    let device = MountPoint::at(&target).map_err(not_usable)?;
+    let device = MountPoint::at(&target)
+        .map_err(|source| Error::Target { target: target.clone(), source })?;
     let device = device.ok_or_else(|| Error::NotMounted { target: target.clone() })?.device;
     let unmounter = Unmounter { target, device };
     let session = session(fuse, connection).inspect_err(|_| {
@@ -307,38 +320,23 @@ fn whereabouts(target: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Takes away mounts of Cairn on `target` whose processes have ended without
-/// unmounting, also when programs still have something open there.
-fn remove_dead(target: &Path, journal: &Journal) -> Result<()> {
+/// Where a mount of Cairn is on `target` whose process has ended without
+/// unmounting it.
+fn dead_mount(target: &Path) -> Result<Option<PathBuf>> {
     // Looked at by name alone: who asks a dead mount for anything gets errors.
-    let Ok(place) = whereabouts(target) else { return Ok(()) };
+    let Ok(place) = whereabouts(target) else { return Ok(None) };
     let failed = |source| Error::Target { target: target.into(), source };
-    while MountPoint::at(&place).map_err(failed)?.is_some_and(|mount| mount.is_ours())
-        && is_dead(&place)
-    {
-        attach::detach(&place, Unmount::WhenUnused, MountPoint::is_ours)?;
-        journal(&Event::DeadRemoved { target: place.clone() });
+    let is_ours = MountPoint::at(&place).map_err(failed)?.is_some_and(|mount| mount.is_ours());
+    Ok((is_ours && sys::is_dead(&place).map_err(failed)?).then_some(place))
+}
+
+/// Takes dead mounts away, also when programs still have something open there.
+fn remove_dead(target: &Path, journal: &Journal) -> Result<()> {
+    while let Some(target) = dead_mount(target)? {
+        attach::detach(&target, Unmount::WhenUnused, MountPoint::is_ours)?;
+        journal(&Event::DeadRemoved { target });
     }
     Ok(())
-}
-
-/// Whether nobody is there to answer the mount on `target`. A process that does
-/// not answer in time may be busy, and is not dead.
-fn is_dead(target: &Path) -> bool {
-    let (answer, answered) = mpsc::channel();
-    let target = target.to_owned();
-    // Not waited for: it may hang for as long as that process does.
-    thread::spawn(move || answer.send(sys::ask_for_space(&target)));
-    let answer = answered.recv_timeout(PATIENCE);
-    matches!(answer, Ok(Err(err)) if err.raw_os_error() == Some(libc::ENOTCONN))
-}
-
-/// How long a mount may take to say that it is there.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The absolute path of a directory to mount on.
-fn resolve(target: &Path) -> Result<PathBuf> {
-    target.canonicalize().map_err(|source| Error::Target { target: target.into(), source })
 }
 
 /// A mount as its own threads see it.

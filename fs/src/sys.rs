@@ -49,16 +49,6 @@ pub(crate) fn mount(
     check(result).map(drop)
 }
 
-/// statfs(2), which a mount always asks its process for; the answer does not
-/// matter.
-pub(crate) fn ask_for_space(target: &Path) -> io::Result<()> {
-    let target = c_string(target.as_os_str())?;
-    let mut answer = MaybeUninit::uninit();
-    // SAFETY: the path is NUL-terminated, the buffer is a statfs, and both
-    // outlive the call.
-    check(unsafe { libc::statfs(target.as_ptr(), answer.as_mut_ptr()) }).map(drop)
-}
-
 /// umount2(2).
 pub(crate) fn unmount(target: &Path, flags: libc::c_int) -> io::Result<()> {
     let target = c_string(target.as_os_str())?;
@@ -408,6 +398,20 @@ pub(crate) fn make_read_only(target: &Path) -> io::Result<()> {
         )
     };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether nobody answers for what is mounted on `target`: statfs(2), since the
+/// kernel answers most other calls for a dead mount out of what it remembers.
+pub(crate) fn is_dead(target: &Path) -> io::Result<bool> {
+    let target = c_string(target.as_os_str())?;
+    // SAFETY: statfs is a plain structure, for which zeros are valid.
+    let mut data: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is NUL-terminated, the pointer is to a statfs, and both
+    // outlive the call.
+    match check(unsafe { libc::statfs(target.as_ptr(), &raw mut data) }) {
+        Err(err) if err.raw_os_error() == Some(libc::ENOTCONN) => Ok(true),
+        result => result.map(|_| false),
+    }
 }
 
 /// kill(2).

@@ -294,14 +294,19 @@ impl System {
             .map(|install| &install.new)
             .chain(solution.replacements.iter().map(|replacement| &replacement.new))
             .collect();
-        progress.begin(Phase::Verify, new.len() as u64);
+        // A phase without work is none.
+        if !new.is_empty() {
+            progress.begin(Phase::Verify, new.len() as u64);
+        }
         let stones = self.fetch(&new, progress)?;
 
         let mut transaction = self.store.begin()?;
         if transaction.store().refs().current != self.base.as_ref().map(|state| state.id) {
             return Err(Error::Outdated);
         }
-        progress.begin(Phase::Unpack, plan.steps.iter().map(Step::coming_bytes).sum());
+        if !stones.is_empty() {
+            progress.begin(Phase::Unpack, plan.steps.iter().map(Step::coming_bytes).sum());
+        }
         let unpacked = system::unpack(&mut transaction, &stones, &Unpacking(progress))?;
         progress.begin(Phase::Commit, 0);
 

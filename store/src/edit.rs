@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::hash::TreeId;
+use crate::hash::{BlobRef, TreeId};
 use crate::name::{Name, TreePath};
 use crate::store::Store;
 use crate::transaction::Transaction;
@@ -22,6 +22,18 @@ pub trait TreeReader {
 impl TreeReader for Store {
     fn read_tree(&self, id: TreeId) -> Result<Arc<Tree>> {
         self.tree(id)
+    }
+}
+
+/// Where trees and the contents of their files are read from.
+pub trait BlobReader: TreeReader {
+    /// All bytes of a blob, verified.
+    fn read_blob(&self, blob: &BlobRef) -> Result<Vec<u8>>;
+}
+
+impl BlobReader for Store {
+    fn read_blob(&self, blob: &BlobRef) -> Result<Vec<u8>> {
+        self.read(blob)
     }
 }
 
