@@ -30,13 +30,17 @@ mod stat;
 mod switch;
 mod sys;
 mod table;
+mod unmounter;
+pub mod workspace;
+mod xattrs;
 
 pub use daemon::{background, notify_ready};
 pub use error::{Error, Result};
 pub use event::{Event, Journal};
-pub use mount::{Options, Running, Trust, Unmount, Unmounter, check_target, start, unmount};
+pub use mount::{Options, Running, Trust, Unmount, check_target, start, unmount};
 pub use registration::{Registration, list};
 pub use run::{Program, run};
 pub use shape::Shape;
 pub use signal::Signals;
 pub use source::Source;
+pub use unmounter::Unmounter;

@@ -49,6 +49,24 @@ pub(crate) fn mount(
     check(result).map(drop)
 }
 
+/// Gives this thread a working directory of its own.
+pub(crate) fn own_directory() -> io::Result<()> {
+    // SAFETY: only concerns this thread.
+    check(unsafe { libc::unshare(libc::CLONE_FS) }).map(drop)
+}
+
+/// setxattr(2).
+pub(crate) fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
+    let path = c_string(path.as_os_str())?;
+    let name = c_string(OsStr::from_bytes(name))?;
+    // SAFETY: both texts are NUL-terminated, the value has the length given, and
+    // all outlive the call.
+    let result = unsafe {
+        libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    check(result).map(drop)
+}
+
 /// umount2(2).
 pub(crate) fn unmount(target: &Path, flags: libc::c_int) -> io::Result<()> {
     let target = c_string(target.as_os_str())?;

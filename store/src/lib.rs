@@ -19,6 +19,7 @@ mod lock;
 mod log;
 pub mod name;
 mod pack;
+mod scratch;
 mod staged;
 mod state;
 mod store;
@@ -30,8 +31,8 @@ pub mod workspace;
 
 pub use diff::{Difference, diff, pairs};
 pub use edit::{
-    BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge,
-    resolve, subtract,
+    BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, TreeWriter, edit,
+    merge, recount_links, resolve, subtract,
 };
 pub use error::{Error, Result};
 pub use follow::{Followed, LastLink, follow};
@@ -42,6 +43,7 @@ pub use layer::{LayerRules, apply_layer};
 pub use log::Refs;
 pub use name::{InvalidName, InvalidPath, Name, TreePath};
 pub use pack::{FRAME_LEN, ObjectId};
+pub use scratch::Scratch;
 pub use staged::Staged;
 pub use state::{InvalidTag, State, StateId, Tag};
 pub use store::Store;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::edit::TreeReader;
+use crate::edit::{TreeReader, TreeWriter};
 use crate::error::{Error, Result};
 use crate::hash::{BlobRef, TreeId};
 use crate::index::{Batch, Index};
@@ -289,6 +289,12 @@ impl TreeReader for Transaction {
             Some(tree) => Ok(tree.clone()),
             None => self.store.tree(id),
         }
+    }
+}
+
+impl TreeWriter for Transaction {
+    fn write_tree(&mut self, tree: Tree) -> Result<TreeId> {
+        self.put_tree(tree)
     }
 }
 

@@ -98,6 +98,21 @@ impl Scan {
         self.directories.get(number)?.as_ref()
     }
 
+    /// Says what a leaf holds that was found: entry number `at` of a directory (the
+    /// first is 0). It is then not read.
+    pub fn set_content(&mut self, directory: usize, at: usize, content: Content) {
+        let directory = self.directories.get_mut(directory).and_then(Option::as_mut);
+        let entry = directory.and_then(|directory| directory.entries.get_mut(at));
+        if let Some((_, ScannedEntry::Leaf(leaf))) = entry {
+            leaf.content = Some(content);
+        }
+    }
+
+    /// Opens the regular file at `path` below the scanned directory.
+    pub fn open_file(&self, path: &TreePath) -> io::Result<std::fs::File> {
+        self.root.open_file(path.names())
+    }
+
     /// All directories that were found, in no order.
     pub fn directories(&self) -> impl Iterator<Item = &ScannedDirectory> {
         self.directories.iter().flatten()
