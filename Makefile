@@ -19,6 +19,7 @@ demo: build
 	@tools/demo
 
 test: build
+	@tools/bootstrap tests
 	$(CARGO) test --release --workspace
 
 check: bootstrap

@@ -13,8 +13,11 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use cairn_tests::{Cairn, Deb, Need, Random};
+use cairn_tests::{Cairn, Deb, Mount, Need, Random, real, signal};
 use serde_json::Value;
 
 /// Changes of the disk. Opening is none of them: what is made by it is written to
@@ -23,8 +26,7 @@ const CHANGES: &str = "write,pwrite64,pwritev,fsync,fdatasync,syncfs,rename,rena
                        unlink,unlinkat,rmdir,mkdir,mkdirat,link,linkat,ftruncate,fallocate,flock";
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut random = Random(seed);
-    (0..len).map(|_| u8::try_from(random.below(256)).unwrap()).collect()
+    Random(seed).bytes(len)
 }
 
 /// A store with two states: 1 has the package base, 2 has tool, too. It is offered
@@ -157,4 +159,171 @@ fn a_command_that_is_killed_while_it_makes_the_store_can_be_repeated() {
         ended.signal() != Some(libc::SIGKILL)
     });
     assert!(number > Some(10), "killed {number:?} times");
+}
+
+/// Waits until `done` says so, and not for ever.
+fn eventually(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}: not within a minute");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_mount_that_is_killed_at_any_moment_harms_nobody_and_can_be_made_again() {
+    const ROUNDS: usize = 12;
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let cairn = prepared();
+    let [base, tool] = ["usr/bin/base", "usr/bin/tool"];
+    let mut random = Random(0x1234_5678_9abc_def1);
+    for round in 0..ROUNDS {
+        let root = Mount::new(&cairn, &["--follow"], "root");
+        let process = root.process();
+        let stop = AtomicBool::new(false);
+        let [reads, switches] = [const { AtomicUsize::new(0) }; 2];
+        thread::scope(|scope| {
+            // One reads, whatever is there; it gets the right bytes or an error.
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    if let Ok(bytes) = fs::read(root.join(base)) {
+                        assert_eq!(bytes, b"#!/bin/sh\n");
+                    }
+                    if let Ok(bytes) = fs::read(root.join(tool)) {
+                        assert_eq!(bytes, noise(2, 9000));
+                    }
+                    let _ = fs::read_dir(root.path()).map(Iterator::count);
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            // One switches, also when the mount dies under it.
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let state = (1 + switches.load(Ordering::Relaxed) % 2).to_string();
+                    let ended = cairn.run(["switch", &state]);
+                    let is_told = ended.code() == Some(1) && ended.stdout.contains("not shown: ");
+                    assert!(ended.code() == Some(0) || is_told, "{}{}", ended.stdout, ended.stderr);
+                    assert_eq!(cairn.current().to_string(), state, "the switch has happened");
+                    switches.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let (after_reads, after_switches) = (1 + random.below(40), random.below(4));
+            eventually("the mount is used", || {
+                reads.load(Ordering::Relaxed) >= after_reads
+                    && switches.load(Ordering::Relaxed) >= after_switches
+            });
+            // Anywhere between two switches.
+            thread::sleep(Duration::from_micros(random.below(20_000) as u64));
+            signal(process, libc::SIGKILL).unwrap();
+            let [reads_then, switches_then] =
+                [&reads, &switches].map(|count| count.load(Ordering::Relaxed));
+            eventually("nobody waits for the dead mount", || {
+                reads.load(Ordering::Relaxed) > reads_then + 1
+                    && switches.load(Ordering::Relaxed) > switches_then + 1
+            });
+            stop.store(true, Ordering::Relaxed);
+        });
+        let at = format!("round {round}");
+        assert_eq!(cairn.data(["mount"]), "Nothing is mounted.\n", "{at}");
+        let complaint = cairn.fails(1, ["mount", "--follow", "root"]);
+        assert!(complaint.ends_with("help: cairn umount takes it away\n"), "{at}: {complaint}");
+        root.umount();
+        let verified = cairn.data(["verify"]);
+        assert!(verified.ends_with(": no damage.\n"), "{at}: {verified}");
+        cairn.data(["switch", "2"]);
+        let again = Mount::new(&cairn, &["--follow"], "root");
+        assert_eq!(fs::read(again.join(tool)).unwrap(), noise(2, 9000), "{at}");
+        again.umount();
+    }
+}
+
+#[test]
+fn of_two_writers_each_succeeds_or_is_told_of_the_other() {
+    const EACH: usize = 8;
+    let cairn = prepared();
+    let names = |writer: char| (0..EACH).map(move |number| format!("{writer}{number}"));
+    let packages = ['a', 'b'].into_iter().flat_map(names);
+    cairn.offer(packages.map(|name| {
+        Deb::new(&name, "1-1").file(&format!("usr/share/{name}"), 0o644, noise(7, 3000))
+    }));
+    let refused = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for writer in ['a', 'b'] {
+            let (cairn, refused) = (&cairn, &refused);
+            scope.spawn(move || {
+                for name in names(writer) {
+                    eventually("a writer that tries again succeeds", || {
+                        let ended = cairn.run(["--json", "--yes", "install", &name]);
+                        if ended.code() == Some(0) {
+                            return true;
+                        }
+                        // The other process is named, or its state.
+                        let said = &ended.stderr;
+                        let is_told = said.contains("is being changed by process")
+                            || said.contains("run the command again");
+                        assert!(ended.code() == Some(1) && is_told, "{name}: {said}");
+                        refused.fetch_add(1, Ordering::Relaxed);
+                        false
+                    });
+                }
+            });
+        }
+    });
+    let states = cairn.json(["state", "list"]);
+    let requests: Vec<&str> =
+        states.as_array().unwrap().iter().map(|it| it["request"].as_str().unwrap()).collect();
+    assert_eq!(requests.len(), 2 + 2 * EACH, "{requests:?}");
+    let installed = cairn.installed();
+    for name in ['a', 'b'].into_iter().flat_map(names) {
+        let request = format!("install {name}");
+        assert_eq!(requests.iter().filter(|it| **it == request).count(), 1, "{name}");
+        assert!(installed.contains(&name), "{name} got lost: {installed:?}");
+    }
+    // Each state was made from the one before it.
+    for state in states.as_array().unwrap() {
+        let number = state["state"].as_u64().unwrap();
+        assert_eq!(state["parent"].as_u64().unwrap_or(0), number - 1);
+    }
+    assert!(refused.load(Ordering::Relaxed) > 0, "they were never in each other's way");
+    let verified = cairn.data(["verify"]);
+    assert!(verified.ends_with(": no damage.\n"), "{verified}");
+}
+
+#[test]
+fn a_large_transaction_that_is_killed_at_a_random_moment_is_all_or_nothing() {
+    const ROUNDS: usize = 10;
+    let Some(repository) = real::repository() else { return };
+    let cairn = Cairn::new();
+    cairn.data(["repo", "add", "real", &format!("file://{}", repository.display())]);
+    cairn.data(["--yes", "install", "bash"]);
+    let words = ["--yes", "install", "git", "python3", "vim-tiny"];
+    let (store, saved) = (cairn.store(), cairn.directory().join("saved"));
+    copy(&store, &saved);
+    let before = shown(&cairn);
+    let begun = Instant::now();
+    cairn.data(words);
+    let whole = begun.elapsed();
+    let after = shown(&cairn);
+    let tree = |cairn: &Cairn| cairn.json(["state", "show"])["tree"].clone();
+    let expected = tree(&cairn);
+
+    let mut random = Random(0xfeed_beef_0000_0003);
+    let mut killed = 0;
+    for round in 0..ROUNDS {
+        copy(&saved, &store);
+        let mut child = cairn.command(words).stderr(std::process::Stdio::null()).spawn().unwrap();
+        thread::sleep(whole.mul_f64(random.below(1000) as f64 / 1000.0));
+        let _ = child.kill();
+        let is_killed = child.wait().unwrap().signal() == Some(libc::SIGKILL);
+        killed += usize::from(is_killed);
+        let now = shown(&cairn);
+        assert!(now == before && is_killed || now == after, "round {round}: {now:?}");
+        let verified = cairn.data(["verify"]);
+        assert!(verified.ends_with(": no damage.\n"), "round {round}: {verified}");
+        cairn.data(words);
+        assert_eq!(tree(&cairn), expected, "round {round}");
+    }
+    assert!(killed > 0, "all {ROUNDS} were done before they could be killed");
 }

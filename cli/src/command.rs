@@ -4,6 +4,7 @@ mod cat;
 mod completions;
 mod convert;
 mod extract;
+mod import;
 mod inspect;
 mod install;
 mod ls;
@@ -44,6 +45,7 @@ pub(crate) enum Command {
     State(state::Command),
     Switch(switch::Args),
     Rollback(rollback::Args),
+    Import(import::Args),
     Ls(ls::Args),
     Cat(cat::Args),
     Mount(mount::Args),
@@ -76,6 +78,7 @@ impl Command {
             Self::State(command) => state::run(command, context, output),
             Self::Switch(args) => switch::run(args, context, output),
             Self::Rollback(args) => rollback::run(args, context, output),
+            Self::Import(args) => import::run(args, context, output),
             Self::Ls(args) => ls::run(args, context, output),
             Self::Cat(args) => cat::run(args, context, output),
             Self::Mount(args) => mount::run(args, context, output),

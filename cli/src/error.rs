@@ -38,6 +38,12 @@ pub(crate) enum Error {
     /// The change is committed, and some mounts do not show it.
     #[error("done, but mounts do not show it: {failed}")]
     NotShown { failed: usize },
+    /// A signal came, and the work was stopped before it changed anything.
+    #[error("it was interrupted; nothing was changed")]
+    Interrupted { signal: i32 },
+    /// A text is not a pattern of paths.
+    #[error("cannot understand a pattern")]
+    Pattern(#[source] globset::Error),
     /// Signals cannot be waited for.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
@@ -177,9 +183,13 @@ impl Error {
                 DAMAGED.into()
             }
             Self::DamageFound { .. } => DAMAGED.into(),
-            Self::Dependency(_) | Self::NotAPlace(_) | Self::NotAState(_) | Self::NoJson { .. } => {
-                2.into()
-            }
+            // As shells say it of a program that a signal has ended.
+            Self::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(1).into(),
+            Self::Dependency(_)
+            | Self::NotAPlace(_)
+            | Self::NotAState(_)
+            | Self::NoJson { .. }
+            | Self::Pattern(_) => 2.into(),
             _ => ExitCode::FAILURE,
         }
     }
@@ -217,6 +227,8 @@ impl Error {
             | Self::NotAFile { .. }
             | Self::NoJson { .. }
             | Self::Declined
+            | Self::Interrupted { .. }
+            | Self::Pattern(_)
             | Self::Signals(_)
             | Self::Supervisor(_)
             | Self::Output(_)
@@ -255,6 +267,14 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         StoreError::UnknownState(_) | StoreError::UnknownTag(_) => Some(LIST_STATES),
         StoreError::StateIsCurrent(_) => Some("switch to another state first: cairn switch STATE"),
         StoreError::StateIsTagged { .. } => Some("remove the tag first: cairn state untag TAG"),
+        StoreError::UnknownWorkspace(_) => Some("cairn workspace list shows the workspaces"),
+        StoreError::WorkspaceExists(_) => Some("name it otherwise, or discard the other first"),
+        StoreError::WorkspaceInUse { .. } => {
+            Some("cairn mount lists the mounts, cairn umount ends them")
+        }
+        StoreError::DamagedWorkspace { .. } => Some(
+            "its layer is intact beside it; keep what you need of that, and discard the workspace",
+        ),
         StoreError::NoState => Some("cairn install makes the first one"),
         StoreError::Index { .. } | StoreError::MalformedIndex { .. } => {
             Some("cairn store rebuild makes the index anew and loses nothing")
@@ -270,11 +290,16 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::MissingPage { .. }
         | StoreError::MissingBlob { .. }
         | StoreError::MissingTree { .. } => Some("cairn verify tells what is affected"),
+        StoreError::Source { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Some("run it as root, or leave it out with --exclude")
+        }
+        StoreError::TooDeep { .. } => Some("leave it out with --exclude"),
         StoreError::Collision { .. }
         | StoreError::Source { .. }
         | StoreError::SourceChanged { .. }
         | StoreError::NotADirectory(_)
-        | StoreError::NoSuchPath(_) => None,
+        | StoreError::NoSuchPath(_)
+        | StoreError::Cancelled => None,
     }
 }
 

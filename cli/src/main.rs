@@ -4,6 +4,8 @@ mod command;
 mod context;
 mod error;
 mod escape;
+mod exclude;
+mod interrupt;
 mod mounts;
 mod output;
 mod page;

@@ -1,11 +1,11 @@
 //! `STATE` and `STATE:PATH`: how the command line names states and files.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::str::FromStr;
 
-use cairn_store::{Content, Entry, Name, State, StateId, Store, Subtree, Tag, TreePath};
+pub(crate) use cairn_store::LastLink;
+use cairn_store::{Entry, Followed, State, StateId, Store, Tag, TreePath, follow};
 
 use crate::error::Error;
 use crate::escape::Escaped;
@@ -69,18 +69,6 @@ pub(crate) struct Found {
     pub entry: Entry,
 }
 
-/// Whether a symbolic link at the end of a path stands for itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LastLink {
-    /// Tell of the link.
-    Keep,
-    /// Tell of what it leads to.
-    Follow,
-}
-
-/// As many symbolic links as Linux follows in one path.
-const MAX_LINKS: usize = 40;
-
 impl Place {
     /// Reads `[STATE:]PATH`; the first colon ends the state, unless a slash
     /// comes before it.
@@ -107,67 +95,24 @@ impl Place {
     /// [`Error::NoSuchFile`] and [`Error::TooManyLinks`].
     pub(crate) fn find(&self, store: &Store, last: LastLink) -> Result<Found, Error> {
         let state = self.state.find(store)?;
-        let missing = || Error::NoSuchFile {
-            state: state.id,
-            path: Escaped(self.path.as_bytes()).to_string(),
-        };
-        let root = Entry::Directory(Subtree {
-            id: state.tree,
-            summary: store.tree(state.tree)?.summary(),
-        });
-        let mut trail: Vec<(Name, Entry)> = Vec::new();
-        let mut todo: VecDeque<Vec<u8>> = components(self.path.as_bytes()).collect();
-        let mut links = 0;
-        while let Some(component) = todo.pop_front() {
-            if component == b".." {
-                trail.pop();
-                continue;
-            }
-            let name = Name::new(&component).map_err(|_| missing())?;
-            let here = trail.last().map_or(&root, |(_, entry)| entry);
-            let directory = here.as_directory().ok_or_else(missing)?;
-            let entry = store.tree(directory.id)?.get(&name).cloned().ok_or_else(missing)?;
-            let target = match entry.as_leaf().map(|leaf| &leaf.content) {
-                Some(Content::Symlink(target)) => target,
-                _ => {
-                    trail.push((name, entry));
-                    continue;
-                }
-            };
-            if todo.is_empty() && last == LastLink::Keep {
-                trail.push((name, entry));
-                continue;
-            }
-            links += 1;
-            if links > MAX_LINKS {
-                return Err(Error::TooManyLinks {
-                    state: state.id,
-                    path: Escaped(self.path.as_bytes()).to_string(),
-                });
-            }
-            if target.first() == Some(&b'/') {
-                trail.clear();
-            }
-            for component in components(target).rev() {
-                todo.push_front(component);
-            }
+        match follow(store, state.tree, self.path.as_bytes(), last)? {
+            Followed::Found(path, entry) => Ok(Found { state, path, entry }),
+            Followed::Missing => Err(Error::NoSuchFile {
+                state: state.id,
+                path: Escaped(self.path.as_bytes()).to_string(),
+            }),
+            Followed::TooManyLinks => Err(Error::TooManyLinks {
+                state: state.id,
+                path: Escaped(self.path.as_bytes()).to_string(),
+            }),
         }
-        let entry = trail.last().map_or(root, |(_, entry)| entry.clone());
-        let path = trail.into_iter().map(|(name, _)| name).collect();
-        Ok(Found { state, path, entry })
     }
-}
-
-/// The components of a path that lead somewhere.
-fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = Vec<u8>> {
-    let parts = path.split(|byte| *byte == b'/');
-    parts.filter(|part| !part.is_empty() && *part != b".").map(<[u8]>::to_vec)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cairn_store::{Attributes, Draft, Leaf, Tree};
+    use cairn_store::{Attributes, Content, Draft, Leaf, Name, Tree};
 
     #[test]
     fn a_place_is_a_state_and_a_path() {

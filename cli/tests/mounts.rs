@@ -116,7 +116,9 @@ fn a_mount_in_the_foreground_ends_in_good_order_with_a_signal() {
     assert_eq!(text(&ready), "root");
     assert!(world.path().join("root/usr/bin/one").exists());
     let id = child.id().to_string();
-    let killed = std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
+    // By the shell, since not every machine has a kill(1) of its own.
+    let kill = ["-c", "kill -TERM \"$0\"", &id];
+    let killed = std::process::Command::new("sh").args(kill).status().unwrap();
     assert!(killed.success());
     let deadline = Instant::now() + Duration::from_secs(20);
     let status = loop {

@@ -11,11 +11,12 @@ use cairn_store::{Attributes, Entry, Leaf, Name, StateId, Summary, Tree, TreeId}
 
 use crate::listing::{Cookie, Listing};
 use crate::node::NodeId;
+use crate::places::Location;
 use crate::shape::{Shape, Shown};
 use crate::source::Source;
 use crate::stat::{Kind, Stat};
-use crate::switch::Held;
-use crate::table::{Comparison, Directory, Location, Position, Table};
+use crate::table::{Comparison, Directory, Position, Table, Way};
+use crate::xattrs::Xattrs;
 
 /// Why the kernel does not get what it asked for.
 #[derive(Debug)]
@@ -46,9 +47,9 @@ pub enum Refusal {
 pub(crate) struct Filesystem<S> {
     pub(crate) source: S,
     pub(crate) shape: Shape,
+    pub(crate) xattrs: Xattrs,
     pub(crate) shown: RwLock<Shown>,
     table: Mutex<Table>,
-    pub(crate) held: Mutex<Held>,
 }
 
 /// What a mount shows for as long as this exists.
@@ -61,13 +62,14 @@ impl<S: Source> Filesystem<S> {
     /// Shows what the source has of `shape`.
     pub(crate) fn new(source: S, shape: Shape) -> cairn_store::Result<Self> {
         let shown = Shown::new(shape, &source.refs())?;
-        let table = Table::new(shown.root, shape.position());
+        let mut table = Table::new(shape.position());
+        table.show(shown.root, shown.switch);
         Ok(Self {
             source,
             shape,
+            xattrs: Xattrs::default(),
             shown: RwLock::new(shown),
             table: Mutex::new(table),
-            held: Mutex::default(),
         })
     }
 
@@ -188,11 +190,10 @@ impl<S: Source> View<'_, S> {
         match self.filesystem.with_leaf(id, |_, leaf| Ok(Stat::of_leaf(id, leaf))) {
             Err(Refusal::IsADirectory) => {
                 let directory = self.directory(id)?;
-                let mut stat = Stat::of_directory(id, &*self.tree(&directory)?);
-                if directory.is_gone {
-                    stat.links = 0;
+                match directory.tree {
+                    Some(tree) => Ok(Stat::of_directory(id, &*self.tree_of(&directory, tree)?)),
+                    None => Ok(self.stat_of_gone(id, &directory)),
                 }
-                Ok(stat)
             }
             answer => answer,
         }
@@ -201,12 +202,10 @@ impl<S: Source> View<'_, S> {
     /// The entries of a directory from `cookie` on.
     pub(crate) fn list(&self, id: NodeId, cookie: Cookie) -> Result<Listing, Refusal> {
         let directory = self.directory(id)?;
-        if directory.is_gone {
-            return Err(Refusal::Gone);
-        }
-        let tree = self.tree(&directory)?;
+        let tree_id = directory.tree.ok_or(Refusal::Gone)?;
+        let tree = self.tree_of(&directory, tree_id)?;
         let first = cookie.position(&directory, &tree, |id| self.tree_by_id(id).ok());
-        Ok(Listing::new(id, directory, tree, first))
+        Ok(Listing::new(id, directory, (tree_id, tree), first))
     }
 
     /// Tells the kernel of an entry: it has to forget the node once more.
@@ -218,18 +217,17 @@ impl<S: Source> View<'_, S> {
                     what: format!("directory {name}"),
                     source,
                 })?;
-                let id = self.enter_directory(listing, name, subtree.id);
-                Ok(Stat::of_directory(id, &tree))
+                Ok(Stat::of_directory(self.enter_directory(listing, name)?, &tree))
             }
             Entry::Leaf(leaf) => {
-                let Position::Inside { path, is_lasting } = listing.directory.position else {
+                let Position::Inside(path) = listing.directory.position else {
                     return Err(Refusal::Stale);
                 };
                 let home = NodeId::of_leaf(path, name, leaf);
                 let location = listing.location(entry);
                 let compare = |known| self.filesystem.compare(leaf, known);
-                let id = self.filesystem.table().enter_file(home, location, is_lasting, compare);
-                Ok(Stat::of_leaf(id, leaf))
+                let id = self.filesystem.table().enter_file(home, location, compare);
+                Ok(Stat::of_leaf(id.ok_or(Refusal::Stale)?, leaf))
             }
         }
     }
@@ -238,21 +236,22 @@ impl<S: Source> View<'_, S> {
     /// it can be listed by name; whoever looks at it closer gets an error.
     pub(crate) fn enter_unreadable(&self, listing: &Listing, entry: usize) -> Option<Stat> {
         let (name, what) = &listing.tree.entries()[entry];
-        let id = self.enter_directory(listing, name, what.as_directory()?.id);
+        what.as_directory()?;
+        let id = self.enter_directory(listing, name).ok()?;
         Some(Stat::of_directory(id, &Tree::empty(Attributes::of_root(0))))
     }
 
-    fn enter_directory(&self, listing: &Listing, name: &Name, tree: TreeId) -> NodeId {
+    fn enter_directory(&self, listing: &Listing, name: &Name) -> Result<NodeId, Refusal> {
         let home = NodeId::of_directory(listing.id, name);
-        let position = listing.directory.position.child(name);
-        self.filesystem.table().enter_directory(home, listing.id, name, position, tree)
+        let id = self.filesystem.table().enter_directory(home, listing.id, name);
+        id.ok_or(Refusal::Stale)
     }
 
     /// Number and kind of an entry, without telling the kernel of it.
     pub(crate) fn number(&self, listing: &Listing, entry: usize) -> (NodeId, Kind) {
         let (name, what) = &listing.tree.entries()[entry];
         match (what, listing.directory.position) {
-            (Entry::Leaf(leaf), Position::Inside { path, .. }) => {
+            (Entry::Leaf(leaf), Position::Inside(path)) => {
                 (NodeId::of_leaf(path, name, leaf), Kind::of(&leaf.content))
             }
             _ => (NodeId::of_directory(listing.id, name), Kind::Directory),
@@ -266,7 +265,11 @@ impl<S: Source> View<'_, S> {
         f: impl Fn(&Attributes) -> Result<R, Refusal>,
     ) -> Result<R, Refusal> {
         match self.filesystem.with_leaf(id, |_, leaf| f(&leaf.attributes)) {
-            Err(Refusal::IsADirectory) => f(&self.tree(&self.directory(id)?)?.attributes),
+            Err(Refusal::IsADirectory) => {
+                let directory = self.directory(id)?;
+                let tree = directory.tree.ok_or(Refusal::Gone)?;
+                f(&self.tree_of(&directory, tree)?.attributes)
+            }
             answer => answer,
         }
     }
@@ -277,7 +280,25 @@ impl<S: Source> View<'_, S> {
         tree.map_or_else(Summary::default, |tree| tree.summary())
     }
 
+    /// A directory with what it shows now.
     fn directory(&self, id: NodeId) -> Result<Directory, Refusal> {
+        // The table is not kept locked while trees are read.
+        let way = self.filesystem.table().way_to(id, self.shown.switch);
+        if let Some(Way { from, steps }) = way {
+            let mut shown = from;
+            for (id, name) in steps {
+                shown = match shown {
+                    Some(above) => {
+                        let above = self.tree_by_id(above).map_err(|source| {
+                            Refusal::Unreadable { what: format!("the directory of {name}"), source }
+                        })?;
+                        above.get(&name).and_then(|entry| Some(entry.as_directory()?.id))
+                    }
+                    None => None,
+                };
+                self.filesystem.table().saw(id, shown, self.shown.switch);
+            }
+        }
         let table = self.filesystem.table();
         match table.directory(id) {
             Some(directory) => Ok(directory.clone()),
@@ -286,8 +307,21 @@ impl<S: Source> View<'_, S> {
         }
     }
 
-    fn tree(&self, directory: &Directory) -> Result<Arc<Tree>, Refusal> {
-        self.tree_by_id(directory.tree).map_err(|source| {
+    /// What is left of a directory that a switch has taken away.
+    fn stat_of_gone(&self, id: NodeId, directory: &Directory) -> Stat {
+        // gc may have taken what it showed last.
+        let last = directory.earlier.last().and_then(|tree| self.tree_by_id(*tree).ok());
+        let mut attributes = Attributes::implied_directory();
+        if let Some(last) = last {
+            attributes = last.attributes.clone();
+        }
+        let mut stat = Stat::of_directory(id, &Tree::empty(attributes));
+        stat.links = 0;
+        stat
+    }
+
+    fn tree_of(&self, directory: &Directory, tree: TreeId) -> Result<Arc<Tree>, Refusal> {
+        self.tree_by_id(tree).map_err(|source| {
             let name = directory.name.as_ref().map_or_else(|| "/".into(), Name::to_string);
             Refusal::Unreadable { what: format!("directory {name}"), source }
         })

@@ -10,13 +10,15 @@ use std::sync::Arc;
 use cairn_store::{Tree, TreeId};
 
 use crate::node::NodeId;
-use crate::table::{Directory, Location};
+use crate::places::Location;
+use crate::table::Directory;
 
 /// The entries of a directory, from somewhere on.
 pub(crate) struct Listing {
     pub(crate) id: NodeId,
     pub(crate) directory: Directory,
     pub(crate) tree: Arc<Tree>,
+    tree_id: TreeId,
     first: u32,
 }
 
@@ -32,8 +34,14 @@ pub(crate) enum Item {
 }
 
 impl Listing {
-    pub(crate) fn new(id: NodeId, directory: Directory, tree: Arc<Tree>, first: u32) -> Self {
-        Self { id, directory, tree, first }
+    /// `tree` is the tree `tree_id`, which `directory` shows.
+    pub(crate) fn new(
+        id: NodeId,
+        directory: Directory,
+        (tree_id, tree): (TreeId, Arc<Tree>),
+        first: u32,
+    ) -> Self {
+        Self { id, directory, tree, tree_id, first }
     }
 
     /// The items, each with the cookie of the one behind it.
@@ -45,14 +53,14 @@ impl Listing {
                 1 => Item::Parent,
                 _ => Item::Entry(position as usize - 2),
             };
-            (item, Cookie::new(self.directory.tree, position + 1))
+            (item, Cookie::new(self.tree_id, position + 1))
         })
     }
 
     /// Where an entry lies.
     pub(crate) fn location(&self, entry: usize) -> Location {
         let entry = u32::try_from(entry).expect("a tree has fewer than 2^32 entries");
-        Location { tree: self.directory.tree, entry }
+        Location { directory: self.id, tree: self.tree_id, entry }
     }
 }
 
@@ -87,7 +95,7 @@ impl Cookie {
     ) -> u32 {
         let told = u32::try_from(self.0 & u64::from(u32::MAX)).expect("it has 32 bits");
         let is_of = |tree: &TreeId| tag(*tree) == self.0 >> 32;
-        if told <= 2 || is_of(&directory.tree) {
+        if told <= 2 || directory.tree.as_ref().is_some_and(is_of) {
             return told;
         }
         let last_told = || {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use cairn_store::Workspace;
 use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
 
 use crate::attach;
@@ -22,6 +23,8 @@ use crate::registration::{Registered, Registration};
 use crate::shape::{Shape, Shown};
 use crate::source::Source;
 use crate::switch::Change;
+use crate::sys;
+use crate::unmounter::Unmounter;
 
 /// Whether the kernel heeds what in a mount could give rights away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,15 +93,28 @@ const READ_AHEAD: &str = "1024";
 /// more; [`Running::wait`] lets it run until somebody else unmounts it.
 pub struct Running {
     unmounter: Unmounter,
+    /// The workspace that it shows, if it shows one: nobody else may have it.
+    workspace: Option<Workspace>,
     session: Option<JoinHandle<io::Result<()>>>,
     control: Option<JoinHandle<()>>,
 }
 
-/// Ends a mount from another thread.
-#[derive(Clone, Debug)]
-pub struct Unmounter {
-    target: PathBuf,
-    device: (u32, u32),
+/// Checks that `target` is a directory that can be mounted on, and returns its
+/// absolute path.
+///
+/// # Errors
+/// [`Error::Target`], [`Error::Occupied`], [`Error::Dead`].
+pub fn check_target(target: &Path) -> Result<PathBuf> {
+    let target = resolve(target)?;
+    let not_usable = |source| Error::Target { target: target.clone(), source };
+    if MountPoint::at(&target).map_err(not_usable)?.is_some_and(|mount| mount.is_ours()) {
+        let is_dead = sys::is_dead(&target).map_err(not_usable)?;
+        return Err(if is_dead { Error::Dead { target } } else { Error::Occupied { target } });
+    }
+    if !fs::metadata(&target).map_err(not_usable)?.is_dir() {
+        return Err(not_usable(io::ErrorKind::NotADirectory.into()));
+    }
+    Ok(target)
 }
 
 /// Mounts `source` as `options` say, and returns when the mount can be used.
@@ -106,28 +122,38 @@ pub struct Unmounter {
 /// # Errors
 /// Nothing stays mounted or registered when it fails.
 pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Result<Running> {
-    let target = resolve(&options.target)?;
-    let not_usable = |source| Error::Target { target: target.clone(), source };
-    if MountPoint::at(&target).map_err(not_usable)?.is_some_and(|mount| mount.is_ours()) {
-        return Err(Error::Occupied { target });
-    }
-    if !fs::metadata(&target).map_err(not_usable)?.is_dir() {
-        return Err(not_usable(io::ErrorKind::NotADirectory.into()));
-    }
+    let target = check_target(&options.target)?;
     let filesystem = Arc::new(Filesystem::new(source, options.shape)?);
-    let (registered, listener) = match &options.run {
-        Some(run) => {
-            let (registered, listener) = register(&filesystem, run, &target)?;
-            (Some(registered), Some(listener))
-        }
-        None => (None, None),
+    let registered = match &options.run {
+        Some(run) => Some(register(&filesystem, run, &target)?),
+        None => None,
     };
+    let place = Place { target, name: &options.name, trust: options.trust };
+    serve(filesystem, place, registered, journal)
+}
+
+/// Where and how to mount.
+pub(crate) struct Place<'a> {
+    /// The absolute path of a directory.
+    pub(crate) target: PathBuf,
+    /// What /proc/mounts calls it.
+    pub(crate) name: &'a str,
+    pub(crate) trust: Trust,
+}
+
+/// Mounts a filesystem and begins to answer the kernel.
+pub(crate) fn serve<S: Source>(
+    filesystem: Arc<Filesystem<S>>,
+    place: Place<'_>,
+    registered: Option<(Registered, UnixListener)>,
+    journal: Journal,
+) -> Result<Running> {
+    let (registered, listener) = registered.unzip();
     let fuse = Fuse { filesystem: filesystem.clone(), journal: journal.clone() };
-    let connection = attach::attach(&target, &options.name, options.trust)?;
+    let connection = attach::attach(&place.target, place.name, place.trust)?;
     // The kernel has just made it, and nobody else knows of it yet.
-    let device = MountPoint::at(&target).map_err(not_usable)?;
-    let device = device.ok_or_else(|| Error::NotMounted { target: target.clone() })?.device;
-    let unmounter = Unmounter { target, device };
+    let device = device_of(&place.target)?;
+    let unmounter = Unmounter::new(place.target, device);
     let session = session(fuse, connection).inspect_err(|_| {
         // The error to report is the first one.
         let _ = unmounter.unmount(Unmount::WhenUnused);
@@ -143,6 +169,13 @@ pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Resul
     let running = run(live, session, listener, unmounter)?;
     read_further_ahead(device);
     Ok(running)
+}
+
+/// The device number of what is mounted on `target`.
+pub(crate) fn device_of(target: &Path) -> Result<(u32, u32)> {
+    let mount =
+        MountPoint::at(target).map_err(|source| Error::Target { target: target.into(), source })?;
+    Ok(mount.ok_or_else(|| Error::NotMounted { target: target.into() })?.device)
 }
 
 /// Answers a connection that is mounted already; `listener` takes control
@@ -169,7 +202,7 @@ fn run<S: Source>(
         result
     };
     let session = thread::Builder::new().name("mount".into()).spawn(answer).map_err(failed)?;
-    let mut running = Running { unmounter, session: Some(session), control: None };
+    let mut running = Running { unmounter, workspace: None, session: Some(session), control: None };
     if let Some(listener) = listener {
         let serve = move |stop: PipeReader| control::serve(&listener, &stop, &*live);
         let thread = thread::Builder::new().name("control".into());
@@ -205,6 +238,7 @@ pub(crate) fn register<S: Source>(
             shape: filesystem.shape,
             state: filesystem.view().state(),
             trees: filesystem.roots(),
+            workspace: None,
             name: String::new(),
         },
     )?;
@@ -225,6 +259,17 @@ impl Running {
     #[must_use]
     pub fn unmounter(&self) -> Unmounter {
         self.unmounter.clone()
+    }
+
+    /// Shows `workspace` on `target` from now on, and lives as long as that.
+    pub(crate) fn show_workspace(
+        &mut self,
+        workspace: Workspace,
+        target: PathBuf,
+        device: (u32, u32),
+    ) {
+        self.unmounter.replace(target, device);
+        self.workspace = Some(workspace);
     }
 
     /// Waits until the mount has ended, by whatever unmounted it.
@@ -257,26 +302,6 @@ impl Drop for Running {
         if self.session.is_some() && self.unmounter.unmount(Unmount::WhenUnused).is_ok() {
             let _ = self.join();
         }
-    }
-}
-
-impl Unmounter {
-    /// Unmounts; does nothing if that has been done already.
-    ///
-    /// # Errors
-    /// [`Error::Busy`], [`Error::Unmount`], [`Error::Fusermount`].
-    pub fn unmount(&self, how: Unmount) -> Result<()> {
-        let is_it = |mount: &MountPoint| mount.device == self.device;
-        match attach::detach(&self.target, how, is_it) {
-            Err(Error::NotMounted { .. }) => Ok(()),
-            result => result,
-        }
-    }
-
-    /// Where the mount is.
-    #[must_use]
-    pub fn target(&self) -> &Path {
-        &self.target
     }
 }
 
@@ -424,9 +449,6 @@ impl<S: Source> Live for Mounted<S> {
     }
 
     fn settle(&self) -> bool {
-        if !self.filesystem.holds_old_roots() {
-            return false;
-        }
         if let Err(source) = self.register(None) {
             (self.journal)(&Event::NotRegistered { source });
         }

@@ -32,6 +32,9 @@ pub struct Registration {
     pub state: Option<StateId>,
     /// The roots that gc must keep with all below them.
     pub trees: Vec<TreeId>,
+    /// The workspace whose layer lies above the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
     /// Name of the registration: `<pid>-<n>`.
     #[serde(skip)]
     pub(crate) name: String,

@@ -28,9 +28,7 @@ impl Shape {
     pub(crate) fn position(self) -> Position {
         match self {
             Self::Folder => Position::Top,
-            Self::Pinned(_) | Self::Follow => {
-                Position::Inside { path: PathHash::ROOT, is_lasting: true }
-            }
+            Self::Pinned(_) | Self::Follow => Position::Inside(PathHash::ROOT),
         }
     }
 }
@@ -50,6 +48,8 @@ pub(crate) struct Shown {
     pub(crate) roots: BTreeSet<TreeId>,
     /// The directories above the states.
     pub(crate) made: HashMap<TreeId, Arc<Tree>>,
+    /// How many switches led here.
+    pub(crate) switch: u64,
 }
 
 impl Shown {
@@ -69,6 +69,7 @@ impl Shown {
             main: Some(root),
             roots: BTreeSet::from([root]),
             made: HashMap::new(),
+            switch: 0,
         })
     }
 
@@ -106,6 +107,7 @@ impl Shown {
             main: current.map(|(_, tree)| tree),
             roots: refs.states.values().map(|state| state.tree).collect(),
             made,
+            switch: 0,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! A live switch: from what a mount shows to something else, in place.
 //!
-//! While nothing is being asked, the table is brought from the old tree to the
-//! new one: a walk over what differs and the kernel knows. What it returns is
-//! what the kernel must be told afterwards. The order makes it right:
+//! While nothing is being asked, the old tree is compared with the new one: a
+//! walk over what differs and the kernel knows. What it returns is what the
+//! kernel must be told afterwards. The order makes it right:
 //!
 //! 1. Every answer from the old tree has been given when the switch begins, and
 //!    every later one is from the new tree.
@@ -14,16 +14,16 @@
 //! A file's content never changes under its number, so that no mixture of two
 //! contents can be read, whatever the kernel still holds.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
-use cairn_store::{Attributes, Entry, Name, Tree, TreeId};
+use cairn_store::{Attributes, Entry, Name, Tree, TreeId, pairs};
 
 use crate::filesystem::Filesystem;
-use crate::node::NodeId;
+use crate::node::{NodeId, PathHash};
+use crate::places::Location;
 use crate::shape::Shown;
 use crate::source::Source;
-use crate::table::{Location, Position, Table};
+use crate::table::{Position, Table};
 
 /// A directory that the kernel must look at anew, and names in it that no
 /// longer stand for what they did.
@@ -42,66 +42,61 @@ pub(crate) struct Switched {
     pub(crate) unreadable: Vec<cairn_store::Error>,
 }
 
-/// Roots that are no longer shown, each with trees in which there are files
-/// that somebody still uses.
-pub(crate) type Held = HashMap<TreeId, HashSet<TreeId>>;
-
-/// One directory to bring from what it shows to something else.
-struct Step {
-    id: NodeId,
-    /// What it shows from now on; `None` takes it away.
-    new: Option<TreeId>,
-    /// The directory at the same path in which files that are in use live on.
-    heir: Option<TreeId>,
-    /// The root of the state that it showed.
-    root: Option<TreeId>,
-}
-
 impl<S: Source> Filesystem<S> {
     /// Shows `next` from now on, and returns what the kernel must be told.
     ///
     /// Waits for requests in progress and keeps new ones waiting, for as long
     /// as it takes to compare the directories that differ and are known.
-    pub(crate) fn switch(&self, next: Shown) -> Switched {
+    pub(crate) fn switch(&self, mut next: Shown) -> Switched {
         let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
         let mut table = self.table();
+        next.switch = shown.switch + 1;
         let mut walk = Walk {
             source: &self.source,
             old: &shown,
             new: &next,
             table: &mut table,
-            changes: Vec::new(),
-            held: Vec::new(),
-            unreadable: Vec::new(),
+            switched: Switched::default(),
         };
         walk.run();
-        let Walk { changes, held: left, unreadable, .. } = walk;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        for (root, tree) in left {
-            held.entry(root).or_default().insert(tree);
-        }
-        held.retain(|root, _| !next.roots.contains(root));
+        let switched = walk.switched;
+        table.show(next.root, next.switch);
         *shown = next;
-        Switched { changes, unreadable }
+        switched
     }
 
     /// The roots that gc must keep: those shown, and those of which files are
     /// still in use.
     pub(crate) fn roots(&self) -> Vec<TreeId> {
         let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
-        let table = self.table();
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.retain(|_, trees| {
-            trees.retain(|tree| table.has_files_of(*tree));
-            !trees.is_empty()
-        });
-        shown.roots.iter().chain(held.keys()).copied().collect()
+        let mut roots = shown.roots.clone();
+        roots.extend(self.table().held());
+        roots.into_iter().collect()
     }
 
     /// Whether something is kept only because it is in use.
     pub(crate) fn holds_old_roots(&self) -> bool {
-        !self.held.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        self.table().held().any(|root| !shown.roots.contains(&root))
     }
+}
+
+/// A directory that showed `old` and shows `new`: nothing where it is gone or
+/// not there yet.
+struct Step {
+    id: NodeId,
+    old: Option<TreeId>,
+    new: Option<TreeId>,
+    /// The root of the state that it showed.
+    root: Option<TreeId>,
+}
+
+/// Files that lie where they are no longer shown.
+struct Leaving<'a> {
+    directory: NodeId,
+    path: PathHash,
+    tree: TreeId,
+    entries: &'a Tree,
 }
 
 struct Walk<'a, S> {
@@ -109,105 +104,167 @@ struct Walk<'a, S> {
     old: &'a Shown,
     new: &'a Shown,
     table: &'a mut Table,
-    changes: Vec<Change>,
-    held: Vec<(TreeId, TreeId)>,
-    unreadable: Vec<cairn_store::Error>,
+    switched: Switched,
 }
 
 impl<S: Source> Walk<'_, S> {
     fn run(&mut self) {
         let mut steps = vec![Step {
             id: NodeId::ROOT,
+            old: Some(self.old.root),
             new: Some(self.new.root),
-            heir: Some(self.new.root),
             root: Some(self.old.root),
         }];
         // Not recursive: how deep a tree is, is up to whoever made it.
         while let Some(step) = steps.pop() {
-            self.take(&step, &mut steps);
+            if step.old != step.new {
+                self.take(&step, &mut steps);
+            }
         }
     }
 
     fn take(&mut self, step: &Step, steps: &mut Vec<Step>) {
-        let Some(directory) = self.table.directory_mut(step.id) else { return };
-        let before = (!directory.is_gone).then_some(directory.tree);
-        let (shown, position) = (directory.tree, directory.position);
-        if before == step.new && step.heir == before {
+        let Some(position) = self.table.directory(step.id).map(|known| known.position) else {
             return;
-        }
-        directory.show(step.new);
-
-        let (parent, name) = (directory.parent, directory.name.clone());
-        let (old, new) = match (self.tree(before), self.tree(step.new)) {
-            (Ok(old), Ok(new)) => (old, new),
-            (old, new) => {
-                // Which names differ cannot be found out, so all are told, and
-                // the directory itself, below which everything goes.
-                let names = [&old, &new].into_iter().flatten();
-                let names = names.flat_map(|tree| tree.entries()).map(|(name, _)| name.clone());
-                let names = names.collect();
-                self.changes
-                    .extend(name.map(|name| Change { directory: parent, names: vec![name] }));
-                self.changes.push(Change { directory: step.id, names });
-                self.unreadable.extend([old, new].into_iter().filter_map(Result::err));
-                return;
-            }
         };
-        let heir = if step.heir == step.new { Ok(new.clone()) } else { self.tree(step.heir) };
-        let heir = heir.unwrap_or_else(|_| nothing());
-
+        let (old, new) = match (self.tree(step.old), self.tree(step.new)) {
+            (Ok(old), Ok(new)) => (old, new),
+            (old, new) => return self.give_up(step, old, new),
+        };
         let mut names = Vec::new();
-        for (name, old, new) in side_by_side(&old, &new) {
+        for (name, old, new) in pairs(&old, &new) {
             let (was, is) = (subtree(old), subtree(new));
-            if was.is_some() || is.is_some() {
-                let root = match position {
-                    Position::Inside { .. } => step.root,
-                    Position::Top | Position::Group => was,
-                };
-                let heir = match position {
-                    Position::Inside { .. } => subtree(heir.get(name)),
-                    Position::Top | Position::Group => is.or(self.new.main),
-                };
-                if was == is && heir == was {
-                    continue;
-                }
-                let home = NodeId::of_directory(step.id, name);
-                if let Some(id) = self.table.known_directory(home, step.id, name) {
-                    steps.push(Step { id, new: is, heir, root });
-                }
-            }
-            let is_same_directory = was.is_some() && is.is_some();
-            if !is_same_directory && old != new {
+            // What is below a directory that stays is told as a change of it.
+            if (was.is_none() || is.is_none()) && old != new {
                 names.push(name.clone());
             }
-        }
-        if before != step.new {
-            self.changes.push(Change { directory: step.id, names });
-        }
-        if let Position::Inside { path, is_lasting } = position
-            && before.is_some()
-            && step.heir != before
-            && self.table.has_files_of(shown)
-        {
-            let is_lasting = is_lasting || step.new != step.heir;
-            for (at, (name, entry)) in old.entries().iter().enumerate() {
-                let Entry::Leaf(leaf) = entry else { continue };
-                let home = NodeId::of_leaf(path, name, leaf);
-                let Some(id) = self.table.known_file(home, location(shown, at)) else { continue };
-                let Some(at) = heir.position(name) else { continue };
-                if let (Some(tree), true) = (step.heir, heir.entries()[at].1 == *entry) {
-                    self.table.relocate(id, location(tree, at), is_lasting);
-                }
+            if was != is
+                && let Some(id) = self.table.known_directory(step.id, name)
+            {
+                let root = match position {
+                    Position::Inside(_) => step.root,
+                    Position::Top | Position::Group => was,
+                };
+                steps.push(Step { id, old: was, new: is, root });
             }
-            if let (Some(root), true) = (step.root, self.table.has_files_of(shown)) {
-                self.held.push((root, shown));
+        }
+        self.switched.changes.push(Change { directory: step.id, names });
+        if let (Some(tree), Position::Inside(path)) = (step.old, position) {
+            let leaving = Leaving { directory: step.id, path, tree, entries: &old };
+            self.leave(&leaving, step.new.map(|id| (id, new)));
+            self.table.hold(step.id, tree, step.root);
+        }
+        if let Some(tree) = step.new {
+            self.table.hold(step.id, tree, None);
+        }
+    }
+
+    /// Tells as much as is known of a directory of which it cannot be found out
+    /// how it differs, so that it is asked for anew with all below it.
+    fn give_up(
+        &mut self,
+        step: &Step,
+        old: cairn_store::Result<Arc<Tree>>,
+        new: cairn_store::Result<Arc<Tree>>,
+    ) {
+        let trees = [&old, &new].into_iter().flatten();
+        let names = trees.flat_map(|tree| tree.entries()).map(|(name, _)| name.clone()).collect();
+        let above = self.table.directory(step.id);
+        if let Some((parent, Some(name))) = above.map(|known| (known.parent, known.name.clone())) {
+            self.switched.changes.push(Change { directory: parent, names: vec![name] });
+        }
+        self.switched.changes.push(Change { directory: step.id, names });
+        self.table.hold_below(step.id, step.root);
+        self.switched.unreadable.extend([old, new].into_iter().filter_map(Result::err));
+    }
+
+    /// Finds other places for files in a tree that is no longer shown: where the
+    /// directory has them now, or else where another state has them at the same
+    /// path. What finds none is in use or soon forgotten, and is held.
+    fn leave(&mut self, leaving: &Leaving<'_>, new: Option<(TreeId, Arc<Tree>)>) {
+        if let Some((id, entries)) = new {
+            self.relocate(leaving, leaving.directory, id, &entries);
+        }
+        if matches!(self.table.directory(NodeId::ROOT), Some(root) if root.position == Position::Top)
+        {
+            for (directory, id) in self.same_path_elsewhere(leaving) {
+                if let Ok(entries) = self.tree(Some(id)) {
+                    self.relocate(leaving, directory, id, &entries);
+                }
             }
         }
     }
 
+    fn relocate(&mut self, leaving: &Leaving<'_>, directory: NodeId, tree: TreeId, to: &Tree) {
+        if !self.table.has_files_of(leaving.directory, leaving.tree) {
+            return;
+        }
+        for (at, (name, entry)) in leaving.entries.entries().iter().enumerate() {
+            let Entry::Leaf(leaf) = entry else { continue };
+            let Some(there) = to.position(name) else { continue };
+            if to.entries()[there].1 != *entry {
+                continue;
+            }
+            let home = NodeId::of_leaf(leaving.path, name, leaf);
+            let location = location(leaving.directory, leaving.tree, at);
+            if let Some(id) = self.table.known_file(home, location) {
+                self.table.relocate(id, self::location(directory, tree, there));
+            }
+        }
+    }
+
+    /// The known directories that show in other states what `leaving` showed.
+    fn same_path_elsewhere(&self, leaving: &Leaving<'_>) -> Vec<(NodeId, TreeId)> {
+        if !self.table.has_files_of(leaving.directory, leaving.tree) {
+            return Vec::new();
+        }
+        let mut path = Vec::new();
+        let mut at = leaving.directory;
+        while let Some(known) = self.table.directory(at)
+            && let Some(name) = &known.name
+            && known.position != Position::Inside(PathHash::ROOT)
+        {
+            path.push(name.clone());
+            at = known.parent;
+        }
+        path.reverse();
+        let roots = self.roots_of_states().into_iter().filter(|(root, _)| *root != at);
+        roots
+            .filter_map(|(root, tree)| {
+                path.iter().try_fold((root, tree), |(directory, tree), name| {
+                    let below = subtree(self.tree(Some(tree)).ok()?.get(name))?;
+                    Some((self.table.known_directory(directory, name)?, below))
+                })
+            })
+            .collect()
+    }
+
+    /// The roots of all states that are shown and known.
+    fn roots_of_states(&self) -> Vec<(NodeId, TreeId)> {
+        let mut roots = Vec::new();
+        let mut groups = vec![(NodeId::ROOT, self.new.root)];
+        while let Some((group, tree)) = groups.pop() {
+            let Some(made) = self.new.made.get(&tree) else { continue };
+            for (name, entry) in made.entries() {
+                let (Some(id), Some(below)) =
+                    (self.table.known_directory(group, name), subtree(Some(entry)))
+                else {
+                    continue;
+                };
+                match self.table.directory(id).map(|known| known.position) {
+                    Some(Position::Group) => groups.push((id, below)),
+                    _ => roots.push((id, below)),
+                }
+            }
+        }
+        roots
+    }
+
     /// The tree `id`, an empty one for none.
     fn tree(&self, id: Option<TreeId>) -> cairn_store::Result<Arc<Tree>> {
-        let Some(id) = id else { return Ok(nothing()) };
+        let Some(id) = id else {
+            return Ok(Arc::new(Tree::empty(Attributes::implied_directory())));
+        };
         match self.new.made.get(&id).or_else(|| self.old.made.get(&id)) {
             Some(made) => Ok(made.clone()),
             None => self.source.tree(id),
@@ -215,34 +272,11 @@ impl<S: Source> Walk<'_, S> {
     }
 }
 
-fn nothing() -> Arc<Tree> {
-    Arc::new(Tree::empty(Attributes::implied_directory()))
-}
-
 fn subtree(entry: Option<&Entry>) -> Option<TreeId> {
     entry?.as_directory().map(|subtree| subtree.id)
 }
 
-fn location(tree: TreeId, entry: usize) -> Location {
+fn location(directory: NodeId, tree: TreeId, entry: usize) -> Location {
     let entry = u32::try_from(entry).expect("a tree has fewer than 2^32 entries");
-    Location { tree, entry }
-}
-
-/// The entries of two trees by name.
-fn side_by_side<'a>(
-    old: &'a Tree,
-    new: &'a Tree,
-) -> impl Iterator<Item = (&'a Name, Option<&'a Entry>, Option<&'a Entry>)> {
-    let mut old = old.entries().iter().peekable();
-    let mut new = new.entries().iter().peekable();
-    std::iter::from_fn(move || {
-        let name = match (old.peek(), new.peek()) {
-            (Some((left, _)), Some((right, _))) => left.min(right),
-            (Some((name, _)), None) | (None, Some((name, _))) => name,
-            (None, None) => return None,
-        };
-        let left = old.next_if(|(other, _)| other == name).map(|(_, entry)| entry);
-        let right = new.next_if(|(other, _)| other == name).map(|(_, entry)| entry);
-        Some((name, left, right))
-    })
+    Location { directory, tree, entry }
 }

@@ -49,6 +49,24 @@ pub(crate) fn mount(
     check(result).map(drop)
 }
 
+/// Gives this thread a working directory of its own.
+pub(crate) fn own_directory() -> io::Result<()> {
+    // SAFETY: only concerns this thread.
+    check(unsafe { libc::unshare(libc::CLONE_FS) }).map(drop)
+}
+
+/// setxattr(2).
+pub(crate) fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
+    let path = c_string(path.as_os_str())?;
+    let name = c_string(OsStr::from_bytes(name))?;
+    // SAFETY: both texts are NUL-terminated, the value has the length given, and
+    // all outlive the call.
+    let result = unsafe {
+        libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    check(result).map(drop)
+}
+
 /// umount2(2).
 pub(crate) fn unmount(target: &Path, flags: libc::c_int) -> io::Result<()> {
     let target = c_string(target.as_os_str())?;
@@ -398,6 +416,20 @@ pub(crate) fn make_read_only(target: &Path) -> io::Result<()> {
         )
     };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether nobody answers for what is mounted on `target`: statfs(2), since the
+/// kernel answers most other calls for a dead mount out of what it remembers.
+pub(crate) fn is_dead(target: &Path) -> io::Result<bool> {
+    let target = c_string(target.as_os_str())?;
+    // SAFETY: statfs is a plain structure, for which zeros are valid.
+    let mut data: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is NUL-terminated, the pointer is to a statfs, and both
+    // outlive the call.
+    match check(unsafe { libc::statfs(target.as_ptr(), &raw mut data) }) {
+        Err(err) if err.raw_os_error() == Some(libc::ENOTCONN) => Ok(true),
+        result => result.map(|_| false),
+    }
 }
 
 /// kill(2).

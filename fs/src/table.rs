@@ -1,16 +1,21 @@
 //! What the kernel knows: the nodes that it was told of and has not forgotten.
 //!
-//! A file is kept as the place where its entry lies (a tree and a position in
-//! it), not as its attributes, so that it takes 24 bytes here; trees are read
-//! again from the source when they are needed. A directory also keeps its name
-//! and the tree that it shows now.
+//! A directory is a name in another one; what it shows is not kept but found
+//! out from the root on, and remembered until the next switch. So nothing here
+//! can be out of date after one.
+//!
+//! A directory stays known as long as anything below it is, whatever the kernel
+//! says: it forgets a directory before what is below when that is watched, for
+//! example. A switch therefore reaches all that is known by walking down.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use cairn_store::{Name, TreeId};
 
 use crate::node::{NodeId, PathHash};
+use crate::places::{Location, Places};
 
 /// Where a directory stands on the mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,13 +24,8 @@ pub(crate) enum Position {
     Top,
     /// `states` or `tags`.
     Group,
-    /// In a state's tree.
-    Inside {
-        path: PathHash,
-        /// Whether it belongs to the view that lasts longest. What is reached
-        /// through it as well is remembered as lying there.
-        is_lasting: bool,
-    },
+    /// In a state's tree, at the path of this hash.
+    Inside(PathHash),
 }
 
 impl Position {
@@ -33,60 +33,89 @@ impl Position {
     pub(crate) fn child(self, name: &Name) -> Self {
         match self {
             Self::Top if name.as_bytes() != b"current" => Self::Group,
-            Self::Top => Self::Inside { path: PathHash::ROOT, is_lasting: true },
-            Self::Group => Self::Inside { path: PathHash::ROOT, is_lasting: false },
-            Self::Inside { path, is_lasting } => {
-                Self::Inside { path: path.child(name), is_lasting }
-            }
+            Self::Top | Self::Group => Self::Inside(PathHash::ROOT),
+            Self::Inside(path) => Self::Inside(path.child(name)),
         }
     }
 }
 
-/// A directory that the kernel knows.
+/// A directory that the kernel knows, or that is on the way to something that
+/// it knows.
 #[derive(Clone, Debug)]
 pub(crate) struct Directory {
     pub(crate) parent: NodeId,
     pub(crate) name: Option<Name>,
     pub(crate) position: Position,
-    /// What it shows; of one that is gone, what it showed last.
-    pub(crate) tree: TreeId,
-    /// Whether a switch took it away while somebody was in it.
-    pub(crate) is_gone: bool,
+    /// What it showed when it was last looked at; nothing if a switch had taken
+    /// it away.
+    pub(crate) tree: Option<TreeId>,
+    /// The switch after which that was.
+    seen: u64,
     /// What it showed before, the latest last: cookies of readdir(2) may still
     /// refer to it.
     pub(crate) earlier: Vec<TreeId>,
-    lookups: u64,
+    lookups: Lookups,
+    /// Known directories in it, and places of known files.
+    dependents: u32,
 }
 
 /// The switches that a readdir(2) in progress may sleep through.
 const EARLIER_KEPT: usize = 4;
 
 impl Directory {
-    /// Shows `tree` from now on, or that the directory is gone.
-    pub(crate) fn show(&mut self, tree: Option<TreeId>) {
-        self.is_gone = tree.is_none();
-        let Some(tree) = tree.filter(|tree| *tree != self.tree) else { return };
-        if self.earlier.len() == EARLIER_KEPT {
-            self.earlier.remove(0);
+    fn saw(&mut self, tree: Option<TreeId>, switch: u64) {
+        if let Some(before) = self.tree.filter(|before| Some(*before) != tree) {
+            if self.earlier.len() == EARLIER_KEPT {
+                self.earlier.remove(0);
+            }
+            self.earlier.push(before);
         }
-        self.earlier.push(self.tree);
-        self.tree = tree;
+        (self.tree, self.seen) = (tree, switch);
     }
+}
+
+/// How to find out what a directory shows.
+pub(crate) struct Way {
+    /// What the nearest directory above shows of which that is known.
+    pub(crate) from: Option<TreeId>,
+    /// The directories from there on.
+    pub(crate) steps: Vec<(NodeId, Name)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct File {
-    tree: u32,
+    place: u32,
     entry: u32,
-    lookups: u32,
-    is_lasting: bool,
+    lookups: Lookups,
 }
 
-/// Entry number `entry` (the first is 0) of a tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Location {
-    pub(crate) tree: TreeId,
-    pub(crate) entry: u32,
+/// How often the kernel was told of a node, less how often it has forgotten it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lookups(u32);
+
+impl Lookups {
+    /// Set in a count that has overflowed: there were more than it says.
+    const MORE: u32 = 1 << 31;
+
+    fn add(&mut self) {
+        if self.0 & !Self::MORE == !Self::MORE {
+            self.0 |= Self::MORE;
+        } else {
+            self.0 += 1;
+        }
+    }
+
+    /// Says whether the kernel has forgotten the node altogether. It forgets
+    /// all at once, so that a count of which more is known to exist is only used
+    /// up by a larger one.
+    fn forget(&mut self, count: u64) -> bool {
+        let (known, more) = (self.0 & !Self::MORE, self.0 & Self::MORE);
+        self.0 = match u32::try_from(count) {
+            Ok(count) if count < known || count == known && more != 0 => more | (known - count),
+            _ => 0,
+        };
+        self.0 == 0
+    }
 }
 
 /// What a look at two locations says.
@@ -106,7 +135,7 @@ pub(crate) enum Comparison {
 pub(crate) struct Table {
     files: HashMap<NodeId, File, BuildHasherDefault<NodeHasher>>,
     directories: HashMap<NodeId, Directory, BuildHasherDefault<NodeHasher>>,
-    trees: Trees,
+    places: Places,
     /// How far from its computed number a node was ever put, because others
     /// had it; nearly always 0.
     reach: usize,
@@ -114,20 +143,21 @@ pub(crate) struct Table {
 
 impl Table {
     /// A table that knows the root alone, which is never forgotten.
-    pub(crate) fn new(root: TreeId, position: Position) -> Self {
+    pub(crate) fn new(position: Position) -> Self {
         let directory = Directory {
             parent: NodeId::ROOT,
             name: None,
             position,
-            tree: root,
-            is_gone: false,
+            tree: None,
+            seen: 0,
             earlier: Vec::new(),
-            lookups: 1,
+            lookups: Lookups(1),
+            dependents: 0,
         };
         Self {
             files: HashMap::default(),
             directories: HashMap::from_iter([(NodeId::ROOT, directory)]),
-            trees: Trees::default(),
+            places: Places::default(),
             reach: 0,
         }
     }
@@ -141,49 +171,76 @@ impl Table {
         self.directories.get(&id)
     }
 
-    pub(crate) fn directory_mut(&mut self, id: NodeId) -> Option<&mut Directory> {
-        self.directories.get_mut(&id)
-    }
-
     /// Where the entry of a file lies.
     pub(crate) fn file(&self, id: NodeId) -> Option<Location> {
         let file = self.files.get(&id)?;
-        Some(Location { tree: self.trees.get(file.tree), entry: file.entry })
+        let (directory, tree) = self.places.get(file.place);
+        Some(Location { directory, tree, entry: file.entry })
     }
 
-    /// Notes that the kernel is told of the directory `name` in `parent`,
-    /// which shows `tree`, and returns its number: `home` or the next free.
+    /// Notes that the root shows `tree` from switch number `switch` on. Of all
+    /// other directories it has to be found out anew what they show.
+    pub(crate) fn show(&mut self, tree: TreeId, switch: u64) {
+        self.saw(NodeId::ROOT, Some(tree), switch);
+    }
+
+    /// Notes what a directory shows after switch number `switch`.
+    pub(crate) fn saw(&mut self, id: NodeId, tree: Option<TreeId>, switch: u64) {
+        if let Some(directory) = self.directories.get_mut(&id) {
+            directory.saw(tree, switch);
+        }
+    }
+
+    /// How to find out what the directory `id` shows after switch number
+    /// `switch`; no steps if that is known.
+    pub(crate) fn way_to(&self, id: NodeId, switch: u64) -> Option<Way> {
+        let mut steps = Vec::new();
+        let mut at = id;
+        loop {
+            let directory = self.directories.get(&at)?;
+            match &directory.name {
+                Some(name) if directory.seen != switch => steps.push((at, name.clone())),
+                _ => {
+                    steps.reverse();
+                    return Some(Way { from: directory.tree, steps });
+                }
+            }
+            at = directory.parent;
+        }
+    }
+
+    /// Notes that the kernel is told of the directory `name` in `parent`, and
+    /// returns its number: `home` or the next free. Nothing if `parent` is not
+    /// known.
     pub(crate) fn enter_directory(
         &mut self,
         home: NodeId,
         parent: NodeId,
         name: &Name,
-        position: Position,
-        tree: TreeId,
-    ) -> NodeId {
+    ) -> Option<NodeId> {
+        let position = self.directories.get(&parent)?.position.child(name);
         let (id, distance) = self.find(home, |table, id| table.is_directory(id, parent, name));
         self.reach = self.reach.max(distance);
-        let directory = self.directories.entry(id).or_insert_with(|| Directory {
-            parent,
-            name: Some(name.clone()),
-            position,
-            tree,
-            is_gone: false,
-            earlier: Vec::new(),
-            lookups: 0,
-        });
-        directory.show(Some(tree));
-        directory.lookups += 1;
-        id
+        if let Entry::Vacant(free) = self.directories.entry(id) {
+            free.insert(Directory {
+                parent,
+                name: Some(name.clone()),
+                position,
+                tree: None,
+                seen: 0,
+                earlier: Vec::new(),
+                lookups: Lookups::default(),
+                dependents: 0,
+            });
+            self.depend_on(parent);
+        }
+        self.directories.get_mut(&id)?.lookups.add();
+        Some(id)
     }
 
     /// The number of the directory `name` in `parent`, if it is known.
-    pub(crate) fn known_directory(
-        &self,
-        home: NodeId,
-        parent: NodeId,
-        name: &Name,
-    ) -> Option<NodeId> {
+    pub(crate) fn known_directory(&self, parent: NodeId, name: &Name) -> Option<NodeId> {
+        let home = NodeId::of_directory(parent, name);
         let (id, _) = self.find(home, |table, id| table.is_directory(id, parent, name));
         self.directories.contains_key(&id).then_some(id)
     }
@@ -195,7 +252,7 @@ impl Table {
     }
 
     /// Notes that the kernel is told of the file at `location`, and returns its
-    /// number: `home` or the next free.
+    /// number: `home` or the next free. Nothing if its directory is not known.
     ///
     /// `compare` is asked whether the file that has the number already is this
     /// one, when it is known by another location.
@@ -203,42 +260,42 @@ impl Table {
         &mut self,
         home: NodeId,
         location: Location,
-        is_lasting: bool,
         mut compare: impl FnMut(Location) -> Comparison,
-    ) -> NodeId {
+    ) -> Option<NodeId> {
+        self.directories.get(&location.directory)?;
+        let mut is_lost = false;
         let (id, distance) = self.find(home, |table, id| match table.file(id) {
             None => false,
             Some(known) if known == location => true,
-            Some(known) => compare(known) != Comparison::Different,
+            Some(known) => {
+                let comparison = compare(known);
+                is_lost = comparison == Comparison::Unreadable;
+                comparison != Comparison::Different
+            }
         });
         self.reach = self.reach.max(distance);
-        match self.files.get(&id).copied() {
-            None => {
-                let tree = self.trees.add(location.tree);
-                let file = File { tree, entry: location.entry, lookups: 1, is_lasting };
-                self.files.insert(id, file);
-            }
-            Some(known) => {
-                if is_lasting || !known.is_lasting {
-                    self.relocate(id, location, is_lasting);
-                }
-                if let Some(file) = self.files.get_mut(&id) {
-                    file.lookups = file.lookups.saturating_add(1);
-                }
-            }
+        if !self.files.contains_key(&id) {
+            let place = self.add_place(location);
+            let file = File { place, entry: location.entry, lookups: Lookups::default() };
+            self.files.insert(id, file);
+        } else if is_lost {
+            self.relocate(id, location);
         }
-        id
+        self.files.get_mut(&id)?.lookups.add();
+        Some(id)
     }
 
     /// Notes that the entry of a file lies elsewhere as well, and is read there
     /// from now on.
-    pub(crate) fn relocate(&mut self, id: NodeId, location: Location, is_lasting: bool) {
+    pub(crate) fn relocate(&mut self, id: NodeId, location: Location) {
+        if !self.files.contains_key(&id) {
+            return;
+        }
+        let place = self.add_place(location);
         let Some(file) = self.files.get_mut(&id) else { return };
-        let before = file.tree;
-        file.tree = self.trees.add(location.tree);
+        let before = std::mem::replace(&mut file.place, place);
         file.entry = location.entry;
-        file.is_lasting = is_lasting;
-        self.trees.release(before);
+        self.release_place(before);
     }
 
     /// The number of the file at `location`, if it is known by this location.
@@ -247,30 +304,95 @@ impl Table {
         (self.file(id) == Some(location)).then_some(id)
     }
 
-    /// Whether files are known by their entries in `tree`.
-    pub(crate) fn has_files_of(&self, tree: TreeId) -> bool {
-        self.trees.numbers.contains_key(&tree)
+    /// Whether files are known by their entries in `tree`, as `directory`
+    /// showed it.
+    pub(crate) fn has_files_of(&self, directory: NodeId, tree: TreeId) -> bool {
+        self.places.number(directory, tree).is_some()
+    }
+
+    /// Holds `root` for files that are known in `tree`, as `directory` showed
+    /// it; or notes that `directory` shows it again.
+    pub(crate) fn hold(&mut self, directory: NodeId, tree: TreeId, root: Option<TreeId>) {
+        if let Some(number) = self.places.number(directory, tree) {
+            self.places.hold(number, root);
+        }
+    }
+
+    /// Holds `root` for all files that are known in `directory` and below.
+    pub(crate) fn hold_below(&mut self, directory: NodeId, root: Option<TreeId>) {
+        let is_below = |mut at: NodeId| loop {
+            match self.directories.get(&at) {
+                _ if at == directory => return true,
+                Some(known) if at != NodeId::ROOT => at = known.parent,
+                _ => return false,
+            }
+        };
+        let shown = self.places.iter().filter(|(_, _, held)| held.is_none());
+        let below: Vec<u32> =
+            shown.filter(|(_, at, _)| is_below(*at)).map(|(number, ..)| number).collect();
+        below.into_iter().for_each(|number| self.places.hold(number, root));
+    }
+
+    /// The roots that are held; each may come more than once.
+    pub(crate) fn held(&self) -> impl Iterator<Item = TreeId> {
+        self.places.iter().filter_map(|(_, _, held)| held)
     }
 
     /// Notes that the kernel has forgotten a node `count` times. A number that
     /// was never given out is ignored.
     pub(crate) fn forget(&mut self, id: NodeId, count: u64) {
         if let Some(file) = self.files.get_mut(&id) {
-            // A count that has overflowed is not known: such a node stays.
-            if file.lookups != u32::MAX {
-                file.lookups -= u32::try_from(count).unwrap_or(u32::MAX).min(file.lookups);
-            }
-            if file.lookups == 0 {
-                let tree = file.tree;
+            if file.lookups.forget(count) {
+                let place = file.place;
                 self.files.remove(&id);
-                self.trees.release(tree);
+                self.release_place(place);
             }
         } else if let Some(directory) = self.directories.get_mut(&id).filter(|_| id != NodeId::ROOT)
+            && directory.lookups.forget(count)
         {
-            directory.lookups = directory.lookups.saturating_sub(count);
-            if directory.lookups == 0 {
-                self.directories.remove(&id);
+            self.drop_unknown(id);
+        }
+    }
+
+    fn add_place(&mut self, Location { directory, tree, .. }: Location) -> u32 {
+        let (place, is_new) = self.places.add(directory, tree);
+        if is_new {
+            self.depend_on(directory);
+        }
+        place
+    }
+
+    fn release_place(&mut self, place: u32) {
+        if let Some(directory) = self.places.release(place) {
+            self.depend_less_on(directory);
+        }
+    }
+
+    fn depend_on(&mut self, directory: NodeId) {
+        if let Some(directory) = self.directories.get_mut(&directory) {
+            directory.dependents += 1;
+        }
+    }
+
+    fn depend_less_on(&mut self, id: NodeId) {
+        if let Some(directory) = self.directories.get_mut(&id) {
+            directory.dependents -= 1;
+            self.drop_unknown(id);
+        }
+    }
+
+    /// Drops a directory that neither the kernel knows nor anything depends on,
+    /// and those above that were only on the way to it.
+    fn drop_unknown(&mut self, mut id: NodeId) {
+        while let Some(directory) = self.directories.get_mut(&id)
+            && (directory.lookups.0, directory.dependents) == (0, 0)
+        {
+            let parent = directory.parent;
+            self.directories.remove(&id);
+            if let Some(directory) = self.directories.get_mut(&parent) {
+                directory.dependents -= 1;
             }
+            id = parent;
         }
     }
 
@@ -283,7 +405,7 @@ impl Table {
         }
         shrink(&mut self.files);
         shrink(&mut self.directories);
-        self.trees.shrink();
+        self.places.shrink();
     }
 
     /// The number at which a node is, or else the first free one, and how far
@@ -304,54 +426,6 @@ impl Table {
             }
             id = id.next();
             distance += 1;
-        }
-    }
-}
-
-/// Trees in which files are known, each kept once and counted.
-#[derive(Debug, Default)]
-struct Trees {
-    slots: Vec<(TreeId, u32)>,
-    free: Vec<u32>,
-    numbers: HashMap<TreeId, u32>,
-}
-
-impl Trees {
-    fn get(&self, number: u32) -> TreeId {
-        self.slots[number as usize].0
-    }
-
-    fn add(&mut self, tree: TreeId) -> u32 {
-        if let Some(number) = self.numbers.get(&tree) {
-            self.slots[*number as usize].1 += 1;
-            return *number;
-        }
-        let number = match self.free.pop() {
-            Some(number) => {
-                self.slots[number as usize] = (tree, 1);
-                number
-            }
-            None => {
-                self.slots.push((tree, 1));
-                u32::try_from(self.slots.len() - 1).expect("2^32 trees do not fit into memory")
-            }
-        };
-        self.numbers.insert(tree, number);
-        number
-    }
-
-    fn release(&mut self, number: u32) {
-        let (tree, count) = &mut self.slots[number as usize];
-        *count -= 1;
-        if *count == 0 {
-            self.numbers.remove(tree);
-            self.free.push(number);
-        }
-    }
-
-    fn shrink(&mut self) {
-        if self.numbers.is_empty() {
-            *self = Self::default();
         }
     }
 }
@@ -386,11 +460,24 @@ mod tests {
     }
 
     fn at(number: u8, entry: u32) -> Location {
-        Location { tree: tree(number), entry }
+        Location { directory: NodeId::ROOT, tree: tree(number), entry }
     }
 
     fn table() -> Table {
-        Table::new(tree(0), Position::Inside { path: PathHash::ROOT, is_lasting: true })
+        Table::new(Position::Inside(PathHash::ROOT))
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    fn enter_file(table: &mut Table, location: Location, comparison: Comparison) -> NodeId {
+        table.enter_file(HOME, location, |_| comparison).unwrap()
+    }
+
+    fn enter_directory(table: &mut Table, parent: NodeId, text: &str) -> NodeId {
+        let name = name(text);
+        table.enter_directory(NodeId::of_directory(parent, &name), parent, &name).unwrap()
     }
 
     const HOME: NodeId = NodeId::from_kernel(1000);
@@ -398,12 +485,9 @@ mod tests {
     #[test]
     fn a_node_is_known_until_it_was_forgotten_as_often_as_told() {
         let mut table = table();
-        let name = Name::new(b"usr").unwrap();
         let enter_both = |table: &mut Table| {
-            let file = table.enter_file(HOME, at(1, 7), true, |_| Comparison::Different);
-            let home = NodeId::of_directory(NodeId::ROOT, &name);
-            let position = table.directory(NodeId::ROOT).unwrap().position.child(&name);
-            (file, table.enter_directory(home, NodeId::ROOT, &name, position, tree(1)))
+            let file = enter_file(table, at(1, 7), Comparison::Different);
+            (file, enter_directory(table, NodeId::ROOT, "usr"))
         };
         let (file, directory) = enter_both(&mut table);
         assert_eq!(enter_both(&mut table), (file, directory));
@@ -418,18 +502,38 @@ mod tests {
             table.forget(id, 1);
         }
         assert_eq!((table.file(file), table.len()), (None, 1));
-        assert!(!table.has_files_of(tree(1)));
+        assert!(!table.has_files_of(NodeId::ROOT, tree(1)));
         table.forget(NodeId::ROOT, u64::MAX);
         table.forget(NodeId::from_kernel(4711), 3);
         assert!(table.directory(NodeId::ROOT).is_some());
     }
 
     #[test]
+    fn the_way_to_what_is_known_stays_known() {
+        let mut table = table();
+        let usr = enter_directory(&mut table, NodeId::ROOT, "usr");
+        let lib = enter_directory(&mut table, usr, "lib");
+        let file =
+            enter_file(&mut table, Location { directory: lib, ..at(1, 7) }, Comparison::Same);
+        for id in [usr, lib] {
+            table.forget(id, 1);
+            assert!(table.directory(usr).is_some() && table.directory(lib).is_some());
+        }
+        assert_eq!(table.known_directory(usr, &name("lib")), Some(lib));
+        // Told of again, it is forgotten again without harm.
+        assert_eq!(enter_directory(&mut table, usr, "lib"), lib);
+        table.forget(lib, 1);
+        assert!(table.directory(lib).is_some());
+        table.forget(file, 1);
+        assert_eq!(table.len(), 1);
+        assert_eq!(table.enter_directory(HOME, usr, &name("lib")), None);
+    }
+
+    #[test]
     fn files_whose_numbers_collide_get_different_ones_and_keep_them() {
         let mut table = table();
-        let enter = |table: &mut Table, entry| {
-            table.enter_file(HOME, at(1, entry), true, |_| Comparison::Different)
-        };
+        let enter =
+            |table: &mut Table, entry| enter_file(table, at(1, entry), Comparison::Different);
         let ids: Vec<NodeId> = (0..4).map(|entry| enter(&mut table, entry)).collect();
         assert_eq!(ids, [1000, 1001, 1002, 1003].map(NodeId::from_kernel));
         // The first number becomes free; the others are still found behind it.
@@ -445,38 +549,65 @@ mod tests {
     #[test]
     fn a_directory_and_a_file_never_share_a_number() {
         let mut table = table();
-        let file = table.enter_file(HOME, at(1, 0), true, |_| Comparison::Same);
-        let name = Name::new(b"usr").unwrap();
-        let directory = table.enter_directory(HOME, NodeId::ROOT, &name, Position::Group, tree(2));
+        let usr = name("usr");
+        let home = NodeId::of_directory(NodeId::ROOT, &usr);
+        let file = table.enter_file(home, at(1, 0), |_| Comparison::Same).unwrap();
+        let directory = table.enter_directory(home, NodeId::ROOT, &usr).unwrap();
         assert_ne!(file, directory);
-        assert_eq!(table.known_directory(HOME, NodeId::ROOT, &name), Some(directory));
+        assert_eq!(table.known_directory(NodeId::ROOT, &usr), Some(directory));
     }
 
     #[test]
-    fn a_file_is_read_where_it_lasts_longest() {
-        // Known as lasting, met as lasting, answer: is it read at the new place?
-        for (known, met, expected) in
-            [(false, false, true), (false, true, true), (true, false, false), (true, true, true)]
+    fn a_file_is_read_where_it_was_met_first_unless_that_is_lost() {
+        for (comparison, place) in
+            [(Comparison::Same, at(1, 0)), (Comparison::Unreadable, at(2, 5))]
         {
             let mut table = table();
-            let id = table.enter_file(HOME, at(1, 0), known, |_| Comparison::Different);
-            assert_eq!(table.enter_file(HOME, at(2, 5), met, |_| Comparison::Same), id);
-            let place = if expected { at(2, 5) } else { at(1, 0) };
-            assert_eq!(table.file(id), Some(place), "known {known}, met {met}");
-            assert_eq!(table.has_files_of(tree(2)), expected);
-            assert_eq!(table.has_files_of(tree(1)), !expected);
+            let id = enter_file(&mut table, at(1, 0), Comparison::Different);
+            assert_eq!(enter_file(&mut table, at(2, 5), comparison), id);
+            assert_eq!(table.file(id), Some(place));
+            for number in [1, 2] {
+                let has_files = table.has_files_of(NodeId::ROOT, tree(number));
+                assert_eq!(has_files, place.tree == tree(number));
+            }
         }
     }
 
     #[test]
-    fn a_count_that_overflows_is_never_taken_for_zero() {
+    fn what_a_directory_shows_is_asked_for_after_each_switch_and_once() {
         let mut table = table();
-        let id = table.enter_file(HOME, at(1, 0), true, |_| Comparison::Same);
-        table.files.get_mut(&id).unwrap().lookups = u32::MAX - 1;
-        table.enter_file(HOME, at(1, 0), true, |_| Comparison::Same);
-        table.enter_file(HOME, at(1, 0), true, |_| Comparison::Same);
-        table.forget(id, u64::from(u32::MAX));
+        table.show(tree(1), 1);
+        let usr = enter_directory(&mut table, NodeId::ROOT, "usr");
+        let lib = enter_directory(&mut table, usr, "lib");
+        let steps = |table: &Table, switch| {
+            let way = table.way_to(lib, switch).unwrap();
+            (way.from, way.steps.into_iter().map(|(id, _)| id).collect::<Vec<_>>())
+        };
+        assert_eq!(steps(&table, 1), (Some(tree(1)), vec![usr, lib]));
+        table.saw(usr, Some(tree(2)), 1);
+        assert_eq!(steps(&table, 1), (Some(tree(2)), vec![lib]));
+        table.saw(lib, Some(tree(3)), 1);
+        assert_eq!(steps(&table, 1), (Some(tree(3)), vec![]));
+        table.show(tree(4), 2);
+        assert_eq!(steps(&table, 2), (Some(tree(4)), vec![usr, lib]));
+        assert_eq!(table.directory(NodeId::ROOT).unwrap().earlier, [tree(1)]);
+        table.saw(lib, None, 2);
+        table.saw(lib, Some(tree(5)), 2);
+        assert_eq!(table.directory(lib).unwrap().earlier, [tree(3)]);
+    }
+
+    #[test]
+    fn a_count_that_overflows_is_used_up_by_a_larger_one() {
+        let mut table = table();
+        let id = enter_file(&mut table, at(1, 0), Comparison::Same);
+        table.files.get_mut(&id).unwrap().lookups = Lookups(Lookups::MORE - 2);
+        for _ in 0..2 {
+            enter_file(&mut table, at(1, 0), Comparison::Same);
+        }
+        table.forget(id, u64::from(Lookups::MORE - 1));
         assert!(table.file(id).is_some());
+        table.forget(id, 1);
+        assert_eq!(table.file(id), None);
     }
 
     #[test]
@@ -490,7 +621,7 @@ mod tests {
         let ids: Vec<NodeId> = (0..100_000_u32)
             .map(|i| {
                 let home = NodeId::from_kernel(2 + u64::from(i) * 0x12_3456_789a);
-                table.enter_file(home, at(1, i), true, |_| Comparison::Different)
+                table.enter_file(home, at(1, i), |_| Comparison::Different).unwrap()
             })
             .collect();
         assert!(table.files.capacity() >= 100_000);

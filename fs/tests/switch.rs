@@ -303,6 +303,35 @@ fn a_directory_that_goes_while_in_use_is_empty_and_comes_back_as_new() {
     drop(open_below);
 }
 
+/// A watch keeps the inode of a directory, with its listing, while the names
+/// that lead there are forgotten.
+#[test]
+fn a_watched_directory_shows_the_new_state_although_the_way_to_it_was_forgotten() {
+    let lab = Lab::default();
+    let with = |name: &str, mode| {
+        let below = items_of([(name, file(name)), ("c", directory([(name, file(name))]))]);
+        let watched = Item::Directory(Attributes::of_root(mode), below);
+        items_of([("a", directory([("b", watched)]))])
+    };
+    let states = [with("one", 0o755), with("two", 0o700)];
+    states.iter().for_each(|items| drop(lab.commit(items)));
+    for shape in [Shape::Follow, Shape::Folder] {
+        lab.store.switch(StateId(1)).unwrap();
+        let _mounted = lab.mount(shape);
+        let root = if shape == Shape::Folder { "current" } else { "" };
+        let root = lab.target().join(root);
+        for round in 0..6 {
+            assert_eq!(listing(&root), expected(&states[round % 2]), "{shape:?}, round {round}");
+            let watches = ["a/b", "a/b/c"].map(|path| sys::watch(&root.join(path)));
+            sys::drop_names(&lab.target());
+            lab.store.switch(StateId((round as u64 + 1) % 2 + 1)).unwrap();
+            lab.refresh();
+            assert_eq!(listing(&root), expected(&states[(round + 1) % 2]), "{shape:?}: {round}");
+            drop(watches);
+        }
+    }
+}
+
 #[test]
 fn a_listing_across_switches_misses_nothing_that_stays_and_repeats_nothing() {
     let lab = Lab::default();

@@ -14,6 +14,7 @@ pub mod solve;
 pub mod stone;
 mod sys;
 pub mod system;
+pub mod trigger;
 
 pub use catalog::Catalog;
 pub use dependency::{Dependency, InvalidDependency, Kind};

@@ -214,7 +214,7 @@ impl System {
         Ok(Plan {
             request: text.into(),
             download: steps.iter().map(|step| step.download).sum(),
-            size_change: steps.iter().map(|step| step.size_change).sum(),
+            size_change: steps.iter().map(|step| step.size_change).fold(0, i64::saturating_add),
             solution,
             steps,
         })
@@ -246,7 +246,7 @@ impl System {
             let path = self.path_of(new)?;
             let failed = |source| Error::Stone { path: path.clone(), source };
             let package = Package::open(&path).map_err(failed)?;
-            step.size_change += package.content_size().cast_signed();
+            step.size_change = i64::try_from(package.installed_size()).unwrap_or(i64::MAX);
             if let Origin::Repository { name, .. } = &new.origin {
                 step.repository = Some(name.to_string());
                 step.download = new.metadata.location.as_ref().map_or(0, |it| it.size);
@@ -294,14 +294,19 @@ impl System {
             .map(|install| &install.new)
             .chain(solution.replacements.iter().map(|replacement| &replacement.new))
             .collect();
-        progress.begin(Phase::Verify, new.len() as u64);
+        // A phase without work is none.
+        if !new.is_empty() {
+            progress.begin(Phase::Verify, new.len() as u64);
+        }
         let stones = self.fetch(&new, progress)?;
 
         let mut transaction = self.store.begin()?;
         if transaction.store().refs().current != self.base.as_ref().map(|state| state.id) {
             return Err(Error::Outdated);
         }
-        progress.begin(Phase::Unpack, plan.steps.iter().map(Step::coming_bytes).sum());
+        if !stones.is_empty() {
+            progress.begin(Phase::Unpack, plan.steps.iter().map(Step::coming_bytes).sum());
+        }
         let unpacked = system::unpack(&mut transaction, &stones, &Unpacking(progress))?;
         progress.begin(Phase::Commit, 0);
 

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use crate::edit::TreeReader;
 use crate::error::Result;
 use crate::hash::TreeId;
-use crate::name::TreePath;
+use crate::name::{Name, TreePath};
 use crate::tree::{Attributes, Entry, Tree};
 
 /// One difference between an old and a new tree.
@@ -70,11 +70,12 @@ fn walk(
     Ok(ControlFlow::Continue(()))
 }
 
-/// The entries of two trees side by side, sorted by name.
-fn pairs<'a>(
+/// The entries of two trees side by side, sorted by name: each name with what
+/// the old and what the new tree has of it.
+pub fn pairs<'a>(
     old: &'a Tree,
     new: &'a Tree,
-) -> impl Iterator<Item = (&'a crate::Name, Option<&'a Entry>, Option<&'a Entry>)> {
+) -> impl Iterator<Item = (&'a Name, Option<&'a Entry>, Option<&'a Entry>)> {
     let mut old = old.entries().iter().peekable();
     let mut new = new.entries().iter().peekable();
     std::iter::from_fn(move || {

@@ -7,6 +7,7 @@ use crate::hash::{BlobKey, Digest, PackId, PageId, TreeId};
 use crate::name::TreePath;
 use crate::state::{StateId, Tag};
 use crate::tree::InvalidTree;
+use crate::workspace::WorkspaceName;
 
 /// Shorthand for what nearly every function here returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -75,6 +76,12 @@ pub enum Error {
     /// A source gave other bytes than before or than promised.
     #[error("{name} changed while it was read")]
     SourceChanged { name: String },
+    /// Whoever watches the progress wants it to end.
+    #[error("it was cancelled")]
+    Cancelled,
+    /// A directory lies deeper than a tree can hold.
+    #[error("{path} is deeper than {} directories", TreePath::MAX_DEPTH)]
+    TooDeep { path: TreePath },
     /// The index could not be used.
     #[error("cannot use the index {}", path.display())]
     Index { path: PathBuf, source: rocksdb::Error },
@@ -96,6 +103,18 @@ pub enum Error {
     /// The store has no state yet.
     #[error("the store has no state yet")]
     NoState,
+    /// There is no such workspace.
+    #[error("there is no workspace {0}")]
+    UnknownWorkspace(WorkspaceName),
+    /// A workspace of this name exists.
+    #[error("there is a workspace {0} already")]
+    WorkspaceExists(WorkspaceName),
+    /// Another process uses the workspace.
+    #[error("the workspace {name} is in use by process {pid}")]
+    WorkspaceInUse { name: WorkspaceName, pid: u32 },
+    /// The record of a workspace is damaged.
+    #[error("{} is damaged: it is not the record of a workspace", path.display())]
+    DamagedWorkspace { path: PathBuf },
     /// A change needs a directory where the tree has something else, or nothing.
     #[error("{0} is not a directory of the tree")]
     NotADirectory(TreePath),
@@ -139,6 +158,7 @@ impl Error {
                 | Self::MissingBlob { .. }
                 | Self::MissingTree { .. }
                 | Self::MalformedIndex { .. }
+                | Self::DamagedWorkspace { .. }
         )
     }
 }

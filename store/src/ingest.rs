@@ -2,8 +2,9 @@
 //!
 //! The sources are cut into jobs in their given order: a frame's worth of
 //! small ones, or one large one. Workers read, hash, compare with what the
-//! store has and compress; the calling thread writes the frames in the order
-//! of the jobs, so that what is installed together lies together.
+//! store has and compress, each source read once; the calling thread writes the
+//! frames in the order of the jobs, so that what is installed together lies
+//! together. Large ones have packs of their own and wait for nobody.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -26,7 +27,12 @@ pub trait Source: Sync {
     fn name(&self) -> Cow<'_, str>;
     /// How many bytes it has.
     fn size(&self) -> u64;
-    /// Begins to read it; a large source may be read twice.
+    /// Whether it is an error if it has more or fewer bytes; if not, it is read
+    /// to its end, wherever that is.
+    fn is_exact(&self) -> bool {
+        true
+    }
+    /// Begins to read it.
     fn open(&self) -> io::Result<Box<dyn Read + '_>>;
     /// What it is, if the caller has just hashed these very bytes; they are
     /// then not hashed again, and not read if the store has them.
@@ -85,6 +91,10 @@ impl Source for BytesSource<'_> {
 pub trait IngestProgress: Sync {
     /// So many more files, with so many bytes in sum, were taken in.
     fn advance(&self, files: u64, bytes: u64);
+    /// Whether to stop, which makes the ingest fail with [`Error::Cancelled`].
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 impl IngestProgress for () {
@@ -104,7 +114,12 @@ pub(crate) struct Ingest<'a> {
     pub(crate) progress: &'a dyn IngestProgress,
 }
 
+/// A large source up to this many bytes is read into memory, so that it is only
+/// compressed if it is new; a larger one is compressed while it is read.
+const IN_MEMORY: u64 = 32 << 20;
+
 /// What a job gave: the blobs of its sources, and those that are new.
+#[derive(Default)]
 struct Done {
     blobs: Vec<BlobRef>,
     frames: Vec<Frame>,
@@ -126,7 +141,7 @@ impl Ingest<'_> {
         let workers = std::thread::available_parallelism().map_or(1, Into::into).min(jobs.len());
         let next = AtomicUsize::new(0);
         let (sender, receiver) = crossbeam::channel::bounded(2 * workers);
-        let mut blobs = Vec::with_capacity(sources.len());
+        let mut blobs = vec![Vec::new(); jobs.len()];
         let mut own_packs = Vec::new();
 
         std::thread::scope(|scope| {
@@ -140,6 +155,7 @@ impl Ingest<'_> {
                         let job = next.fetch_add(1, Ordering::Relaxed);
                         let Some(range) = jobs.get(job) else { break };
                         let done = match &mut compressor {
+                            _ if self.progress.is_cancelled() => Err(Error::Cancelled),
                             Ok(compressor) => self.job(&sources[range.clone()], compressor),
                             Err(err) => Err(no_memory(err)),
                         };
@@ -153,28 +169,31 @@ impl Ingest<'_> {
             drop(sender);
 
             let mut waiting = BTreeMap::new();
-            let mut expected = 0;
+            let mut small =
+                jobs.iter().enumerate().filter(|(_, job)| !is_large(&sources[(*job).clone()]));
+            let mut expected = small.next();
             for (job, done) in &receiver {
-                waiting.insert(job, done?);
-                while let Some(done) = waiting.remove(&expected) {
-                    let done: Done = done;
-                    write(&done.frames, &done.placed)?;
-                    blobs.extend(done.blobs);
-                    own_packs.extend(done.own_pack);
-                    expected += 1;
+                let done: Done = done?;
+                blobs[job] = done.blobs;
+                own_packs.extend(done.own_pack);
+                waiting.insert(job, (done.frames, done.placed));
+                while let Some((job, _)) = expected
+                    && let Some((frames, placed)) = waiting.remove(&job)
+                {
+                    write(&frames, &placed)?;
+                    expected = small.next();
                 }
             }
             // An early return drops the receiver, at which the workers stop.
             Ok::<(), Error>(())
         })?;
-        Ok((blobs, own_packs))
+        Ok((blobs.concat(), own_packs))
     }
 
     fn job<S: Source>(&self, sources: &[S], compressor: &mut Compressor) -> Result<Done> {
-        let mut done =
-            Done { blobs: Vec::new(), frames: Vec::new(), placed: Vec::new(), own_pack: None };
+        let mut done = Done::default();
         match sources {
-            [large] if large.size() >= LARGE_BLOB => self.large(large, compressor, &mut done)?,
+            [large] if is_large(sources) => self.large(large, compressor, &mut done)?,
             _ => self.small(sources, compressor, &mut done)?,
         }
         let bytes = sources.iter().map(Source::size).sum();
@@ -225,29 +244,60 @@ impl Ingest<'_> {
         compressor: &mut Compressor,
         done: &mut Done,
     ) -> Result<()> {
-        let known = source.identity();
-        let blob = match known {
-            Some(blob) => blob,
-            None => hash(source)?,
-        };
-        done.blobs.push(blob);
-        if !self.claim(&blob)? {
-            return Ok(());
-        }
-        let mut pack = PackWriter::create(self.disk, &(self.temporary)())?;
-        let mut again = BlobHasher::default();
-        pieces(source, |piece| {
-            if known.is_none() {
-                again.update(piece);
+        match source.identity() {
+            Some(blob) => {
+                done.blobs.push(blob);
+                if self.claim(&blob)? {
+                    let (pack, _) = self.pack_of(source, compressor, |_| {})?;
+                    done.own_pack = Some(finish(pack, &blob)?);
+                }
             }
+            None if source.size() <= IN_MEMORY => {
+                let mut plain = Vec::new();
+                read_all(source, &mut plain)?;
+                let blob = BlobRef::of(&plain);
+                done.blobs.push(blob);
+                if self.claim(&blob)? {
+                    let bytes = BytesSource { name: &source.name(), bytes: &plain };
+                    let (pack, _) = self.pack_of(&bytes, compressor, |_| {})?;
+                    done.own_pack = Some(finish(pack, &blob)?);
+                }
+            }
+            None => {
+                let mut hasher = BlobHasher::default();
+                let (pack, path) =
+                    self.pack_of(source, compressor, |piece| hasher.update(piece))?;
+                let blob = hasher.finish();
+                done.blobs.push(blob);
+                if self.claim(&blob)? {
+                    done.own_pack = Some(finish(pack, &blob)?);
+                } else {
+                    drop(pack);
+                    self.disk.remove(&path).map_err(Error::io(path))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the frames of a pack, which is then to be finished; `each` gets
+    /// their plain bytes.
+    fn pack_of<S: Source>(
+        &self,
+        source: &S,
+        compressor: &mut Compressor,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(PackWriter, PathBuf)> {
+        let path = (self.temporary)();
+        let mut pack = PackWriter::create(self.disk, &path)?;
+        pieces(source, |piece| {
+            if self.progress.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            each(piece);
             pack.push_frame(&compressor.frame(piece).map_err(|err| no_memory(&err))?)
         })?;
-        if known.is_none() && again.finish() != blob {
-            return Err(Error::SourceChanged { name: source.name().into() });
-        }
-        pack.place(ObjectId::Blob(blob.key, blob.digest), 0, 0, blob.size);
-        done.own_pack = Some(pack.finish()?);
-        Ok(())
+        Ok((pack, path))
     }
 
     /// Whether the blob is new to the store and to this transaction.
@@ -272,6 +322,16 @@ impl Ingest<'_> {
     }
 }
 
+fn finish(mut pack: PackWriter, blob: &BlobRef) -> Result<FinishedPack> {
+    pack.place(ObjectId::Blob(blob.key, blob.digest), 0, 0, blob.size);
+    pack.finish()
+}
+
+/// Whether a job is one source that gets a pack of its own.
+fn is_large<S: Source>(job: &[S]) -> bool {
+    matches!(job, [only] if only.size() >= LARGE_BLOB)
+}
+
 /// Cuts sources into jobs of at most a frame, or of one source.
 fn cut<S: Source>(sources: &[S]) -> Vec<Range<usize>> {
     let mut jobs = Vec::new();
@@ -294,21 +354,13 @@ fn read_all<S: Source>(source: &S, plain: &mut Vec<u8>) -> Result<()> {
     let failed = |err| Error::Source { name: source.name().into(), source: err };
     let begin = plain.len();
     // One byte more than promised shows that a file has grown.
-    let mut from = source.open().map_err(failed)?.take(source.size() + 1);
-    from.read_to_end(plain).map_err(failed)?;
-    if (plain.len() - begin) as u64 != source.size() {
+    let limit = if source.is_exact() { source.size() + 1 } else { u64::MAX };
+    plain.reserve(usize::try_from(source.size()).map_or(0, |size| size + 1));
+    source.open().map_err(failed)?.take(limit).read_to_end(plain).map_err(failed)?;
+    if source.is_exact() && (plain.len() - begin) as u64 != source.size() {
         return Err(Error::SourceChanged { name: source.name().into() });
     }
     Ok(())
-}
-
-fn hash<S: Source>(source: &S) -> Result<BlobRef> {
-    let mut hasher = BlobHasher::default();
-    pieces(source, |piece| {
-        hasher.update(piece);
-        Ok(())
-    })?;
-    Ok(hasher.finish())
 }
 
 /// Reads a source in pieces of [`FRAME_LEN`] bytes, the last one shorter.
@@ -326,7 +378,7 @@ fn pieces<S: Source>(source: &S, mut each: impl FnMut(&[u8]) -> Result<()>) -> R
         read += buf.len() as u64;
         each(&buf)?;
     }
-    if read != source.size() {
+    if source.is_exact() && read != source.size() {
         return Err(Error::SourceChanged { name: source.name().into() });
     }
     Ok(())

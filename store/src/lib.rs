@@ -8,32 +8,44 @@ mod diff;
 pub mod disk;
 mod edit;
 mod error;
+mod follow;
 pub mod hash;
+pub mod host;
+mod import;
 mod index;
 mod ingest;
 mod lock;
 mod log;
 pub mod name;
 mod pack;
+mod scratch;
+mod staged;
 mod state;
 mod store;
 mod sys;
 mod transaction;
 pub mod tree;
 mod verify;
+pub mod workspace;
 
-pub use diff::{Difference, diff};
+pub use diff::{Difference, diff, pairs};
 pub use edit::{
-    Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge, resolve, subtract,
+    BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, TreeWriter, edit,
+    merge, recount_links, resolve, subtract,
 };
 pub use error::{Error, Result};
+pub use follow::{Followed, LastLink, follow};
 pub use hash::{BlobHasher, BlobKey, BlobRef, Checksum, Digest, PackId, PageId, TreeId};
+pub use import::{ImportOptions, ImportProgress, Imported, import_directory};
 pub use ingest::{BytesSource, FileSource, IngestProgress, Source};
 pub use log::Refs;
 pub use name::{InvalidName, InvalidPath, Name, TreePath};
 pub use pack::{FRAME_LEN, ObjectId};
+pub use scratch::Scratch;
+pub use staged::Staged;
 pub use state::{InvalidTag, State, StateId, Tag};
 pub use store::Store;
-pub use transaction::{Draft, Transaction};
+pub use transaction::{Draft, Standing, Transaction};
 pub use tree::{Attributes, Content, Entry, Leaf, Subtree, Summary, Timestamp, Tree, Xattr};
 pub use verify::{Damage, Report, VerifyProgress};
+pub use workspace::{InvalidWorkspaceName, Workspace, WorkspaceName};

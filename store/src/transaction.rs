@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::edit::TreeReader;
+use crate::edit::{TreeReader, TreeWriter};
 use crate::error::{Error, Result};
 use crate::hash::{BlobRef, TreeId};
 use crate::index::{Batch, Index};
@@ -30,6 +30,15 @@ pub struct Draft {
     pub tree: TreeId,
     /// The selected packages, as a tree.
     pub packages: TreeId,
+}
+
+/// Whether live roots follow a new state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It becomes the current one.
+    Current,
+    /// The current one stays, if there is one.
+    Aside,
 }
 
 /// The right to change a store, and the changes so far.
@@ -129,6 +138,14 @@ impl Transaction {
         Ok(blobs)
     }
 
+    /// Bytes of the packs that this transaction has written so far, so compressed
+    /// contents that are new to the store.
+    #[must_use]
+    pub fn packed_len(&self) -> u64 {
+        let finished: u64 = self.packs.iter().map(|pack| pack.len).sum();
+        finished + self.open_pack.as_ref().map_or(0, PackWriter::len)
+    }
+
     /// Adds a directory, whose subdirectories were added before.
     pub fn put_tree(&mut self, tree: Tree) -> Result<TreeId> {
         let id = tree.encode().id;
@@ -144,6 +161,18 @@ impl Transaction {
         Ok(Entry::Directory(Subtree { id: self.put_tree(tree)?, summary }))
     }
 
+    pub(crate) fn packs(&self) -> &[FinishedPack] {
+        &self.packs
+    }
+
+    pub(crate) fn open_pack(&mut self) -> Option<&mut PackWriter> {
+        self.open_pack.as_mut()
+    }
+
+    pub(crate) fn trees(&self) -> &HashMap<TreeId, Arc<Tree>> {
+        &self.trees
+    }
+
     /// Keeps a note for an upper floor in the index, or forgets it. Notes may
     /// vanish at any time and are not part of the transaction.
     pub fn set_note(&self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
@@ -155,6 +184,16 @@ impl Transaction {
     /// When this returns, the state survives a power cut; when it fails, or if
     /// the power fails before, the store is as it was. Three barriers.
     pub fn commit(mut self, draft: Draft) -> Result<State> {
+        self.publish(draft, Standing::Current)
+    }
+
+    /// Publishes the new state like [`Self::commit`], but the current state stays
+    /// current if there is one.
+    pub fn commit_aside(mut self, draft: Draft) -> Result<State> {
+        self.publish(draft, Standing::Aside)
+    }
+
+    pub(crate) fn publish(&mut self, draft: Draft, standing: Standing) -> Result<State> {
         let inner = self.store.inner().clone();
         let mut log = inner.log();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -177,7 +216,11 @@ impl Transaction {
         }
         self.index.write(batch)?;
 
-        log.append(&*inner.disk, vec![Change::Publish(state.clone()), Change::Current(state.id)])?;
+        let mut changes = vec![Change::Publish(state.clone())];
+        if standing == Standing::Current || log.refs.current.is_none() {
+            changes.push(Change::Current(state.id));
+        }
+        log.append(&*inner.disk, changes)?;
         // The state is committed: a failure from here on costs the next
         // opening a look at the packs, no more.
         let _ = self.index.set_generation(log.published);
@@ -246,6 +289,12 @@ impl TreeReader for Transaction {
             Some(tree) => Ok(tree.clone()),
             None => self.store.tree(id),
         }
+    }
+}
+
+impl TreeWriter for Transaction {
+    fn write_tree(&mut self, tree: Tree) -> Result<TreeId> {
+        self.put_tree(tree)
     }
 }
 

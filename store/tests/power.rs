@@ -5,10 +5,14 @@
 mod support;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use cairn_store::tree::{Content, Entry, Leaf};
-use cairn_store::{Attributes, BytesSource, Draft, Error, Name, State, StateId, Store, Tag, Tree};
+use cairn_store::workspace::{Afterwards, LayerMarks};
+use cairn_store::{
+    Attributes, BytesSource, Draft, Error, ImportOptions, Name, Standing, State, StateId, Store,
+    Tag, Transaction, Tree, WorkspaceName, import_directory,
+};
 use support::{FaultyDisk, Loss, Omitted, copy};
 
 /// A change of a store, and what it reports.
@@ -36,6 +40,11 @@ fn contents(generation: u8, large: usize) -> Vec<Vec<u8>> {
 }
 
 fn publish(store: &Store, generation: u8, large: usize) -> Result<State, Error> {
+    let (transaction, draft) = prepare(store, generation, large)?;
+    transaction.commit(draft)
+}
+
+fn prepare(store: &Store, generation: u8, large: usize) -> Result<(Transaction, Draft), Error> {
     let contents = contents(generation, large);
     let names: Vec<String> = (0..contents.len()).map(|at| format!("file {at}")).collect();
     let sources: Vec<BytesSource<'_>> =
@@ -53,7 +62,19 @@ fn publish(store: &Store, generation: u8, large: usize) -> Result<State, Error> 
     let tree = transaction.put_tree(root)?;
     let packages = transaction.put_tree(Tree::empty(Attributes::of_root(0o755)))?;
     let parent = store.refs().current;
-    transaction.commit(Draft { parent, request: format!("test {generation}"), tree, packages })
+    let draft = Draft { parent, request: format!("test {generation}"), tree, packages };
+    Ok((transaction, draft))
+}
+
+/// The workspace of the base.
+fn old() -> WorkspaceName {
+    WorkspaceName::new("old").unwrap()
+}
+
+/// On which state a workspace lies, and in which layer.
+fn lies_on(store: &Store, name: &str) -> Option<(u64, u64)> {
+    let record = store.workspace(&WorkspaceName::new(name).unwrap());
+    record.ok().map(|record| (record.base.id.0, record.layer))
 }
 
 /// Reads every file of a state and compares it with what was put in.
@@ -68,6 +89,25 @@ fn check_contents(store: &Store, state: &State, generation: u8, large: usize) {
     }
 }
 
+fn import(store: &Store) -> Result<(), Error> {
+    static TREE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+        let directory = support::fast_directory();
+        for (at, bytes) in contents(9, 1).iter().enumerate() {
+            std::fs::write(directory.path().join(at.to_string()), bytes).unwrap();
+        }
+        directory
+    });
+    let options = ImportOptions {
+        request: "import a test",
+        parent: None,
+        switch: false,
+        leave_out: None,
+        one_filesystem: false,
+        afresh: false,
+    };
+    import_directory(store, TREE.path(), &options, &()).map(drop)
+}
+
 struct Case {
     name: &'static str,
     operation: Operation,
@@ -75,7 +115,7 @@ struct Case {
     is_done: fn(&Store) -> bool,
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 11] = [
     Case {
         name: "publish in one pack",
         operation: |store| publish(store, 2, 0).map(drop),
@@ -106,13 +146,48 @@ const CASES: [Case; 6] = [
         operation: |store| store.remove_states(&[StateId(1)]),
         is_done: |store| store.refs().states.len() == 1,
     },
+    Case {
+        name: "make a workspace",
+        operation: |store| {
+            let workspace = store.lock_workspace(&WorkspaceName::new("new").unwrap())?;
+            workspace.create(StateId(2), LayerMarks::Trusted).map(drop)
+        },
+        is_done: |store| lies_on(store, "new") == Some((2, 1)),
+    },
+    Case {
+        name: "publish a workspace",
+        operation: |store| {
+            let _workspace = store.lock_workspace(&old())?;
+            let (transaction, draft) = prepare(store, 2, 0)?;
+            let (aside, goes_on) = (Standing::Aside, Afterwards::Continues);
+            transaction.commit_workspace(draft, aside, &old(), goes_on)?.1.map(drop)
+        },
+        is_done: |store| lies_on(store, "old") == Some((3, 2)),
+    },
+    Case {
+        name: "reset a workspace",
+        operation: |store| store.lock_workspace(&old())?.rebase(StateId(2)).map(drop),
+        is_done: |store| lies_on(store, "old") == Some((2, 2)),
+    },
+    Case {
+        name: "remove a workspace",
+        operation: |store| store.lock_workspace(&old())?.remove(),
+        is_done: |store| lies_on(store, "old").is_none(),
+    },
+    Case {
+        name: "import",
+        operation: import,
+        is_done: |store| store.refs().states.contains_key(&StateId(3)),
+    },
 ];
 
-/// A store with the states 1 and 2, of which 2 is current.
+/// A store with the states 1 and 2, of which 2 is current, and a workspace on 1.
 fn make_base(path: &Path) {
     let store = Store::create(path).unwrap();
     publish(&store, 0, 0).unwrap();
     publish(&store, 1, 1).unwrap();
+    let workspace = store.lock_workspace(&old()).unwrap();
+    workspace.create(StateId(1), LayerMarks::User).unwrap();
 }
 
 /// Cuts the power of `case` after each number of steps, and returns what was
@@ -172,6 +247,12 @@ fn check_found(found: &Path, case: &Case, reported: bool) -> Result<(), String> 
     if !done && store.refs().current != Some(StateId(2)) {
         return Err("neither the old nor the new state is current".into());
     }
+    let workspaces = store.workspaces().map_err(|err| format!("cannot list workspaces: {err}"))?;
+    let is_known = |base| matches!(base, (1, 1) | (2, 1 | 2) | (3, 2));
+    let is_right = workspaces.iter().all(|(_, it)| is_known((it.base.id.0, it.layer)));
+    if !is_right || !done && lies_on(&store, "old") != Some((1, 1)) {
+        return Err(format!("{workspaces:?}"));
+    }
     let report = store.verify(&()).map_err(|err| format!("cannot be verified: {err}"))?;
     // A pack that is not complete, and that no state needs, is no damage.
     let lost: Vec<_> = report.damage.iter().filter(|damage| !damage.paths.is_empty()).collect();
@@ -205,6 +286,10 @@ fn the_test_above_notices_each_sync_that_is_left_out() {
         (&CASES[0], Omitted::DirectorySyncs),
         (&CASES[2], Omitted::FilesystemSyncs),
         (&CASES[3], Omitted::FileSyncs),
+        (&CASES[6], Omitted::FileSyncs),
+        (&CASES[6], Omitted::DirectorySyncs),
+        (&CASES[7], Omitted::DirectorySyncs),
+        (&CASES[9], Omitted::DirectorySyncs),
     ] {
         let wrong = cut_everywhere(case, omitted);
         assert!(!wrong.is_empty(), "{} without {omitted:?}", case.name);

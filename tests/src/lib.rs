@@ -58,6 +58,11 @@ impl Random {
         (self.0 % limit as u64).try_into().expect("it is below a usize")
     }
 
+    /// Bytes that do not compress.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| u8::try_from(self.below(256)).expect("it is below 256")).collect()
+    }
+
     /// One of `choices`.
     ///
     /// # Panics

@@ -28,6 +28,13 @@ impl<'c> Mount<'c> {
         mount
     }
 
+    /// Takes away what somebody else mounts on `NAME` beside the store, if anybody
+    /// does.
+    #[must_use]
+    pub fn expected(cairn: &'c Cairn, name: &str) -> Self {
+        Self { cairn, path: cairn.directory().join(name) }
+    }
+
     /// The directory.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -63,10 +63,8 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         };
         (std::path::absolute(store.path()).map_err(Error::read(store.path()))?, shape)
     };
-    if dir.try_exists().is_ok_and(|exists| !exists) {
-        let (target, source) = (dir.clone(), io::ErrorKind::NotFound.into());
-        return Err(cairn_fs::Error::Target { target, source }.into());
-    }
+    // Also told by the process in the background, but as words only.
+    cairn_fs::check_target(dir)?;
     let target = dir.display().to_string();
     let options = Options::new(shape, dir, &store_path);
     if args.foreground {

@@ -10,7 +10,7 @@
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -73,6 +73,23 @@ pub fn drop_names(target: &Path) {
     // SAFETY: the path is NUL-terminated; the others may be null here.
     let result = unsafe { libc::mount(none, target.as_ptr(), none, flags, none.cast()) };
     check(result).expect("remount");
+}
+
+/// Watches a file with inotify(7), so that the kernel keeps its inode, though
+/// not its name, until the descriptor is closed.
+pub fn watch(target: &Path) -> OwnedFd {
+    // SAFETY: asks for a new descriptor.
+    let watcher = unsafe { libc::inotify_init1(libc::IN_CLOEXEC) };
+    check(watcher).expect("inotify");
+    // SAFETY: it is new, and nobody else owns it.
+    let watcher = unsafe { OwnedFd::from_raw_fd(watcher) };
+    let target = c(target);
+    // SAFETY: the path is NUL-terminated, and the descriptor is open.
+    let watch = unsafe {
+        libc::inotify_add_watch(watcher.as_raw_fd(), target.as_ptr(), libc::IN_ALL_EVENTS)
+    };
+    check(watch).expect("a watch");
+    watcher
 }
 
 pub fn bind(source: &Path, target: &Path) {

@@ -78,22 +78,32 @@ impl Pack {
         if Checksum::of(&table) != frames_checksum {
             return Err(damaged("the checksum of its frame table differs"));
         }
-        let mut offset = MAGIC.len() as u64;
-        let (records, _) = table.as_chunks();
-        let mut frames = Vec::with_capacity(records.len());
-        for record in records {
-            let record = FrameRecord::from_bytes(record);
-            if record.plain_len as usize > FRAME_LEN {
-                return Err(damaged("it has a frame of more than 128 KiB"));
-            }
-            frames.push((offset, record));
-            offset += u64::from(record.stored_len);
+        let (frames, end) = frames_of(&table);
+        if frames.iter().any(|(_, record)| record.plain_len as usize > FRAME_LEN) {
+            return Err(damaged("it has a frame of more than 128 KiB"));
         }
-        if offset != frames_at {
+        if end != frames_at {
             return Err(damaged("its frames do not fill it"));
         }
         let objects_at = frames_at + frames_len;
         Ok(Self { file, path: path.into(), id, frames, objects_at, object_count, objects_checksum })
+    }
+
+    /// A pack whose frames lie in the file at `path`, and whose tables do not yet;
+    /// `table` is that of its frames. Its objects cannot be listed.
+    pub(crate) fn unfinished(path: &Path, id: PackId, table: &[u8]) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let (frames, objects_at) = frames_of(table);
+        let objects_checksum = Checksum::of(b"");
+        Ok(Self {
+            file,
+            path: path.into(),
+            id,
+            frames,
+            objects_at,
+            object_count: 0,
+            objects_checksum,
+        })
     }
 
     /// How many frames there are.
@@ -161,4 +171,17 @@ impl Pack {
         }
         Ok(objects)
     }
+}
+
+/// Where each frame of a frame table begins, and where the last one ends.
+fn frames_of(table: &[u8]) -> (Vec<(u64, FrameRecord)>, u64) {
+    let mut offset = MAGIC.len() as u64;
+    let (records, _) = table.as_chunks();
+    let mut frames = Vec::with_capacity(records.len());
+    for record in records {
+        let record = FrameRecord::from_bytes(record);
+        frames.push((offset, record));
+        offset += u64::from(record.stored_len);
+    }
+    (frames, offset)
 }

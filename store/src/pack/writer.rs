@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::frame::Frame;
 use super::{
-    END_MAGIC, FOOTER_LEN, FRAME_RECORD_LEN, Location, MAGIC, OBJECT_RECORD_LEN, ObjectId,
+    END_MAGIC, FOOTER_LEN, FRAME_RECORD_LEN, Location, MAGIC, OBJECT_RECORD_LEN, ObjectId, Pack,
 };
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, Result};
@@ -78,6 +78,17 @@ impl PackWriter {
         self.objects.push(Placed { id, frame, offset, len });
     }
 
+    /// What was written so far, as a pack without tables in its file; with where each
+    /// object lies.
+    pub(crate) fn view(&mut self) -> Result<(Pack, Vec<(ObjectId, Location)>)> {
+        self.flush()?;
+        // It has no id before all of it is there.
+        let id = PackId::from_bytes([0; PackId::LEN]);
+        let pack = Pack::unfinished(&self.path, id, &self.frames)?;
+        let objects = self.objects.iter().map(|placed| placed.in_pack(id));
+        Ok((pack, objects.collect()))
+    }
+
     /// Writes the tables and the footer. Nothing is durable yet.
     pub(crate) fn finish(mut self) -> Result<FinishedPack> {
         let mut tables = std::mem::take(&mut self.frames);
@@ -98,10 +109,7 @@ impl PackWriter {
         self.buf.extend_from_slice(&tables);
         self.buf.extend_from_slice(&footer);
         self.flush()?;
-        let objects = self.objects.iter().map(|placed| {
-            let Placed { id: object, frame, offset, len } = *placed;
-            (object, Location { pack: id, frame, offset, len })
-        });
+        let objects = self.objects.iter().map(|placed| placed.in_pack(id));
         Ok(FinishedPack {
             id,
             objects: objects.collect(),
@@ -127,6 +135,11 @@ impl FinishedPack {
 }
 
 impl Placed {
+    fn in_pack(self, pack: PackId) -> (ObjectId, Location) {
+        let Self { id, frame, offset, len } = self;
+        (id, Location { pack, frame, offset, len })
+    }
+
     fn to_bytes(self) -> [u8; OBJECT_RECORD_LEN] {
         let (kind, hash, key) = match self.id {
             ObjectId::Blob(key, digest) => (1, *digest.as_bytes(), *key.as_bytes()),

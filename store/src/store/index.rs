@@ -1,0 +1,209 @@
+//! The index of a store: opened when it is needed, and healed when it lags behind the
+//! packs or is damaged.
+
+use std::fs;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use super::{Inner, Store};
+use crate::error::{Error, Result};
+use crate::hash::PackId;
+use crate::index::{Batch, Index};
+use crate::lock::Lock;
+use crate::log::Log;
+use crate::pack::Pack;
+
+impl Store {
+    /// Makes the whole index anew from the packs alone.
+    ///
+    /// Packs that cannot be read are left out and returned with the reason.
+    pub fn rebuild_index(&self) -> Result<Vec<Error>> {
+        let _lock = self.inner.lock()?;
+        self.inner.set_index(None);
+        let (_, damaged) = self.inner.rebuild(&self.inner.log())?;
+        Ok(damaged)
+    }
+}
+
+impl Inner {
+    fn index_slot(&self) -> MutexGuard<'_, Option<Arc<Index>>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_index(&self, index: Option<Arc<Index>>) {
+        *self.index_slot() = index;
+    }
+
+    /// The index, opened if it is not yet.
+    pub(crate) fn index(&self) -> Result<Arc<Index>> {
+        let mut slot = self.index_slot();
+        if let Some(index) = &*slot {
+            return Ok(index.clone());
+        }
+        let index = Arc::new(self.open_view()?);
+        *slot = Some(index.clone());
+        Ok(index)
+    }
+
+    /// Opens a view of the index; one that lags or is damaged is healed first,
+    /// unless a writer is at work, who has done so itself.
+    fn open_view(&self) -> Result<Index> {
+        let path = self.index_path();
+        let lags = match Index::open_view(&path).and_then(|index| Ok((index.generation()?, index)))
+        {
+            Ok((generation, index)) if generation == self.log().published => return Ok(index),
+            Ok((generation, index)) => {
+                // What this store shows of the log may be older than the index:
+                // it is as of the last refresh.
+                let log = Log::read(&self.log_path())?;
+                self.check_generation(&log, generation)?;
+                if generation == log.published {
+                    return Ok(index);
+                }
+                Some(index)
+            }
+            Err(_) => None,
+        };
+        match (Lock::take(&self.path), lags) {
+            (Ok(_lock), _) => {
+                drop(self.open_writer(&Log::read(&self.log_path())?)?);
+                Index::open_view(&path)
+            }
+            // Another process commits just now, or this one may not write.
+            (Err(_), Some(index)) => Ok(index),
+            (Err(Error::Locked { .. }), None) => Index::open_view(&path),
+            (Err(err), None) => Err(err),
+        }
+    }
+
+    fn check_generation(&self, log: &Log, generation: u64) -> Result<()> {
+        if generation > log.published {
+            let (path, found) = (self.log_path(), log.published);
+            return Err(Error::LostRecords { path, found, expected: generation });
+        }
+        Ok(())
+    }
+
+    /// Opens the index for writing, healed; the caller holds the lock and has
+    /// read `log` since.
+    pub(crate) fn open_writer(&self, log: &Log) -> Result<Index> {
+        let opened = Index::open_writer(&self.index_path())
+            .and_then(|index| Ok((index.generation()?, index)));
+        let (generation, index) = match opened {
+            Ok(opened) => opened,
+            Err(err) if err.is_of_the_machine() => return Err(err),
+            Err(_) => return Ok(self.rebuild(log)?.0),
+        };
+        self.check_generation(log, generation)?;
+        if generation < log.published {
+            self.index_packs(&index)?;
+            index.set_generation(log.published)?;
+        }
+        Ok(index)
+    }
+
+    /// Makes the index anew; the caller holds the lock.
+    fn rebuild(&self, log: &Log) -> Result<(Index, Vec<Error>)> {
+        let path = self.index_path();
+        match fs::remove_dir_all(&path) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(Error::io(path)(err)),
+            _ => {}
+        }
+        let index = Index::open_writer(&path)?;
+        let damaged = self.index_packs(&index)?;
+        index.set_generation(log.published)?;
+        Ok((index, damaged))
+    }
+
+    /// Adds every pack that the index does not know, and returns why some
+    /// could not be read.
+    fn index_packs(&self, index: &Index) -> Result<Vec<Error>> {
+        let mut damaged = Vec::new();
+        for id in self.list_packs()? {
+            if index.has_pack(id)? {
+                continue;
+            }
+            let path = self.pack_path(id);
+            match Pack::open(&path, id).and_then(|pack| pack.objects()) {
+                Ok(objects) => {
+                    let len = fs::metadata(&path).map_err(Error::io(&path))?.len();
+                    let mut batch = Batch::default();
+                    batch.add(id, len, objects);
+                    index.write(batch)?;
+                }
+                Err(err) => damaged.push(err),
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// The ids of all packs that lie in the store, sorted.
+    pub(crate) fn list_packs(&self) -> Result<Vec<PackId>> {
+        let directory = self.path.join("packs");
+        let mut packs: Vec<PackId> = Vec::new();
+        for entry in fs::read_dir(&directory).map_err(Error::io(&directory))? {
+            let name = entry.map_err(Error::io(&directory))?.file_name();
+            let id = name.to_str().and_then(|name| name.strip_suffix(".pack"));
+            packs.extend(id.and_then(|id| id.parse::<PackId>().ok()));
+        }
+        packs.sort_unstable();
+        Ok(packs)
+    }
+
+    /// Looks something up; when it is not found, looks again in a new view,
+    /// since it may have been committed after the present one was opened.
+    pub(crate) fn with_index<T>(
+        &self,
+        look_up: impl Fn(&Index) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let index = self.index()?;
+        match look_up(&index) {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) if self.is_current(&index) => return Ok(None),
+            // A view may also meet a table that the writer has removed.
+            Ok(None) | Err(_) => {}
+        }
+        let mut slot = self.index_slot();
+        if slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &index)) {
+            *slot = None;
+        }
+        drop((slot, index));
+        look_up(&*self.index()?)
+    }
+
+    /// Looks up something that a tree or a state refers to. If it is not there,
+    /// the index may have lost entries: packs that it does not know are read.
+    pub(super) fn find<T>(
+        &self,
+        look_up: impl Fn(&Index) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let found = self.with_index(&look_up)?;
+        if found.is_some() || self.knows_all_packs.swap(true, Ordering::Relaxed) {
+            return Ok(found);
+        }
+        let index = self.index()?;
+        let mut unknown = false;
+        for pack in self.list_packs()? {
+            unknown |= !index.has_pack(pack)?;
+        }
+        if !unknown {
+            return Ok(None);
+        }
+        if index.is_writable() {
+            self.index_packs(&index)?;
+        } else {
+            let _lock = Lock::take(&self.path)?;
+            self.set_index(None);
+            drop(index);
+            self.index_packs(&self.open_writer(&Log::read(&self.log_path())?)?)?;
+        }
+        self.with_index(look_up)
+    }
+
+    /// Whether nothing can have been published that `index` does not show.
+    fn is_current(&self, index: &Index) -> bool {
+        let Ok(log) = Log::read(&self.log_path()) else { return false };
+        index.generation().is_ok_and(|generation| generation == log.published)
+    }
+}

@@ -1,0 +1,153 @@
+//! Where the bytes of an object come from: the index says which frame of which pack, and
+//! what was read lately is kept.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Inner;
+use crate::error::{Error, Result};
+use crate::hash::{BlobRef, PackId, PageId, TreeId};
+use crate::pack::{FRAME_LEN, Location, Pack};
+use crate::tree::Tree;
+
+/// Plain bytes of one frame from some offset on.
+pub(crate) struct Piece {
+    frame: Option<Arc<Vec<u8>>>,
+    from: usize,
+    to: usize,
+}
+
+impl Piece {
+    /// The bytes of an object from `offset` to the end of the frame or object;
+    /// `frame` gives the frame of a number.
+    pub(crate) fn of(
+        location: &Location,
+        offset: u64,
+        frame: impl FnOnce(u32) -> Result<Arc<Vec<u8>>>,
+    ) -> Result<Self> {
+        if offset >= location.len {
+            return Ok(Self { frame: None, from: 0, to: 0 });
+        }
+        let rest = location.len - offset;
+        let number = u64::from(location.frame) + offset / FRAME_LEN as u64;
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        let frame = frame(number)?;
+        let within = usize::try_from(offset % FRAME_LEN as u64).expect("it is below FRAME_LEN");
+        let from = location.offset as usize + within;
+        let to = usize::try_from(rest).map_or(frame.len(), |rest| frame.len().min(from + rest));
+        let is_whole = to - from.min(to) == usize::try_from(rest).unwrap_or(usize::MAX);
+        if from >= to || (!is_whole && from + FRAME_LEN - within != to) {
+            let (pack, problem) = (location.pack, "it is shorter than an object in it");
+            return Err(Error::DamagedFrame { pack, frame: number, problem });
+        }
+        Ok(Self { frame: Some(frame), from, to })
+    }
+
+    /// Fills `buf` with pieces from the one at offset 0 on; returns how many bytes
+    /// there were.
+    pub(crate) fn fill(
+        buf: &mut [u8],
+        mut piece: impl FnMut(u64) -> Result<Self>,
+    ) -> Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            let piece = piece(done as u64)?;
+            if piece.is_empty() {
+                break;
+            }
+            let bytes = piece.bytes();
+            let len = bytes.len().min(buf.len() - done);
+            buf[done..done + len].copy_from_slice(&bytes[..len]);
+            done += len;
+        }
+        Ok(done)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.from >= self.to
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.frame.as_ref().map_or(&[], |frame| &frame[self.from..self.to])
+    }
+}
+
+impl Inner {
+    pub(crate) fn pack(&self, id: PackId) -> Result<Arc<Pack>> {
+        if let Some(pack) = self.packs.get(&id) {
+            return Ok(pack);
+        }
+        let path = self.pack_path(id);
+        let pack = Pack::open(&path, id).map_err(|err| match err {
+            // The index knows it, so that it was there.
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Error::DamagedPack { path, problem: "it is missing" }
+            }
+            err => err,
+        })?;
+        let pack = Arc::new(pack);
+        self.packs.insert(id, pack.clone(), 1);
+        Ok(pack)
+    }
+
+    fn frame(&self, pack: PackId, number: u32) -> Result<Arc<Vec<u8>>> {
+        if let Some(frame) = self.frames.get(&(pack, number)) {
+            return Ok(frame);
+        }
+        let frame = Arc::new(self.pack(pack)?.frame(number)?);
+        self.frames.insert((pack, number), frame.clone(), frame.len());
+        Ok(frame)
+    }
+
+    /// The bytes of an object from `offset` to the end of the frame or object.
+    pub(super) fn piece(&self, location: &Location, offset: u64) -> Result<Piece> {
+        Piece::of(location, offset, |number| self.frame(location.pack, number))
+    }
+
+    pub(crate) fn locate(&self, blob: &BlobRef) -> Result<Location> {
+        let key = blob.key;
+        match self.find(|index| index.blob(key))? {
+            Some((digest, location)) if digest == blob.digest && location.len == blob.size => {
+                Ok(location)
+            }
+            Some(_) => Err(Error::DamagedBlob { key }),
+            None => Err(Error::MissingBlob { key }),
+        }
+    }
+
+    pub(super) fn tree(&self, id: TreeId) -> Result<Arc<Tree>> {
+        if let Some(tree) = self.trees.get(&id) {
+            return Ok(tree);
+        }
+        let location = self.find(|index| index.tree(id))?.ok_or(Error::MissingTree { id })?;
+        let bytes = self.object(&location)?;
+        if TreeId::of(&bytes) != id {
+            return Err(Error::DamagedTree { id });
+        }
+        let mut weight = 2 * bytes.len();
+        let tree = Tree::decode(&bytes, |id| {
+            let location = self.find(|index| index.page(id))?;
+            let bytes = self.object(&location.ok_or(Error::MissingPage { id })?)?;
+            if PageId::of(&bytes) != id {
+                return Err(Error::DamagedPage { id });
+            }
+            weight += 2 * bytes.len();
+            Ok(bytes)
+        })?;
+        let tree = Arc::new(tree);
+        self.trees.insert(id, tree.clone(), weight);
+        Ok(tree)
+    }
+
+    /// All bytes of an object.
+    pub(super) fn object(&self, location: &Location) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        loop {
+            let piece = self.piece(location, bytes.len() as u64)?;
+            if piece.is_empty() {
+                return Ok(bytes);
+            }
+            bytes.extend_from_slice(piece.bytes());
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A live root under load, switched 200 times by `cairn switch`: no error, no mixed
+//! content, nothing stale.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test may fail"
+)]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cairn_store::{StateId, Store};
+use cairn_tests::{Cairn, Deb, Listing, Mount, Need, Random, real};
+
+/// Real packages that some states have and others have not.
+const EXTRA: [&str; 6] = ["nano", "jq", "tree", "less", "bc", "make"];
+
+/// What both files of a pair hold in version `number`.
+fn text(number: u64) -> String {
+    format!("{number}\n").repeat(60_000)
+}
+
+/// A version of a package that all states have, with a pair of files that belong
+/// together.
+fn pair(number: u64) -> Deb {
+    Deb::new("pair", &format!("{number}-1"))
+        .file("usr/share/pair/number", 0o644, number.to_string())
+        .file("usr/share/pair/first", 0o644, text(number))
+        .file("usr/share/pair/second", 0o644, text(number))
+        .file(&format!("usr/share/pair/only-{number}/below/file"), 0o644, "x")
+        .file("usr/share/same/file", 0o644, "same")
+}
+
+/// States of real packages; returns the version of the pair in each.
+fn states(cairn: &Cairn, repository: &Path) -> BTreeMap<StateId, u64> {
+    cairn.data(["repo", "add", "real", &format!("file://{}", repository.display())]);
+    let mut versions = BTreeMap::new();
+    for number in 1..=EXTRA.len() as u64 {
+        cairn.offer([pair(number)]);
+        if number == 1 {
+            cairn.data(["--yes", "install", "pair", "bash", "coreutils"]);
+        } else {
+            cairn.data(["--yes", "upgrade"]);
+        }
+        versions.insert(StateId(cairn.current()), number);
+        // Each has other directories than the one before.
+        cairn.data(["--yes", "install", EXTRA[number as usize - 1]]);
+        versions.insert(StateId(cairn.current()), number);
+        if number % 2 == 0 {
+            cairn.data(["--yes", "remove", EXTRA[number as usize - 2]]);
+            versions.insert(StateId(cairn.current()), number);
+        }
+    }
+    versions
+}
+
+/// What all threads of the load share.
+struct Load<'a> {
+    root: &'a Path,
+    stop: AtomicBool,
+    /// How often each kind of work was done.
+    counts: [AtomicU64; 3],
+}
+
+/// Ends the load however its thread ends.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Load<'_> {
+    /// Does `work` until the load is stopped; a thread that fails stops the others.
+    fn repeat(&self, kind: usize, work: impl Fn()) {
+        let _stop = Stop(&self.stop);
+        while !self.stop.load(Ordering::Relaxed) {
+            work();
+            self.counts[kind].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Switches `count` times, and until each kind of work has met many of them; then
+    /// the load stops.
+    fn repeat_switches(&self, count: usize, mut switch: impl FnMut(usize)) {
+        let _stop = Stop(&self.stop);
+        let deadline = Instant::now() + Duration::from_secs(120);
+        for round in 0.. {
+            assert!(!self.stop.load(Ordering::Relaxed), "a part of the load has failed");
+            assert!(Instant::now() < deadline, "{round} switches: {:?}", self.counts);
+            let is_worked = self.counts.iter().all(|it| it.load(Ordering::Relaxed) >= 20);
+            if round >= count && is_worked {
+                break;
+            }
+            switch(round);
+        }
+    }
+
+    fn execute(&self) {
+        let mut command = Command::new("chroot");
+        command.arg(self.root).args(["/usr/bin/bash", "-c", "cat /usr/share/pair/first; pwd"]);
+        let output = command.env("PATH", "/usr/sbin:/usr/bin").output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && stderr.is_empty(), "{}: {stderr}", output.status);
+        assert_whole(output.stdout.strip_suffix(b"/\n").expect("pwd comes last"));
+    }
+
+    fn read(&self) {
+        let pair = self.root.join("usr/share/pair");
+        for name in ["first", "second"] {
+            assert_whole(&fs::read(pair.join(name)).unwrap());
+        }
+        // In two parts, with a switch between them or not.
+        let mut open = File::open(pair.join("second")).unwrap();
+        let mut bytes = vec![0; 5000];
+        open.read_exact(&mut bytes).unwrap();
+        thread::yield_now();
+        open.read_to_end(&mut bytes).unwrap();
+        assert_whole(&bytes);
+        assert_eq!(fs::read(self.root.join("usr/share/same/file")).unwrap(), b"same");
+    }
+
+    /// Looks at everything, as find(1) does. A name that was listed may be gone when
+    /// it is looked at; no other error may happen, and what all states have is listed.
+    fn walk(&self) {
+        let gone = |err: &std::io::Error| {
+            matches!(err.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+        };
+        let mut stack = vec![self.root.to_path_buf()];
+        let always = ["usr/bin/bash", "usr/bin/cat", "usr/share/pair", "usr/share/same"];
+        let always = always.map(|path| self.root.join(path));
+        let mut found = 0;
+        while let Some(directory) = stack.pop() {
+            let entries = match fs::read_dir(&directory) {
+                Err(err) if gone(&err) => continue,
+                entries => entries.unwrap_or_else(|err| panic!("{}: {err}", directory.display())),
+            };
+            for entry in entries {
+                let entry = match entry {
+                    Err(err) if gone(&err) => break,
+                    entry => entry.unwrap_or_else(|err| panic!("{}: {err}", directory.display())),
+                };
+                let path = entry.path();
+                found += usize::from(always.contains(&path));
+                match fs::symlink_metadata(&path) {
+                    Ok(metadata) if metadata.is_dir() => stack.push(path),
+                    Err(err) if !gone(&err) => panic!("{}: {err}", path.display()),
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(found, always.len(), "names that all states have");
+    }
+}
+
+/// Checks that bytes are one version of a file of the pair.
+fn assert_whole(bytes: &[u8]) {
+    let number = bytes.first().map_or(0, |first| first.wrapping_sub(b'0'));
+    let is_whole = bytes == text(number.into()).as_bytes();
+    assert!(is_whole, "{} bytes that begin with {number} are a mixture", bytes.len());
+}
+
+#[test]
+fn two_hundred_switches_under_load_disturb_nobody() {
+    const SWITCHES: usize = 200;
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let Some(repository) = real::repository() else { return };
+    let cairn = Cairn::new();
+    let versions = states(&cairn, &repository);
+    let store = Store::open(&cairn.store()).unwrap();
+    let listings: BTreeMap<StateId, Listing> = versions
+        .keys()
+        .map(|id| (*id, Listing::of_tree(&store, store.state(*id).unwrap().tree)))
+        .collect();
+    let ids: Vec<StateId> = versions.keys().copied().collect();
+    let root = Mount::new(&cairn, &["--follow"], "root");
+    let load = Load { root: root.path(), stop: AtomicBool::new(false), counts: Default::default() };
+
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut times = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| load.repeat(0, || load.execute()));
+        scope.spawn(|| load.repeat(1, || load.read()));
+        scope.spawn(|| load.repeat(2, || load.walk()));
+        load.repeat_switches(SWITCHES, |round| {
+            let id = *random.choose(&ids);
+            let begun = Instant::now();
+            let told = cairn.json(["switch", &id.to_string()]);
+            times.push(begun.elapsed());
+            assert_eq!(told["mounts"][0]["failure"], serde_json::Value::Null, "{told}");
+            let what = format!("after switch {round}, to state {id}");
+            let number = fs::read_to_string(root.join("usr/share/pair/number")).unwrap();
+            assert_eq!(number, versions[&id].to_string(), "{what}");
+            let only = root.join(&format!("usr/share/pair/only-{number}/below/file"));
+            assert_eq!(fs::read(only).unwrap(), b"x", "{what}");
+            for extra in EXTRA {
+                let path = format!("usr/bin/{extra}");
+                let is_there = listings[&id].0.contains_key(path.as_bytes());
+                assert_eq!(root.join(&path).exists(), is_there, "{what}: {path}");
+            }
+            if round % 40 == 0 {
+                listings[&id].assert_same(&Listing::of_directory(root.path()), &what);
+            }
+        });
+    });
+    // What is left in the kernel's caches is true for every state.
+    for id in &ids {
+        cairn.data(["switch", &id.to_string()]);
+        let what = format!("after the load, in state {id}");
+        listings[id].assert_same(&Listing::of_directory(root.path()), &what);
+    }
+    times.sort();
+    let counts = load.counts.map(AtomicU64::into_inner);
+    eprintln!(
+        "cairn switch under load: median {:?}, worst {:?}; programs, reads, walks: {counts:?}",
+        times[times.len() / 2],
+        times[times.len() - 1]
+    );
+}
