@@ -30,10 +30,22 @@ pub(crate) enum Failure {
     Execute(i32),
 }
 
-type Result<T> = std::result::Result<T, Failure>;
+impl Failure {
+    /// The error for who wanted `program` to run.
+    pub(crate) fn into_error(self, program: &OsStr) -> Error {
+        let os = io::Error::from_raw_os_error;
+        match self {
+            Self::MountPoint(path) => Error::NoMountPoint { path: path.into() },
+            Self::Step(step, errno) => Error::Enter { step, source: os(errno) },
+            Self::Execute(errno) => Error::Execute { program: program.into(), source: os(errno) },
+        }
+    }
+}
+
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 /// Names the step that failed.
-trait During<T> {
+pub(crate) trait During<T> {
     fn during(self, step: impl FnOnce() -> String) -> Result<T>;
 }
 
@@ -64,7 +76,7 @@ pub(crate) fn init(
     }
 }
 
-fn report(failure: &Failure, outside: &mut UnixStream) {
+pub(crate) fn report(failure: &Failure, outside: &mut UnixStream) {
     // Who waits for the mount takes the first byte for what goes with it.
     let mut text = vec![b'\n'];
     text.extend(serde_json::to_vec(failure).unwrap_or_default());
@@ -128,7 +140,24 @@ fn prepare(program: &Program, user: (u32, u32), outside: &mut UnixStream) -> Res
     make_directory(state, 0o755)?;
     // Setuid programs work as in the system itself: the kernel heeds them only
     // in these namespaces.
-    let connection = attach::attach_as_root(state, &program.name, Trust::System);
+    hand_over(state, &program.name, Trust::System, outside)?;
+    furnish(state, user.0 == 0)?;
+    std::env::set_current_dir(state).during(|| "change to the state".into())?;
+    // Puts the old root on top of the new one, where it is then taken away.
+    sys::pivot_root(Path::new("."), Path::new(".")).during(|| "change the root".into())?;
+    sys::unmount(Path::new("."), libc::MNT_DETACH).during(|| "leave the old root".into())?;
+    std::env::set_current_dir("/").during(|| "change to the new root".into())
+}
+
+/// Mounts a connection on `state`, which the process outside gets to answer it, and
+/// returns when that does.
+pub(crate) fn hand_over(
+    state: &Path,
+    name: &str,
+    trust: Trust,
+    outside: &mut UnixStream,
+) -> Result<()> {
+    let connection = attach::attach_as_root(state, name, trust);
     let connection = connection.map_err(|err| {
         let step = err.to_string();
         let (Error::Mount { source, .. } | Error::NoFuse { source } | Error::Process { source }) =
@@ -143,19 +172,13 @@ fn prepare(program: &Program, user: (u32, u32), outside: &mut UnixStream) -> Res
     drop(connection);
     let mut answer = [0];
     match outside.read_exact(&mut answer) {
-        Ok(()) if answer == [GO] => {}
+        Ok(()) if answer == [GO] => Ok(()),
         _ => sys::exit(1),
     }
-    furnish(state, user.0 == 0)?;
-    std::env::set_current_dir(state).during(|| "change to the state".into())?;
-    // Puts the old root on top of the new one, where it is then taken away.
-    sys::pivot_root(Path::new("."), Path::new(".")).during(|| "change the root".into())?;
-    sys::unmount(Path::new("."), libc::MNT_DETACH).during(|| "leave the old root".into())?;
-    std::env::set_current_dir("/").during(|| "change to the new root".into())
 }
 
 /// Makes this process root in a user namespace in which there is nobody else.
-fn become_root((user, group): (u32, u32)) -> Result<()> {
+pub(crate) fn become_root((user, group): (u32, u32)) -> Result<()> {
     let write = |file: &str, text: &str| fs::write(file, text).during(|| format!("write {file}"));
     // Without this the kernel does not let an ordinary user map a group.
     write("/proc/self/setgroups", "deny")?;
@@ -181,7 +204,7 @@ fn furnish(root: &Path, is_root: bool) -> Result<()> {
     mount("tmpfs", &root.join("tmp"), "tmpfs", hidden, "mode=1777")?;
     mount("tmpfs", &root.join("run"), "tmpfs", hidden, "mode=755")?;
     make_directory(&root.join("var/tmp"), 0o1777)?;
-    devices(&root.join("dev"), is_root)?;
+    devices_and_terminals(&root.join("dev"), is_root)?;
     for (name, content) in FILES {
         put(&root.join("etc").join(name), content.as_bytes())?;
     }
@@ -190,7 +213,7 @@ fn furnish(root: &Path, is_root: bool) -> Result<()> {
 }
 
 /// What name services need, where the state says nothing else.
-const FILES: [(&str, &str); 4] = [
+pub(crate) const FILES: [(&str, &str); 4] = [
     (
         "passwd",
         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
@@ -212,10 +235,21 @@ fn cover(root: &Path, name: &str, layers: &[&str]) -> Result<()> {
     mount("overlay", &root.join(name), "overlay", libc::MS_NOSUID | libc::MS_NODEV, &options)
 }
 
-/// Makes the devices that every program may use.
-fn devices(dev: &Path, is_root: bool) -> Result<()> {
+/// Makes the devices that every program may use, and terminals.
+fn devices_and_terminals(dev: &Path, is_root: bool) -> Result<()> {
+    devices(dev, &["full", "null", "random", "tty", "urandom", "zero"])?;
+    symlink("pts/ptmx", dev.join("ptmx")).during(|| "make /dev/ptmx".into())?;
+    make_directory(&dev.join("pts"), 0o755)?;
+    // The group of terminals exists only where all groups do.
+    let group = if is_root { ",gid=5" } else { "" };
+    let options = format!("newinstance,ptmxmode=0666,mode=620{group}");
+    mount("devpts", &dev.join("pts"), "devpts", libc::MS_NOSUID | libc::MS_NOEXEC, &options)
+}
+
+/// Makes these devices of the machine, and what else is in every /dev.
+pub(crate) fn devices(dev: &Path, names: &[&str]) -> Result<()> {
     mount("tmpfs", dev, "tmpfs", libc::MS_NOSUID, "mode=755")?;
-    for name in ["full", "null", "random", "tty", "urandom", "zero"] {
+    for name in names {
         let (outside, inside) = (Path::new("/dev").join(name), dev.join(name));
         fs::write(&inside, "").during(|| format!("make /dev/{name}"))?;
         sys::mount(outside.as_os_str(), &inside, "", libc::MS_BIND, OsStr::new(""))
@@ -226,29 +260,29 @@ fn devices(dev: &Path, is_root: bool) -> Result<()> {
         ("stdin", "/proc/self/fd/0"),
         ("stdout", "/proc/self/fd/1"),
         ("stderr", "/proc/self/fd/2"),
-        ("ptmx", "pts/ptmx"),
     ] {
         symlink(target, dev.join(name)).during(|| format!("make /dev/{name}"))?;
     }
     make_directory(&dev.join("shm"), 0o1777)?;
     let hidden = libc::MS_NOSUID | libc::MS_NODEV;
-    mount("tmpfs", &dev.join("shm"), "tmpfs", hidden, "mode=1777")?;
-    make_directory(&dev.join("pts"), 0o755)?;
-    // The group of terminals exists only where all groups do.
-    let group = if is_root { ",gid=5" } else { "" };
-    let options = format!("newinstance,ptmxmode=0666,mode=620{group}");
-    mount("devpts", &dev.join("pts"), "devpts", libc::MS_NOSUID | libc::MS_NOEXEC, &options)
+    mount("tmpfs", &dev.join("shm"), "tmpfs", hidden, "mode=1777")
 }
 
 /// Writes a file that is not there yet.
-fn put(path: &Path, content: &[u8]) -> Result<()> {
+pub(crate) fn put(path: &Path, content: &[u8]) -> Result<()> {
     if fs::symlink_metadata(path).is_ok() {
         return Ok(());
     }
     fs::write(path, content).during(|| format!("write {}", path.display()))
 }
 
-fn mount(source: &str, target: &Path, kind: &str, flags: libc::c_ulong, data: &str) -> Result<()> {
+pub(crate) fn mount(
+    source: &str,
+    target: &Path,
+    kind: &str,
+    flags: libc::c_ulong,
+    data: &str,
+) -> Result<()> {
     sys::mount(OsStr::new(source), target, kind, flags, OsStr::new(data)).during(|| {
         let what = if kind.is_empty() { source } else { kind };
         format!("mount {what} on {}", target.display())
@@ -256,7 +290,7 @@ fn mount(source: &str, target: &Path, kind: &str, flags: libc::c_ulong, data: &s
 }
 
 /// Makes a directory with this mode, or gives it to the one that is there.
-fn make_directory(path: &Path, mode: u32) -> Result<()> {
+pub(crate) fn make_directory(path: &Path, mode: u32) -> Result<()> {
     let made = match fs::create_dir(path) {
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         result => result,

@@ -87,13 +87,14 @@ pub fn run<S: Source, E: From<Error>>(
     let signals = HeldSignals::hold().map_err(failed)?;
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
     let user = sys::effective_user();
-    let init = match sys::clone_into_namespaces(user.0 != 0).map_err(failed)? {
-        Forked::Child => {
-            drop(ours);
-            sys::exit(inside::init(program, user, theirs, &signals))
-        }
-        Forked::Parent(init) => init,
-    };
+    let init =
+        match sys::clone_into_namespaces(user.0 != 0, sys::Network::OfCaller).map_err(failed)? {
+            Forked::Child => {
+                drop(ours);
+                sys::exit(inside::init(program, user, theirs, &signals))
+            }
+            Forked::Parent(init) => init,
+        };
     drop(theirs);
     // From here on init ends when it finds that the other end is closed.
     let begun = serve(program, journal, &mut ours, open);
@@ -166,14 +167,7 @@ fn heard(program: &Program, init: &mut UnixStream) -> Result<Option<Error>> {
     }
     let failure: Failure = serde_json::from_str(&text)
         .map_err(|err| Error::Process { source: io::Error::from(err) })?;
-    let os = io::Error::from_raw_os_error;
-    Ok(Some(match failure {
-        Failure::MountPoint(path) => Error::NoMountPoint { path: path.into() },
-        Failure::Step(step, errno) => Error::Enter { step, source: os(errno) },
-        Failure::Execute(errno) => {
-            Error::Execute { program: program.program.clone().into(), source: os(errno) }
-        }
-    }))
+    Ok(Some(failure.into_error(&program.program)))
 }
 
 /// Passes signals on until init has ended.
