@@ -311,6 +311,7 @@ fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
             Some("make the directory first: mkdir DIR")
         }
         Error::Occupied { .. } => Some("cairn mount lists the mounts, cairn umount ends them"),
+        Error::Dead { .. } => Some("cairn umount takes it away"),
         Error::NoFuse { .. } => Some("load the module fuse, or give the container /dev/fuse"),
         Error::NoFusermount { .. } => Some("install fuse3, or run it as root"),
         Error::Busy { .. } => Some("--lazy unmounts it for good when nobody uses it any more"),
