@@ -134,6 +134,12 @@ fn a_writer_that_is_killed_at_any_change_leaves_the_old_or_the_new_state() {
         check(&["--yes", "remove", "tool"], 20);
         check(&["state", "untag", "first"], 3);
         check(&["store", "rebuild"], 20);
+        let cairn = prepared();
+        cairn.data(["--yes", "install", "app"]);
+        cairn.data(["switch", "2"]);
+        let words = ["--yes", "state", "prune", "--keep-daily", "0", "--gc"];
+        let points = killed_everywhere(&cairn, &words);
+        assert!(points >= 10, "killed {points} times");
     });
 }
 

@@ -4,6 +4,7 @@ mod cat;
 mod completions;
 mod convert;
 mod extract;
+pub(crate) mod gc;
 mod import;
 mod inspect;
 mod install;
@@ -51,6 +52,7 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
     Run(run::Args),
+    Gc(gc::Args),
     Verify(verify::Args),
     #[command(subcommand)]
     Store(store::Command),
@@ -84,6 +86,7 @@ impl Command {
             Self::Mount(args) => mount::run(args, context, output),
             Self::Umount(args) => umount::run(args, output),
             Self::Run(args) => return run::run(args, context),
+            Self::Gc(args) => gc::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),

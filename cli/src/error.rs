@@ -281,6 +281,7 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         }
         StoreError::DamagedLog { .. }
         | StoreError::LostRecords { .. }
+        | StoreError::MissingPack { .. }
         | StoreError::DamagedPack { .. }
         | StoreError::DamagedFrame { .. }
         | StoreError::DamagedBlob { .. }

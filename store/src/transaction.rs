@@ -14,10 +14,10 @@ use crate::index::{Batch, Index};
 use crate::ingest::{Claims, Ingest, IngestProgress, Source};
 use crate::lock::Lock;
 use crate::log::Change;
-use crate::pack::{Compressor, FRAME_LEN, FinishedPack, Frame, ObjectId, PACK_LEN, PackWriter};
+use crate::pack::{FinishedPack, ObjectId, PACK_LEN, PackWriter, Packer};
 use crate::state::{State, StateId};
 use crate::store::Store;
-use crate::tree::{Entry, Subtree, Tree};
+use crate::tree::{EncodedTree, Entry, Subtree, Tree};
 
 /// What a new state is to be.
 #[derive(Clone, Debug)]
@@ -148,11 +148,28 @@ impl Transaction {
 
     /// Adds a directory, whose subdirectories were added before.
     pub fn put_tree(&mut self, tree: Tree) -> Result<TreeId> {
-        let id = tree.encode().id;
-        if !self.trees.contains_key(&id) && self.index.tree(id)?.is_none() {
-            self.trees.insert(id, Arc::new(tree));
+        let encoded = tree.encode();
+        if !self.trees.contains_key(&encoded.id) && !self.has_whole(&tree, &encoded)? {
+            self.trees.insert(encoded.id, Arc::new(tree));
         }
-        Ok(id)
+        Ok(encoded.id)
+    }
+
+    /// Whether the store has a directory with all below it.
+    ///
+    /// An index that was made anew also knows garbage, and gc may have taken some of
+    /// what lies below that: then it was added again before this.
+    fn has_whole(&self, tree: &Tree, encoded: &EncodedTree) -> Result<bool> {
+        let mut below = tree.entries().iter().filter_map(|(_, entry)| entry.as_directory());
+        if below.any(|subtree| self.trees.contains_key(&subtree.id)) {
+            return Ok(false);
+        }
+        for (page, _) in &encoded.pages {
+            if self.index.page(*page)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(self.index.tree(encoded.id)?.is_some())
     }
 
     /// Like [`Self::put_tree`], as an entry for the directory above.
@@ -247,15 +264,10 @@ impl Transaction {
     /// Packs the new trees that the state reaches, each before those below it,
     /// and then the record of the state.
     fn pack_trees_and(&mut self, state: &State) -> Result<()> {
-        let mut packer = Packer {
-            pack: match self.open_pack.take() {
-                Some(pack) => pack,
-                None => self.create_pack()?,
-            },
-            compressor: Compressor::new().map_err(Error::io(&self.store.inner().path))?,
-            plain: Vec::new(),
-            pending: Vec::new(),
-        };
+        let mut packer = Packer::new(match self.open_pack.take() {
+            Some(pack) => pack,
+            None => self.create_pack()?,
+        })?;
         let mut pages = HashSet::new();
         let mut stack = vec![state.packages, state.tree];
         while let Some(id) = stack.pop() {
@@ -272,8 +284,7 @@ impl Transaction {
         }
         let record = state.encode();
         packer.push(ObjectId::State(State::digest(&record)), &record)?;
-        packer.flush()?;
-        self.open_pack = Some(packer.pack);
+        self.open_pack = Some(packer.into_pack()?);
         Ok(())
     }
 
@@ -316,38 +327,4 @@ impl Drop for Transaction {
 fn temporary(store: &Store, count: &AtomicU64) -> PathBuf {
     let number = count.fetch_add(1, Ordering::Relaxed);
     store.path().join("packs/new").join(format!("{number}.pack"))
-}
-
-/// Puts objects one after the other into frames.
-struct Packer {
-    pack: PackWriter,
-    compressor: Compressor,
-    plain: Vec<u8>,
-    /// Objects in `plain`, with where they begin.
-    pending: Vec<(ObjectId, u32, u64)>,
-}
-
-impl Packer {
-    fn push(&mut self, id: ObjectId, bytes: &[u8]) -> Result<()> {
-        if self.plain.len() + bytes.len() > FRAME_LEN {
-            self.flush()?;
-        }
-        let offset = u32::try_from(self.plain.len()).expect("a frame is below 4 GiB");
-        self.plain.extend_from_slice(bytes);
-        self.pending.push((id, offset, bytes.len() as u64));
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let first = self.pack.frame_count();
-        for (id, offset, len) in self.pending.drain(..) {
-            self.pack.place(id, first, offset, len);
-        }
-        for piece in self.plain.chunks(FRAME_LEN) {
-            let frame: Frame = self.compressor.frame(piece).map_err(Error::io("packs/new"))?;
-            self.pack.push_frame(&frame)?;
-        }
-        self.plain.clear();
-        Ok(())
-    }
 }

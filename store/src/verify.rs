@@ -273,8 +273,8 @@ impl Walk<'_> {
                 Entry::Leaf(leaf) => {
                     if let Some(blob) = leaf.blob() {
                         let object = ObjectId::Blob(blob.key, blob.digest);
-                        let is_there =
-                            self.sound.contains(&object) && self.store.inner().locate(blob).is_ok();
+                        let is_there = self.sound.contains(&object)
+                            && self.store.inner().at_blob(blob, |_| Ok(())).is_ok();
                         if !is_there {
                             self.found.push((object, state, format!("{prefix}{path}")));
                         }
