@@ -233,9 +233,9 @@ fn a_mount_that_is_killed_at_any_moment_harms_nobody_and_can_be_made_again() {
         });
         let at = format!("round {round}");
         assert_eq!(cairn.data(["mount"]), "Nothing is mounted.\n", "{at}");
-        let complaint = cairn.fails(1, ["mount", "--follow", "root"]);
-        assert!(complaint.ends_with("help: cairn umount takes it away\n"), "{at}: {complaint}");
-        root.umount();
+        if round % 2 == 0 {
+            root.umount();
+        }
         let verified = cairn.data(["verify"]);
         assert!(verified.ends_with(": no damage.\n"), "{at}: {verified}");
         cairn.data(["switch", "2"]);

@@ -68,13 +68,11 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let target = dir.display().to_string();
     let options = Options::new(shape, dir, &store_path);
     if args.foreground {
-        let signals = Signals::hold().map_err(Error::Signals)?;
         let journal: Journal = Arc::new(|event: &Event| {
             // Whoever supervises keeps it; if nobody does, nobody misses it.
             let _ = writeln!(io::stderr(), "cairn: {event}");
         });
         let running = start(&store_path, &options, journal)?;
-        signals.unmount_on_any(running.unmounter()).map_err(Error::Signals)?;
         if let Some(socket) = context::notify_socket() {
             cairn_fs::notify_ready(&socket).map_err(Error::Supervisor)?;
         }
@@ -86,9 +84,14 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     output.data(&Mounted { target, shape, pid })
 }
 
+/// Mounts, and unmounts on a signal.
 fn start(store: &Path, options: &Options, journal: Journal) -> Result<Running, Error> {
+    // Before there are threads, so that none of them takes a signal.
+    let signals = Signals::hold().map_err(Error::Signals)?;
     let store = cairn_store::Store::open(store)?;
-    Ok(cairn_fs::start(store, options, journal)?)
+    let running = cairn_fs::start(store, options, journal)?;
+    signals.unmount_on_any(running.unmounter()).map_err(Error::Signals)?;
+    Ok(running)
 }
 
 /// The log of mounts in the background is cut off at this size.
