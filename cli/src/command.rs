@@ -3,11 +3,15 @@
 mod cat;
 mod completions;
 mod convert;
+pub(crate) mod diff;
+mod du;
 mod extract;
+mod find;
 pub(crate) mod gc;
 mod import;
 mod inspect;
 mod install;
+mod log;
 mod ls;
 mod man;
 mod mount;
@@ -48,6 +52,10 @@ pub(crate) enum Command {
     Rollback(rollback::Args),
     Import(import::Args),
     Ls(ls::Args),
+    Find(find::Args),
+    Diff(diff::Args),
+    Log(log::Args),
+    Du(du::Args),
     Cat(cat::Args),
     Mount(mount::Args),
     Umount(umount::Args),
@@ -81,6 +89,10 @@ impl Command {
             Self::Switch(args) => switch::run(args, context, output),
             Self::Rollback(args) => rollback::run(args, context, output),
             Self::Import(args) => import::run(args, context, output),
+            Self::Find(args) => find::run(args, context, output),
+            Self::Diff(args) => diff::run(args, context, output),
+            Self::Log(args) => log::run(args, context, output),
+            Self::Du(args) => du::run(args, context, output),
             Self::Ls(args) => ls::run(args, context, output),
             Self::Cat(args) => cat::run(args, context, output),
             Self::Mount(args) => mount::run(args, context, output),
