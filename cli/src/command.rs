@@ -13,12 +13,14 @@ mod remove;
 mod repo;
 mod rollback;
 mod run;
+mod snapshot;
 mod state;
 mod store;
 mod switch;
 mod umount;
 mod upgrade;
 mod verify;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -48,6 +50,9 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
     Run(run::Args),
+    #[command(subcommand)]
+    Workspace(workspace::Command),
+    Snapshot(snapshot::Args),
     Verify(verify::Args),
     #[command(subcommand)]
     Store(store::Command),
@@ -78,6 +83,8 @@ impl Command {
             Self::Mount(args) => mount::run(args, context, output),
             Self::Umount(args) => umount::run(args, output),
             Self::Run(args) => return run::run(args, context),
+            Self::Workspace(command) => workspace::run(command, context, output),
+            Self::Snapshot(args) => snapshot::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),

@@ -81,7 +81,7 @@ pub fn start(
     journal: Journal,
 ) -> Result<Running> {
     let record = workspace.record()?;
-    check_marks(&workspace, &record)?;
+    check_mountable(&workspace, &record)?;
     let target = mount::check_target(target)?;
     let (path, name) = (workspace.path(), workspace.name().clone());
     check_is_free(&workspace)?;
@@ -159,7 +159,11 @@ fn lower_directory(workspace: &Path) -> Result<PathBuf> {
     }
 }
 
-fn check_marks(workspace: &Workspace, record: &Record) -> Result<()> {
+/// Checks that this process may mount the workspace for all to see.
+///
+/// # Errors
+/// [`Error::NeedsNamespace`], [`Error::OtherNamespace`].
+pub fn check_mountable(workspace: &Workspace, record: &Record) -> Result<()> {
     if sys::effective_user().0 != 0 {
         return Err(Error::NeedsNamespace { name: workspace.name().clone() });
     }
