@@ -4,11 +4,13 @@ mod cat;
 mod completions;
 mod convert;
 mod extract;
+mod import;
 mod inspect;
 mod install;
 mod ls;
 mod man;
 mod mount;
+mod recipe;
 mod remove;
 mod repo;
 mod rollback;
@@ -45,6 +47,7 @@ pub(crate) enum Command {
     State(state::Command),
     Switch(switch::Args),
     Rollback(rollback::Args),
+    Import(import::Args),
     Ls(ls::Args),
     Cat(cat::Args),
     Mount(mount::Args),
@@ -59,6 +62,8 @@ pub(crate) enum Command {
     Convert(convert::Args),
     Inspect(inspect::Args),
     Extract(extract::Args),
+    #[command(subcommand)]
+    Recipe(recipe::Command),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -78,6 +83,7 @@ impl Command {
             Self::State(command) => state::run(command, context, output),
             Self::Switch(args) => switch::run(args, context, output),
             Self::Rollback(args) => rollback::run(args, context, output),
+            Self::Import(args) => import::run(args, context, output),
             Self::Ls(args) => ls::run(args, context, output),
             Self::Cat(args) => cat::run(args, context, output),
             Self::Mount(args) => mount::run(args, context, output),
@@ -90,6 +96,7 @@ impl Command {
             Self::Convert(args) => convert::run(args, output),
             Self::Inspect(args) => inspect::run(args, context, output),
             Self::Extract(args) => extract::run(args, context, output),
+            Self::Recipe(command) => recipe::run(command, output),
             Self::Completions(args) => completions::run(args, output),
             Self::Man(args) => man::run(args, output),
         }?;

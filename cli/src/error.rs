@@ -23,12 +23,27 @@ pub(crate) enum Error {
     /// A text does not name a package or provider.
     #[error(transparent)]
     Dependency(#[from] cairn_package::InvalidDependency),
+    /// Macros could not be read.
+    #[error(transparent)]
+    Macros(#[from] cairn_build::macros::Error),
+    /// Some recipes have errors, and it has been told which.
+    #[error("{failed} of {all} recipes cannot be built")]
+    BadRecipes { failed: usize, all: usize },
+    /// There is no action, definition or tuning group of this name.
+    #[error("there is no action, definition or tuning group {0:?}")]
+    NoSuchMacro(String),
     /// A mount says why.
     #[error(transparent)]
     Mount(#[from] cairn_fs::Error),
     /// The change is committed, and some mounts do not show it.
     #[error("done, but mounts do not show it: {failed}")]
     NotShown { failed: usize },
+    /// A signal came, and the work was stopped before it changed anything.
+    #[error("it was interrupted; nothing was changed")]
+    Interrupted { signal: i32 },
+    /// A text is not a pattern of paths.
+    #[error("cannot understand a pattern")]
+    Pattern(#[source] globset::Error),
     /// Signals cannot be waited for.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
@@ -168,9 +183,13 @@ impl Error {
                 DAMAGED.into()
             }
             Self::DamageFound { .. } => DAMAGED.into(),
-            Self::Dependency(_) | Self::NotAPlace(_) | Self::NotAState(_) | Self::NoJson { .. } => {
-                2.into()
-            }
+            // As shells say it of a program that a signal has ended.
+            Self::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(1).into(),
+            Self::Dependency(_)
+            | Self::NotAPlace(_)
+            | Self::NotAState(_)
+            | Self::NoJson { .. }
+            | Self::Pattern(_) => 2.into(),
             _ => ExitCode::FAILURE,
         }
     }
@@ -183,6 +202,7 @@ impl Error {
             Self::NotShown { .. } => Some("unmount them with cairn umount, and mount them again"),
             Self::Dependency(_) => Some("name a package, or a provider such as 'binary(nano)'"),
             Self::Repository(err) => advice_on_repository(err),
+            Self::NoSuchMacro(_) => Some("cairn recipe macros lists all of them"),
             Self::NoParent(_) | Self::NotAState(_) => Some(LIST_STATES),
             Self::NotAPlace(_) => {
                 Some("write STATE:PATH, such as 5:/usr/bin, or /usr/bin for the current state")
@@ -196,6 +216,8 @@ impl Error {
             Self::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
             Self::Stone { .. }
             | Self::NotUpdated { .. }
+            | Self::Macros(_)
+            | Self::BadRecipes { .. }
             | Self::NotUtf8 { .. }
             | Self::NotConverted { .. }
             | Self::NoPackages { .. }
@@ -205,6 +227,8 @@ impl Error {
             | Self::NotAFile { .. }
             | Self::NoJson { .. }
             | Self::Declined
+            | Self::Interrupted { .. }
+            | Self::Pattern(_)
             | Self::Signals(_)
             | Self::Supervisor(_)
             | Self::Output(_)
@@ -266,13 +290,16 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::MissingPage { .. }
         | StoreError::MissingBlob { .. }
         | StoreError::MissingTree { .. } => Some("cairn verify tells what is affected"),
+        StoreError::Source { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Some("run it as root, or leave it out with --exclude")
+        }
+        StoreError::TooDeep { .. } => Some("leave it out with --exclude"),
         StoreError::Collision { .. }
         | StoreError::Source { .. }
         | StoreError::SourceChanged { .. }
         | StoreError::NotADirectory(_)
         | StoreError::NoSuchPath(_)
-        | StoreError::Cancelled
-        | StoreError::TooDeep { .. } => None,
+        | StoreError::Cancelled => None,
     }
 }
 
@@ -284,11 +311,11 @@ fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
             Some("make the directory first: mkdir DIR")
         }
         Error::Occupied { .. } => Some("cairn mount lists the mounts, cairn umount ends them"),
-        Error::Dead { .. } => Some("cairn umount takes it away"),
         Error::NoFuse { .. } => Some("load the module fuse, or give the container /dev/fuse"),
         Error::NeedsNamespace { .. } => {
             Some("work in it with cairn run --rw NAME COMMAND, or mount it in a user namespace")
         }
+        Error::StillMounted { .. } => Some("cairn umount takes it away"),
         Error::OtherBase { .. } => Some(
             "cairn workspace reset NAME --state STATE puts it there, and drops what was changed",
         ),

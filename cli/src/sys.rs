@@ -2,8 +2,10 @@
 
 #![expect(unsafe_code, reason = "system calls")]
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 /// A time as the clock on the wall shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,4 +80,43 @@ impl WallClock {
 pub(crate) fn is_root() -> bool {
     // SAFETY: geteuid takes no argument and cannot fail.
     unsafe { libc::geteuid() == 0 }
+}
+
+/// Where a signal is noted; the handler can reach nothing else.
+static NOTED: AtomicPtr<AtomicI32> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Has the first SIGINT, SIGTERM and SIGHUP written to `noted`; a second one of
+/// the same does what it does otherwise.
+pub(crate) fn note_signals(noted: &'static AtomicI32) -> io::Result<()> {
+    NOTED.store(std::ptr::from_ref(noted).cast_mut(), Ordering::Relaxed);
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: zeroes are a valid sigaction: no flags, and an empty mask.
+        let action = unsafe { action.assume_init_mut() };
+        action.sa_sigaction = note_signal as *const () as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART | libc::SA_RESETHAND;
+        let mut before = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: the handler has the type that sa_flags without SA_SIGINFO
+        // demand, and does only what signal-safety(7) allows; both pointers are
+        // to live values.
+        let result = unsafe { libc::sigaction(signal, action, before.as_mut_ptr()) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: zeroes are a valid sigaction, and the call has filled it.
+        let before = unsafe { before.assume_init() };
+        // What nohup(1) and background jobs of shells ignore stays ignored.
+        if before.sa_sigaction == libc::SIG_IGN {
+            // SAFETY: as above; this is what the kernel has just given.
+            unsafe { libc::sigaction(signal, &raw const before, std::ptr::null_mut()) };
+        }
+    }
+    Ok(())
+}
+
+extern "C" fn note_signal(signal: libc::c_int) {
+    // SAFETY: the pointer is null or comes from a reference to a static.
+    if let Some(noted) = unsafe { NOTED.load(Ordering::Relaxed).as_ref() } {
+        noted.store(signal, Ordering::Relaxed);
+    }
 }

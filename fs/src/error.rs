@@ -22,9 +22,6 @@ pub enum Error {
     /// There is a mount of Cairn on `target` already.
     #[error("{} is in use: a mount of Cairn is there already", target.display())]
     Occupied { target: PathBuf },
-    /// The process behind the mount on `target` has ended; it can be unmounted.
-    #[error("the process of the mount on {} has ended", target.display())]
-    Dead { target: PathBuf },
     /// The machine has no FUSE, or this process may not use it.
     #[error("cannot open /dev/fuse")]
     NoFuse { source: io::Error },
@@ -77,6 +74,9 @@ pub enum Error {
     /// The layer of a workspace does not fit the state below it.
     #[error("the layer of the workspace is damaged at {path}: {problem}")]
     DamagedLayer { path: TreePath, problem: &'static str },
+    /// The process of a mount of the workspace was killed, and the mount is there.
+    #[error("the workspace {name} is still mounted on {}, by a process that has ended", target.display())]
+    StillMounted { name: WorkspaceName, target: PathBuf },
     /// The workspace lies on another state than the one asked for.
     #[error("the workspace {name} lies on state {base}")]
     OtherBase { name: WorkspaceName, base: StateId },
@@ -86,8 +86,8 @@ pub enum Error {
     /// The layer of the workspace was written by an ordinary user (or by root),
     /// and overlayfs does not read it as the other one.
     #[error(
-        "the workspace {name} was made by {}, and only there it can be mounted",
-        if *by_user { "an ordinary user in a namespace" } else { "root of this machine" }
+        "the workspace {name} was made by {}, who alone can use it",
+        if *by_user { "an ordinary user" } else { "root of this machine" }
     )]
     OtherNamespace { name: WorkspaceName, by_user: bool },
     /// A state cannot be entered, because the directory `path` is missing in it.

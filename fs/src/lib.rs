@@ -22,6 +22,7 @@ mod node;
 mod places;
 mod registration;
 mod run;
+pub mod sandbox;
 mod shape;
 mod signal;
 mod source;

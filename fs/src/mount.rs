@@ -101,16 +101,18 @@ pub struct Running {
 }
 
 /// Checks that `target` is a directory that can be mounted on, and returns its
-/// absolute path.
+/// absolute path. What a mount has left there that died is in nobody's way.
 ///
 /// # Errors
-/// [`Error::Target`], [`Error::Occupied`], [`Error::Dead`].
+/// [`Error::Target`], [`Error::Occupied`].
 pub fn check_target(target: &Path) -> Result<PathBuf> {
-    let target = resolve(target)?;
-    let not_usable = |source| Error::Target { target: target.clone(), source };
+    if let Some(place) = dead_mount(target)? {
+        return Ok(place);
+    }
+    let not_usable = |source| Error::Target { target: target.into(), source };
+    let target = target.canonicalize().map_err(not_usable)?;
     if MountPoint::at(&target).map_err(not_usable)?.is_some_and(|mount| mount.is_ours()) {
-        let is_dead = sys::is_dead(&target).map_err(not_usable)?;
-        return Err(if is_dead { Error::Dead { target } } else { Error::Occupied { target } });
+        return Err(Error::Occupied { target });
     }
     if !fs::metadata(&target).map_err(not_usable)?.is_dir() {
         return Err(not_usable(io::ErrorKind::NotADirectory.into()));
@@ -123,6 +125,7 @@ pub fn check_target(target: &Path) -> Result<PathBuf> {
 /// # Errors
 /// Nothing stays mounted or registered when it fails.
 pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Result<Running> {
+    remove_dead(&options.target, &journal)?;
     let target = check_target(&options.target)?;
     let filesystem = Arc::new(Filesystem::new(source, options.shape)?);
     let registered = match &options.run {
@@ -332,12 +335,23 @@ fn whereabouts(target: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The absolute path of a directory to mount on.
-fn resolve(target: &Path) -> Result<PathBuf> {
-    target.canonicalize().map_err(|source| match source.raw_os_error() {
-        Some(libc::ENOTCONN) => Error::Dead { target: target.into() },
-        _ => Error::Target { target: target.into(), source },
-    })
+/// Where a mount of Cairn is on `target` whose process has ended without
+/// unmounting it.
+fn dead_mount(target: &Path) -> Result<Option<PathBuf>> {
+    // Looked at by name alone: who asks a dead mount for anything gets errors.
+    let Ok(place) = whereabouts(target) else { return Ok(None) };
+    let failed = |source| Error::Target { target: target.into(), source };
+    let is_ours = MountPoint::at(&place).map_err(failed)?.is_some_and(|mount| mount.is_ours());
+    Ok((is_ours && sys::is_dead(&place).map_err(failed)?).then_some(place))
+}
+
+/// Takes dead mounts away, also when programs still have something open there.
+fn remove_dead(target: &Path, journal: &Journal) -> Result<()> {
+    while let Some(target) = dead_mount(target)? {
+        attach::detach(&target, Unmount::WhenUnused, MountPoint::is_ours)?;
+        journal(&Event::DeadRemoved { target });
+    }
+    Ok(())
 }
 
 /// A mount as its own threads see it.

@@ -198,5 +198,11 @@ fn options() -> Result<Options, rocksdb::Error> {
     options.set_write_buffer_size(2 << 20);
     options.set_keep_log_file_num(1);
     options.set_log_level(rocksdb::LogLevel::Error);
+    // Sixteen threads would be made to open the few tables, and two for statistics
+    // that nobody reads.
+    options.set_max_file_opening_threads(1);
+    options.set_skip_stats_update_on_db_open(true);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
     Ok(options)
 }

@@ -5,13 +5,13 @@
 mod support;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use cairn_store::tree::{Content, Entry, Leaf};
 use cairn_store::workspace::{Afterwards, LayerMarks};
 use cairn_store::{
-    Attributes, BytesSource, Draft, Error, Name, Standing, State, StateId, Store, Tag, Transaction,
-    Tree, WorkspaceName,
+    Attributes, BytesSource, Draft, Error, ImportOptions, Name, Standing, State, StateId, Store,
+    Tag, Transaction, Tree, WorkspaceName, import_directory,
 };
 use support::{FaultyDisk, Loss, Omitted, copy};
 
@@ -89,6 +89,25 @@ fn check_contents(store: &Store, state: &State, generation: u8, large: usize) {
     }
 }
 
+fn import(store: &Store) -> Result<(), Error> {
+    static TREE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+        let directory = support::fast_directory();
+        for (at, bytes) in contents(9, 1).iter().enumerate() {
+            std::fs::write(directory.path().join(at.to_string()), bytes).unwrap();
+        }
+        directory
+    });
+    let options = ImportOptions {
+        request: "import a test",
+        parent: None,
+        switch: false,
+        leave_out: None,
+        one_filesystem: false,
+        afresh: false,
+    };
+    import_directory(store, TREE.path(), &options, &()).map(drop)
+}
+
 struct Case {
     name: &'static str,
     operation: Operation,
@@ -96,7 +115,7 @@ struct Case {
     is_done: fn(&Store) -> bool,
 }
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     Case {
         name: "publish in one pack",
         operation: |store| publish(store, 2, 0).map(drop),
@@ -154,6 +173,11 @@ const CASES: [Case; 10] = [
         name: "remove a workspace",
         operation: |store| store.lock_workspace(&old())?.remove(),
         is_done: |store| lies_on(store, "old").is_none(),
+    },
+    Case {
+        name: "import",
+        operation: import,
+        is_done: |store| store.refs().states.contains_key(&StateId(3)),
     },
 ];
 

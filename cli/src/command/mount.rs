@@ -106,13 +106,11 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         }
     };
     if args.foreground {
-        let signals = Signals::hold().map_err(Error::Signals)?;
         let journal: Journal = Arc::new(|event: &Event| {
             // Whoever supervises keeps it; if nobody does, nobody misses it.
             let _ = writeln!(io::stderr(), "cairn: {event}");
         });
         let running = what.start(&store_path, journal).inspect_err(|_| undo())?;
-        signals.unmount_on_any(running.unmounter()).map_err(Error::Signals)?;
         if let Some(socket) = context::notify_socket() {
             cairn_fs::notify_ready(&socket).map_err(Error::Supervisor)?;
         }
@@ -125,15 +123,20 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
 }
 
 impl What {
+    /// Mounts it, and unmounts on a signal.
     fn start(&self, store: &Path, journal: Journal) -> Result<Running, Error> {
+        // Before there are threads, so that none of them takes a signal.
+        let signals = Signals::hold().map_err(Error::Signals)?;
         let store = Store::open(store)?;
-        Ok(match self {
+        let running = match self {
             Self::Trees(options) => cairn_fs::start(store, options, journal)?,
             Self::Workspace(name, target) => {
                 let held = store.lock_workspace(name)?;
                 workspace::start(store, held, target, journal)?
             }
-        })
+        };
+        signals.unmount_on_any(running.unmounter()).map_err(Error::Signals)?;
+        Ok(running)
     }
 
     /// Takes away the workspace; the error to report is another one.

@@ -76,6 +76,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         Some(text) => text.clone(),
         None => format!("snapshot {}", args.name),
     };
+    workspace::become_owner(&args.name, &store.workspace(&args.name)?)?;
     let phases = Phases::new(output.progress());
     let snapshot = workspace::snapshot(&store, &args.name, &request, becomes, &phases);
     drop(phases);

@@ -21,6 +21,6 @@ pub use directory::HostDirectory;
 pub use known::Known;
 pub use put::Unread;
 pub use scan::{
-    Scan, ScanOptions, ScanProgress, ScannedDirectory, ScannedEntry, ScannedLeaf, scan,
+    Scan, ScanOptions, ScanProgress, ScannedDirectory, ScannedEntry, ScannedLeaf, scan, scan_opened,
 };
 pub use status::{Kind, Status};

@@ -136,10 +136,22 @@ impl Scan {
 /// [`Error::Source`] names what could not be read; [`Error::TooDeep`] and
 /// [`Error::Cancelled`].
 pub fn scan(root: &Path, options: &ScanOptions<'_>, progress: &dyn ScanProgress) -> Result<Scan> {
-    let begun = SystemTime::now();
     let failed = |err| Error::Source { name: root.display().to_string(), source: err };
     let path = std::fs::canonicalize(root).map_err(failed)?;
     let directory = HostDirectory::open(&path).map_err(failed)?;
+    scan_opened(directory, path, options, progress)
+}
+
+/// Like [`scan()`], of an open directory that errors call `path`; it may lie in
+/// another mount namespace.
+pub fn scan_opened(
+    directory: HostDirectory,
+    path: PathBuf,
+    options: &ScanOptions<'_>,
+    progress: &dyn ScanProgress,
+) -> Result<Scan> {
+    let begun = SystemTime::now();
+    let failed = |err| Error::Source { name: path.display().to_string(), source: err };
     let status = directory.own_status().map_err(failed)?;
     let root = directory.open_deep(&[]).map_err(failed)?;
     let never = options.never.iter().filter_map(|path| {

@@ -32,6 +32,7 @@ struct Differences {
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
+    workspace::become_owner(&args.name, &store.workspace(&args.name)?)?;
     let found = workspace::changes(&store, &args.name)?;
     let mut changes = Vec::new();
     diff(&found, found.reference.tree, found.tree, &mut |path, difference| {

@@ -33,6 +33,9 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     // All of them or none: what is in use is found out before anything goes.
     let mut held = Vec::new();
     for name in &names {
+        if held.is_empty() {
+            workspace::become_owner(name, &store.workspace(name)?)?;
+        }
         store.workspace(name)?;
         held.push(store.lock_workspace(name)?);
     }

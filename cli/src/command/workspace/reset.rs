@@ -33,7 +33,7 @@ struct Reset {
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
     let state = args.state.as_ref().map(|state| state.find(&store)).transpose()?;
-    store.workspace(&args.name)?;
+    workspace::become_owner(&args.name, &store.workspace(&args.name)?)?;
     let held = store.lock_workspace(&args.name)?;
     output.confirm(&format!("Drop what has changed in the workspace {}?", args.name))?;
     let record = workspace::reset(&held, state.map(|state| state.id))?;

@@ -35,6 +35,7 @@ struct Whole {
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
     let record = store.workspace(&args.name)?;
+    workspace::become_owner(&args.name, &record)?;
     let mounts = mounts(&store)?;
     let changes = workspace::changes(&store, &args.name)?;
     let workspace = WorkspaceView::new(&store, &args.name, &record, &mounts);
