@@ -16,12 +16,14 @@ mod remove;
 mod repo;
 mod rollback;
 mod run;
+mod snapshot;
 mod state;
 mod store;
 mod switch;
 mod umount;
 mod upgrade;
 mod verify;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -53,6 +55,9 @@ pub(crate) enum Command {
     Umount(umount::Args),
     Run(run::Args),
     Gc(gc::Args),
+    #[command(subcommand)]
+    Workspace(workspace::Command),
+    Snapshot(snapshot::Args),
     Verify(verify::Args),
     #[command(subcommand)]
     Store(store::Command),
@@ -87,6 +92,8 @@ impl Command {
             Self::Umount(args) => umount::run(args, output),
             Self::Run(args) => return run::run(args, context),
             Self::Gc(args) => gc::run(args, context, output),
+            Self::Workspace(command) => workspace::run(command, context, output),
+            Self::Snapshot(args) => snapshot::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),

@@ -314,6 +314,16 @@ fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
         Error::Occupied { .. } => Some("cairn mount lists the mounts, cairn umount ends them"),
         Error::Dead { .. } => Some("cairn umount takes it away"),
         Error::NoFuse { .. } => Some("load the module fuse, or give the container /dev/fuse"),
+        Error::NeedsNamespace { .. } => {
+            Some("work in it with cairn run --rw NAME COMMAND, or mount it in a user namespace")
+        }
+        Error::StillMounted { .. } => Some("cairn umount takes it away"),
+        Error::OtherBase { .. } => Some(
+            "cairn workspace reset NAME --state STATE puts it there, and drops what was changed",
+        ),
+        Error::Overlay { .. } => Some(
+            "the store must lie where overlayfs can have its layers: on ext4, xfs, btrfs or tmpfs",
+        ),
         Error::NoFusermount { .. } => Some("install fuse3, or run it as root"),
         Error::Busy { .. } => Some("--lazy unmounts it for good when nobody uses it any more"),
         _ => None,

@@ -93,8 +93,9 @@ const READ_AHEAD: &str = "1024";
 /// more; [`Running::wait`] lets it run until somebody else unmounts it.
 pub struct Running {
     unmounter: Unmounter,
-    /// The workspace that it shows, if it shows one: nobody else may have it.
-    workspace: Option<Workspace>,
+    /// The workspace that it shows, if it shows one: nobody else may have it until
+    /// the mount has ended.
+    workspace: Arc<Mutex<Option<Workspace>>>,
     session: Option<JoinHandle<io::Result<()>>>,
     control: Option<JoinHandle<()>>,
 }
@@ -191,7 +192,8 @@ fn run<S: Source>(
 ) -> Result<Running> {
     let failed = |source| Error::Process { source };
     let (stop, running) = io::pipe().map_err(failed)?;
-    let mounted = live.clone();
+    let (mounted, workspace) = (live.clone(), Arc::new(Mutex::new(None)));
+    let held = workspace.clone();
     let answer = move || {
         let result = session.run();
         // The notifier holds the connection open: without answers whoever
@@ -201,11 +203,12 @@ fn run<S: Source>(
             let _ = mounted.unmounter.unmount(Unmount::WhenUnused);
         }
         mounted.registered().take();
+        drop(held.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(running);
         result
     };
     let session = thread::Builder::new().name("mount".into()).spawn(answer).map_err(failed)?;
-    let mut running = Running { unmounter, workspace: None, session: Some(session), control: None };
+    let mut running = Running { unmounter, workspace, session: Some(session), control: None };
     if let Some(listener) = listener {
         let serve = move |stop: PipeReader| control::serve(&listener, &stop, &*live);
         let thread = thread::Builder::new().name("control".into());
@@ -272,7 +275,7 @@ impl Running {
         device: (u32, u32),
     ) {
         self.unmounter.replace(target, device);
-        self.workspace = Some(workspace);
+        *self.workspace.lock().unwrap_or_else(PoisonError::into_inner) = Some(workspace);
     }
 
     /// Waits until the mount has ended, by whatever unmounted it.

@@ -1,6 +1,6 @@
 //! `cairn state`: the states of a store, and what commands tell of one.
 
-mod diff;
+pub(crate) mod diff;
 mod list;
 mod prune;
 mod remove;
