@@ -153,6 +153,23 @@ impl Store {
         Piece::fill(buf, |done| self.inner.piece(&location, offset + done))
     }
 
+    /// Gives `each` a whole blob piece by piece, without copying it. Frames are
+    /// verified as in [`Store::read_at`].
+    pub fn write_to(
+        &self,
+        blob: &BlobRef,
+        mut each: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let location = self.inner.locate(blob)?;
+        let mut done = 0;
+        while done < blob.size {
+            let piece = self.inner.piece(&location, done)?;
+            each(piece.bytes())?;
+            done += piece.bytes().len() as u64;
+        }
+        Ok(())
+    }
+
     /// Reads a whole blob and verifies it by its digest.
     pub fn read(&self, blob: &BlobRef) -> Result<Vec<u8>> {
         let bytes = self.inner.object(&self.inner.locate(blob)?)?;

@@ -22,7 +22,6 @@ mod deb;
 mod describe;
 mod elf;
 mod error;
-mod extended;
 mod files;
 #[cfg(test)]
 mod fixture;
@@ -34,7 +33,6 @@ mod relation;
 mod stamp;
 #[cfg(test)]
 mod tests;
-mod unpack;
 mod version;
 
 pub use batch::Progress;
