@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cairn_benches::{cairn, compare, make_system, median_of, report, run, write_out};
+use cairn_benches::{cairn, judge, make_system, median_of, report, run, write_out};
 use cairn_package::Metadata;
 use cairn_package::stone::{Builder, Encoding, Layout, LayoutContent, Source};
 use cairn_store::{Store, TreePath};
@@ -26,7 +26,7 @@ fn main() {
         report(&format!("install/{entries} entries"), time);
         time
     });
-    compare("install/231000 entries, beside 2000 entries", large, small);
+    judge("install/231000 entries, beside 2000 entries", large, small, 1.5);
 
     let store = Store::open(&home.path().join("store 231000")).expect("it is there");
     let state = store.current().expect("it has a state");
@@ -41,7 +41,7 @@ fn main() {
         time
     });
     report("cp -al of the same root", links);
-    compare("install/231000 entries, beside cp -al", large, links);
+    judge("install/231000 entries, beside cp -al", large, links, 0.01);
 }
 
 /// A directory with one small stone and its index.

@@ -46,6 +46,23 @@ pub fn compare(name: &str, ours: Duration, peer: Duration) {
     println!("{name:<60} {ratio:>12.4} of the peer's time");
 }
 
+/// Prints how two results compare, and whether that is within a budget of the
+/// design.
+#[expect(clippy::print_stdout, reason = "printing results is what a benchmark does")]
+pub fn judge(name: &str, ours: Duration, peer: Duration, budget: f64) {
+    let ratio = ours.as_secs_f64() / peer.as_secs_f64();
+    let kept = if ratio <= budget { "kept" } else { "MISSED" };
+    println!("{name:<60} {ratio:>12.4} of the peer's time, budget {budget}: {kept}");
+}
+
+/// Prints whether a time is within a budget of the design.
+#[expect(clippy::print_stdout, reason = "printing results is what a benchmark does")]
+pub fn judge_time(name: &str, time: Duration, budget: Duration) {
+    let kept = if time <= budget { "kept" } else { "MISSED" };
+    let [time, budget] = [time, budget].map(|it| it.as_secs_f64() * 1e3);
+    println!("{name:<60} {time:>12.3} ms, budget {budget} ms: {kept}");
+}
+
 /// Numbers without a pattern, the same in each run.
 #[derive(Clone, Debug)]
 pub struct Random(pub u64);

@@ -5,22 +5,26 @@ mod completions;
 mod convert;
 mod export;
 mod extract;
+pub(crate) mod gc;
 mod import;
 mod inspect;
 mod install;
 mod ls;
 mod man;
 mod mount;
+mod recipe;
 mod remove;
 mod repo;
 mod rollback;
 mod run;
+mod snapshot;
 mod state;
 mod store;
 mod switch;
 mod umount;
 mod upgrade;
 mod verify;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -52,12 +56,18 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
     Run(run::Args),
+    Gc(gc::Args),
+    #[command(subcommand)]
+    Workspace(workspace::Command),
+    Snapshot(snapshot::Args),
     Verify(verify::Args),
     #[command(subcommand)]
     Store(store::Command),
     Convert(convert::Args),
     Inspect(inspect::Args),
     Extract(extract::Args),
+    #[command(subcommand)]
+    Recipe(recipe::Command),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -84,11 +94,15 @@ impl Command {
             Self::Mount(args) => mount::run(args, context, output),
             Self::Umount(args) => umount::run(args, output),
             Self::Run(args) => return run::run(args, context),
+            Self::Gc(args) => gc::run(args, context, output),
+            Self::Workspace(command) => workspace::run(command, context, output),
+            Self::Snapshot(args) => snapshot::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),
             Self::Inspect(args) => inspect::run(args, context, output),
             Self::Extract(args) => extract::run(args, context, output),
+            Self::Recipe(command) => recipe::run(command, output),
             Self::Completions(args) => completions::run(args, output),
             Self::Man(args) => man::run(args, output),
         }?;

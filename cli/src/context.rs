@@ -123,6 +123,16 @@ pub(crate) fn environment_inside() -> Vec<(OsString, OsString)> {
     usual.into_iter().chain(passed).collect()
 }
 
+/// Where a distribution, the machine and the user configure Cairn, in the order
+/// in which they count.
+pub(crate) fn configuration_directories() -> Vec<PathBuf> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|it| it.is_absolute());
+    let home = || Some(variable("HOME")?.join(".config"));
+    let own = variable("XDG_CONFIG_HOME").or_else(home).map(|it| it.join("cairn"));
+    let usual = ["/usr/share/cairn", "/etc/cairn"].map(PathBuf::from);
+    usual.into_iter().chain(own).collect()
+}
+
 /// Where a supervisor wants to hear that the program is ready, as in
 /// sd_notify(3).
 pub(crate) fn notify_socket() -> Option<OsString> {

@@ -23,6 +23,15 @@ pub(crate) enum Error {
     /// A text does not name a package or provider.
     #[error(transparent)]
     Dependency(#[from] cairn_package::InvalidDependency),
+    /// Macros could not be read.
+    #[error(transparent)]
+    Macros(#[from] cairn_build::macros::Error),
+    /// Some recipes have errors, and it has been told which.
+    #[error("{failed} of {all} recipes cannot be built")]
+    BadRecipes { failed: usize, all: usize },
+    /// There is no action, definition or tuning group of this name.
+    #[error("there is no action, definition or tuning group {0:?}")]
+    NoSuchMacro(String),
     /// A mount says why.
     #[error(transparent)]
     Mount(#[from] cairn_fs::Error),
@@ -201,6 +210,7 @@ impl Error {
             Self::NotShown { .. } => Some("unmount them with cairn umount, and mount them again"),
             Self::Dependency(_) => Some("name a package, or a provider such as 'binary(nano)'"),
             Self::Repository(err) => advice_on_repository(err),
+            Self::NoSuchMacro(_) => Some("cairn recipe macros lists all of them"),
             Self::NoParent(_) | Self::NotAState(_) => Some(LIST_STATES),
             Self::NotAPlace(_) => {
                 Some("write STATE:PATH, such as 5:/usr/bin, or /usr/bin for the current state")
@@ -215,6 +225,8 @@ impl Error {
             Self::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
             Self::Stone { .. }
             | Self::NotUpdated { .. }
+            | Self::Macros(_)
+            | Self::BadRecipes { .. }
             | Self::NotUtf8 { .. }
             | Self::NotConverted { .. }
             | Self::NoPackages { .. }
@@ -280,6 +292,7 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         }
         StoreError::DamagedLog { .. }
         | StoreError::LostRecords { .. }
+        | StoreError::MissingPack { .. }
         | StoreError::DamagedPack { .. }
         | StoreError::DamagedFrame { .. }
         | StoreError::DamagedBlob { .. }
@@ -314,6 +327,16 @@ fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
         Error::Occupied { .. } => Some("cairn mount lists the mounts, cairn umount ends them"),
         Error::Dead { .. } => Some("cairn umount takes it away"),
         Error::NoFuse { .. } => Some("load the module fuse, or give the container /dev/fuse"),
+        Error::NeedsNamespace { .. } => {
+            Some("work in it with cairn run --rw NAME COMMAND, or mount it in a user namespace")
+        }
+        Error::StillMounted { .. } => Some("cairn umount takes it away"),
+        Error::OtherBase { .. } => Some(
+            "cairn workspace reset NAME --state STATE puts it there, and drops what was changed",
+        ),
+        Error::Overlay { .. } => Some(
+            "the store must lie where overlayfs can have its layers: on ext4, xfs, btrfs or tmpfs",
+        ),
         Error::NoFusermount { .. } => Some("install fuse3, or run it as root"),
         Error::Busy { .. } => Some("--lazy unmounts it for good when nobody uses it any more"),
         _ => None,

@@ -12,6 +12,7 @@ mod page;
 mod place;
 mod plan;
 mod progress;
+mod recipes;
 mod sys;
 mod transact;
 mod units;

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use cairn_store::{StateId, TreePath, WorkspaceName};
+
 /// Shorthand for what nearly every function here returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -65,6 +67,32 @@ pub enum Error {
     /// The process in the background ended with `message`.
     #[error("{message}")]
     Background { message: String },
+    /// The directory `path` of a workspace's layer could not be made, read or
+    /// taken away.
+    #[error("cannot access {}", path.display())]
+    Layer { path: PathBuf, source: io::Error },
+    /// The kernel refused an overlay with this layer.
+    #[error("cannot mount an overlay with the layer {}", layer.display())]
+    Overlay { layer: PathBuf, source: io::Error },
+    /// The layer of a workspace does not fit the state below it.
+    #[error("the layer of the workspace is damaged at {path}: {problem}")]
+    DamagedLayer { path: TreePath, problem: &'static str },
+    /// The process of a mount of the workspace was killed, and the mount is there.
+    #[error("the workspace {name} is still mounted on {}, by a process that has ended", target.display())]
+    StillMounted { name: WorkspaceName, target: PathBuf },
+    /// The workspace lies on another state than the one asked for.
+    #[error("the workspace {name} lies on state {base}")]
+    OtherBase { name: WorkspaceName, base: StateId },
+    /// An ordinary user may mount a workspace only in a namespace of its own.
+    #[error("only root can mount the workspace {name} for all to see")]
+    NeedsNamespace { name: WorkspaceName },
+    /// The layer of the workspace was written by an ordinary user (or by root),
+    /// and overlayfs does not read it as the other one.
+    #[error(
+        "the workspace {name} was made by {}, who alone can use it",
+        if *by_user { "an ordinary user" } else { "root of this machine" }
+    )]
+    OtherNamespace { name: WorkspaceName, by_user: bool },
     /// A state cannot be entered, because the directory `path` is missing in it.
     #[error("cannot enter the state: it has no directory {}", path.display())]
     NoMountPoint { path: PathBuf },

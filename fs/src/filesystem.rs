@@ -16,6 +16,7 @@ use crate::shape::{Shape, Shown};
 use crate::source::Source;
 use crate::stat::{Kind, Stat};
 use crate::table::{Comparison, Directory, Position, Table, Way};
+use crate::xattrs::Xattrs;
 
 /// Why the kernel does not get what it asked for.
 #[derive(Debug)]
@@ -46,6 +47,7 @@ pub enum Refusal {
 pub(crate) struct Filesystem<S> {
     pub(crate) source: S,
     pub(crate) shape: Shape,
+    pub(crate) xattrs: Xattrs,
     pub(crate) shown: RwLock<Shown>,
     table: Mutex<Table>,
 }
@@ -59,10 +61,17 @@ pub(crate) struct View<'a, S> {
 impl<S: Source> Filesystem<S> {
     /// Shows what the source has of `shape`.
     pub(crate) fn new(source: S, shape: Shape) -> cairn_store::Result<Self> {
-        let shown = Shown::new(shape, &source.refs())?;
+        // 0 is that of directories at which nobody has looked yet.
+        let shown = Shown { switch: 1, ..Shown::new(shape, &source.refs())? };
         let mut table = Table::new(shape.position());
         table.show(shown.root, shown.switch);
-        Ok(Self { source, shape, shown: RwLock::new(shown), table: Mutex::new(table) })
+        Ok(Self {
+            source,
+            shape,
+            xattrs: Xattrs::default(),
+            shown: RwLock::new(shown),
+            table: Mutex::new(table),
+        })
     }
 
     /// What is shown now; no switch happens before it is dropped.

@@ -251,10 +251,12 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.handle("getxattr", || {
-            let view = self.filesystem.view();
-            let value = view.with_attributes(node(ino), |attributes| {
-                attributes.xattr(name.as_bytes()).map(<[u8]>::to_vec).ok_or(Refusal::NoAttribute)
-            });
+            let value = match self.filesystem.xattrs.stored(name.as_bytes()) {
+                None => Err(Refusal::NoAttribute),
+                Some(name) => self.filesystem.view().with_attributes(node(ino), |attributes| {
+                    attributes.xattr(&name).map(<[u8]>::to_vec).ok_or(Refusal::NoAttribute)
+                }),
+            };
             self.reply_xattr(value, size, reply);
         });
     }
@@ -267,7 +269,10 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
                 for xattr in &attributes.xattrs {
                     // As other filesystems do; see xattr(7).
                     if request.uid() == 0 || !xattr.name.starts_with(b"trusted.") {
-                        names.extend_from_slice(&xattr.name);
+                        let Some(name) = self.filesystem.xattrs.shown(&xattr.name) else {
+                            continue;
+                        };
+                        names.extend_from_slice(&name);
                         names.push(0);
                     }
                 }
@@ -366,7 +371,8 @@ fn encode(Device { major, minor }: Device) -> u32 {
     minor & 0xff | major << 8 | (minor & !0xff) << 12
 }
 
-fn time(time: Timestamp) -> SystemTime {
+/// The time as std has it.
+pub(crate) fn time(time: Timestamp) -> SystemTime {
     let whole = Duration::from_secs(time.seconds().unsigned_abs());
     let epoch = SystemTime::UNIX_EPOCH;
     let seconds =

@@ -5,11 +5,13 @@ use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use cairn_store::workspace::LayerMarks;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,7 @@ use crate::error::Error;
 use crate::mount::Trust;
 use crate::run::{GO, Program};
 use crate::sys::{self, Forked, HeldSignals};
+use crate::workspace::{BELOW, Layers, STATE};
 
 /// Why a program could not be started, as it is told to the process outside.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,10 +33,22 @@ pub(crate) enum Failure {
     Execute(i32),
 }
 
-type Result<T> = std::result::Result<T, Failure>;
+impl Failure {
+    /// The error for who wanted `program` to run.
+    pub(crate) fn into_error(self, program: &OsStr) -> Error {
+        let os = io::Error::from_raw_os_error;
+        match self {
+            Self::MountPoint(path) => Error::NoMountPoint { path: path.into() },
+            Self::Step(step, errno) => Error::Enter { step, source: os(errno) },
+            Self::Execute(errno) => Error::Execute { program: program.into(), source: os(errno) },
+        }
+    }
+}
+
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 /// Names the step that failed.
-trait During<T> {
+pub(crate) trait During<T> {
     fn during(self, step: impl FnOnce() -> String) -> Result<T>;
 }
 
@@ -43,14 +58,24 @@ impl<T> During<T> for io::Result<T> {
     }
 }
 
+/// How all of the root can be changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Writable {
+    /// The directory with the upper layer; none for one in memory.
+    pub(crate) layer: Option<PathBuf>,
+    pub(crate) marks: LayerMarks,
+}
+
 /// Is process 1 of the namespaces; the result is its exit code.
 pub(crate) fn init(
     program: &Program,
+    writable: Option<&Writable>,
     user: (u32, u32),
     mut outside: UnixStream,
     signals: &HeldSignals,
 ) -> i32 {
-    match prepare(program, user, &mut outside).and_then(|()| start(program, &mut outside, signals))
+    match prepare(program, writable, user, &mut outside)
+        .and_then(|()| start(program, &mut outside, signals))
     {
         Ok(child) => {
             // When the program has begun to run, nobody has the other end.
@@ -64,7 +89,7 @@ pub(crate) fn init(
     }
 }
 
-fn report(failure: &Failure, outside: &mut UnixStream) {
+pub(crate) fn report(failure: &Failure, outside: &mut UnixStream) {
     // Who waits for the mount takes the first byte for what goes with it.
     let mut text = vec![b'\n'];
     text.extend(serde_json::to_vec(failure).unwrap_or_default());
@@ -113,7 +138,12 @@ fn wait_for_end(program: libc::pid_t, signals: &HeldSignals) -> io::Result<i32> 
 }
 
 /// Makes the state the root directory of this process.
-fn prepare(program: &Program, user: (u32, u32), outside: &mut UnixStream) -> Result<()> {
+fn prepare(
+    program: &Program,
+    writable: Option<&Writable>,
+    user: (u32, u32),
+    outside: &mut UnixStream,
+) -> Result<()> {
     sys::end_with_parent().during(|| "bind the end of one process to another".into())?;
     if user.0 != 0 {
         become_root(user)?;
@@ -128,7 +158,40 @@ fn prepare(program: &Program, user: (u32, u32), outside: &mut UnixStream) -> Res
     make_directory(state, 0o755)?;
     // Setuid programs work as in the system itself: the kernel heeds them only
     // in these namespaces.
-    let connection = attach::attach_as_root(state, &program.name, Trust::System);
+    hand_over(state, &program.name, Trust::System, outside)?;
+    let root = match writable {
+        None => {
+            // The defaults shine through where /etc has nothing.
+            check_mount_points(state)?;
+            cover(state, "etc", &["etc", "usr/share/defaults/etc"])?;
+            cover(state, "var", &["var"])?;
+            furnish(state, user.0 == 0)?;
+            complete(state)?;
+            state
+        }
+        Some(writable) => {
+            let root = overlay(state, writable, &program.name)?;
+            check_mount_points(root)?;
+            furnish(root, user.0 == 0)?;
+            root
+        }
+    };
+    std::env::set_current_dir(root).during(|| "change to the state".into())?;
+    // Puts the old root on top of the new one, where it is then taken away.
+    sys::pivot_root(Path::new("."), Path::new(".")).during(|| "change the root".into())?;
+    sys::unmount(Path::new("."), libc::MNT_DETACH).during(|| "leave the old root".into())?;
+    std::env::set_current_dir("/").during(|| "change to the new root".into())
+}
+
+/// Mounts a connection on `state`, which the process outside gets to answer it, and
+/// returns when that does.
+pub(crate) fn hand_over(
+    state: &Path,
+    name: &str,
+    trust: Trust,
+    outside: &mut UnixStream,
+) -> Result<()> {
+    let connection = attach::attach_as_root(state, name, trust);
     let connection = connection.map_err(|err| {
         let step = err.to_string();
         let (Error::Mount { source, .. } | Error::NoFuse { source } | Error::Process { source }) =
@@ -143,19 +206,13 @@ fn prepare(program: &Program, user: (u32, u32), outside: &mut UnixStream) -> Res
     drop(connection);
     let mut answer = [0];
     match outside.read_exact(&mut answer) {
-        Ok(()) if answer == [GO] => {}
+        Ok(()) if answer == [GO] => Ok(()),
         _ => sys::exit(1),
     }
-    furnish(state, user.0 == 0)?;
-    std::env::set_current_dir(state).during(|| "change to the state".into())?;
-    // Puts the old root on top of the new one, where it is then taken away.
-    sys::pivot_root(Path::new("."), Path::new(".")).during(|| "change the root".into())?;
-    sys::unmount(Path::new("."), libc::MNT_DETACH).during(|| "leave the old root".into())?;
-    std::env::set_current_dir("/").during(|| "change to the new root".into())
 }
 
 /// Makes this process root in a user namespace in which there is nobody else.
-fn become_root((user, group): (u32, u32)) -> Result<()> {
+pub(crate) fn become_root((user, group): (u32, u32)) -> Result<()> {
     let write = |file: &str, text: &str| fs::write(file, text).during(|| format!("write {file}"));
     // Without this the kernel does not let an ordinary user map a group.
     write("/proc/self/setgroups", "deny")?;
@@ -163,25 +220,58 @@ fn become_root((user, group): (u32, u32)) -> Result<()> {
     write("/proc/self/gid_map", &format!("0 {group} 1\n"))
 }
 
-/// Puts on the directories of a root what a running program expects there.
-fn furnish(root: &Path, is_root: bool) -> Result<()> {
+/// Makes a root of the state, what completes it, and a layer above both.
+fn overlay(state: &Path, writable: &Writable, name: &str) -> Result<&'static Path> {
+    let (layer, root) = (Path::new("layer"), Path::new("root"));
+    make_directory(layer, 0o755)?;
+    make_directory(root, 0o755)?;
+    match &writable.layer {
+        // Bound, so that its path may hold any character.
+        Some(path) => sys::mount(path.as_os_str(), layer, "", libc::MS_BIND, OsStr::new(""))
+            .during(|| format!("bind {}", path.display()))?,
+        None => {
+            let upper = layer.join("upper");
+            make_directory(&upper, 0o755)?;
+            make_directory(&layer.join("work"), 0o755)?;
+            let like = fs::metadata(state.join(STATE)).during(|| "look at the state".into())?;
+            chown(&upper, Some(like.uid()), Some(like.gid()))
+                .and_then(|()| {
+                    fs::set_permissions(&upper, Permissions::from_mode(like.mode() & 0o7777))
+                })
+                .during(|| "make the layer".into())?;
+        }
+    }
+    let lower = [STATE, BELOW].map(|name| format!("{}/{name}", state.display()));
+    let lower = lower.each_ref().map(String::as_str);
+    let layers = Layers { lower: &lower, layer: "layer", marks: writable.marks };
+    layers.mount_here(name, root, Trust::System).during(|| "mount the overlay".into())?;
+    Ok(root)
+}
+
+fn check_mount_points(root: &Path) -> Result<()> {
     for name in ["dev", "etc", "proc", "run", "sys", "tmp", "var"] {
         if !root.join(name).is_dir() {
             return Err(Failure::MountPoint(format!("/{name}")));
         }
     }
+    Ok(())
+}
+
+/// Mounts on the directories of a root what a running program expects there.
+fn furnish(root: &Path, is_root: bool) -> Result<()> {
     let hidden = libc::MS_NOSUID | libc::MS_NODEV;
-    // The defaults shine through where /etc has nothing.
-    cover(root, "etc", &["etc", "usr/share/defaults/etc"])?;
-    cover(root, "var", &["var"])?;
     mount("proc", &root.join("proc"), "proc", hidden | libc::MS_NOEXEC, "")?;
     let sys = root.join("sys");
     mount("/sys", &sys, "", libc::MS_BIND | libc::MS_REC, "")?;
     sys::make_read_only(&sys).during(|| "make /sys read-only".into())?;
     mount("tmpfs", &root.join("tmp"), "tmpfs", hidden, "mode=1777")?;
     mount("tmpfs", &root.join("run"), "tmpfs", hidden, "mode=755")?;
+    devices_and_terminals(&root.join("dev"), is_root)
+}
+
+/// Puts into /etc and /var, which are in memory, what programs expect there.
+fn complete(root: &Path) -> Result<()> {
     make_directory(&root.join("var/tmp"), 0o1777)?;
-    devices(&root.join("dev"), is_root)?;
     for (name, content) in FILES {
         put(&root.join("etc").join(name), content.as_bytes())?;
     }
@@ -190,7 +280,7 @@ fn furnish(root: &Path, is_root: bool) -> Result<()> {
 }
 
 /// What name services need, where the state says nothing else.
-const FILES: [(&str, &str); 4] = [
+pub(crate) const FILES: [(&str, &str); 4] = [
     (
         "passwd",
         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
@@ -212,10 +302,21 @@ fn cover(root: &Path, name: &str, layers: &[&str]) -> Result<()> {
     mount("overlay", &root.join(name), "overlay", libc::MS_NOSUID | libc::MS_NODEV, &options)
 }
 
-/// Makes the devices that every program may use.
-fn devices(dev: &Path, is_root: bool) -> Result<()> {
+/// Makes the devices that every program may use, and terminals.
+fn devices_and_terminals(dev: &Path, is_root: bool) -> Result<()> {
+    devices(dev, &["full", "null", "random", "tty", "urandom", "zero"])?;
+    symlink("pts/ptmx", dev.join("ptmx")).during(|| "make /dev/ptmx".into())?;
+    make_directory(&dev.join("pts"), 0o755)?;
+    // The group of terminals exists only where all groups do.
+    let group = if is_root { ",gid=5" } else { "" };
+    let options = format!("newinstance,ptmxmode=0666,mode=620{group}");
+    mount("devpts", &dev.join("pts"), "devpts", libc::MS_NOSUID | libc::MS_NOEXEC, &options)
+}
+
+/// Makes these devices of the machine, and what else is in every /dev.
+pub(crate) fn devices(dev: &Path, names: &[&str]) -> Result<()> {
     mount("tmpfs", dev, "tmpfs", libc::MS_NOSUID, "mode=755")?;
-    for name in ["full", "null", "random", "tty", "urandom", "zero"] {
+    for name in names {
         let (outside, inside) = (Path::new("/dev").join(name), dev.join(name));
         fs::write(&inside, "").during(|| format!("make /dev/{name}"))?;
         sys::mount(outside.as_os_str(), &inside, "", libc::MS_BIND, OsStr::new(""))
@@ -226,29 +327,29 @@ fn devices(dev: &Path, is_root: bool) -> Result<()> {
         ("stdin", "/proc/self/fd/0"),
         ("stdout", "/proc/self/fd/1"),
         ("stderr", "/proc/self/fd/2"),
-        ("ptmx", "pts/ptmx"),
     ] {
         symlink(target, dev.join(name)).during(|| format!("make /dev/{name}"))?;
     }
     make_directory(&dev.join("shm"), 0o1777)?;
     let hidden = libc::MS_NOSUID | libc::MS_NODEV;
-    mount("tmpfs", &dev.join("shm"), "tmpfs", hidden, "mode=1777")?;
-    make_directory(&dev.join("pts"), 0o755)?;
-    // The group of terminals exists only where all groups do.
-    let group = if is_root { ",gid=5" } else { "" };
-    let options = format!("newinstance,ptmxmode=0666,mode=620{group}");
-    mount("devpts", &dev.join("pts"), "devpts", libc::MS_NOSUID | libc::MS_NOEXEC, &options)
+    mount("tmpfs", &dev.join("shm"), "tmpfs", hidden, "mode=1777")
 }
 
 /// Writes a file that is not there yet.
-fn put(path: &Path, content: &[u8]) -> Result<()> {
+pub(crate) fn put(path: &Path, content: &[u8]) -> Result<()> {
     if fs::symlink_metadata(path).is_ok() {
         return Ok(());
     }
     fs::write(path, content).during(|| format!("write {}", path.display()))
 }
 
-fn mount(source: &str, target: &Path, kind: &str, flags: libc::c_ulong, data: &str) -> Result<()> {
+pub(crate) fn mount(
+    source: &str,
+    target: &Path,
+    kind: &str,
+    flags: libc::c_ulong,
+    data: &str,
+) -> Result<()> {
     sys::mount(OsStr::new(source), target, kind, flags, OsStr::new(data)).during(|| {
         let what = if kind.is_empty() { source } else { kind };
         format!("mount {what} on {}", target.display())
@@ -256,7 +357,7 @@ fn mount(source: &str, target: &Path, kind: &str, flags: libc::c_ulong, data: &s
 }
 
 /// Makes a directory with this mode, or gives it to the one that is there.
-fn make_directory(path: &Path, mode: u32) -> Result<()> {
+pub(crate) fn make_directory(path: &Path, mode: u32) -> Result<()> {
     let made = match fs::create_dir(path) {
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         result => result,

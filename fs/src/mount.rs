@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use cairn_store::Workspace;
 use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
 
 use crate::attach;
@@ -23,6 +24,7 @@ use crate::shape::{Shape, Shown};
 use crate::source::Source;
 use crate::switch::Change;
 use crate::sys;
+use crate::unmounter::Unmounter;
 
 /// Whether the kernel heeds what in a mount could give rights away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,28 +93,26 @@ const READ_AHEAD: &str = "1024";
 /// more; [`Running::wait`] lets it run until somebody else unmounts it.
 pub struct Running {
     unmounter: Unmounter,
+    /// The workspace that it shows, if it shows one: nobody else may have it until
+    /// the mount has ended.
+    workspace: Arc<Mutex<Option<Workspace>>>,
     session: Option<JoinHandle<io::Result<()>>>,
     control: Option<JoinHandle<()>>,
 }
 
-/// Ends a mount from another thread.
-#[derive(Clone, Debug)]
-pub struct Unmounter {
-    target: PathBuf,
-    device: (u32, u32),
-}
-
 /// Checks that `target` is a directory that can be mounted on, and returns its
-/// absolute path.
+/// absolute path. What a mount has left there that died is in nobody's way.
 ///
 /// # Errors
-/// [`Error::Target`], [`Error::Occupied`], [`Error::Dead`].
+/// [`Error::Target`], [`Error::Occupied`].
 pub fn check_target(target: &Path) -> Result<PathBuf> {
-    let target = resolve(target)?;
-    let not_usable = |source| Error::Target { target: target.clone(), source };
+    if let Some(place) = dead_mount(target)? {
+        return Ok(place);
+    }
+    let not_usable = |source| Error::Target { target: target.into(), source };
+    let target = target.canonicalize().map_err(not_usable)?;
     if MountPoint::at(&target).map_err(not_usable)?.is_some_and(|mount| mount.is_ours()) {
-        let is_dead = sys::is_dead(&target).map_err(not_usable)?;
-        return Err(if is_dead { Error::Dead { target } } else { Error::Occupied { target } });
+        return Err(Error::Occupied { target });
     }
     if !fs::metadata(&target).map_err(not_usable)?.is_dir() {
         return Err(not_usable(io::ErrorKind::NotADirectory.into()));
@@ -125,22 +125,39 @@ pub fn check_target(target: &Path) -> Result<PathBuf> {
 /// # Errors
 /// Nothing stays mounted or registered when it fails.
 pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Result<Running> {
+    remove_dead(&options.target, &journal)?;
     let target = check_target(&options.target)?;
     let filesystem = Arc::new(Filesystem::new(source, options.shape)?);
-    let (registered, listener) = match &options.run {
-        Some(run) => {
-            let (registered, listener) = register(&filesystem, run, &target)?;
-            (Some(registered), Some(listener))
-        }
-        None => (None, None),
+    let registered = match &options.run {
+        Some(run) => Some(register(&filesystem, run, &target)?),
+        None => None,
     };
+    let place = Place { target, name: &options.name, trust: options.trust };
+    serve(filesystem, place, registered, journal)
+}
+
+/// Where and how to mount.
+pub(crate) struct Place<'a> {
+    /// The absolute path of a directory.
+    pub(crate) target: PathBuf,
+    /// What /proc/mounts calls it.
+    pub(crate) name: &'a str,
+    pub(crate) trust: Trust,
+}
+
+/// Mounts a filesystem and begins to answer the kernel.
+pub(crate) fn serve<S: Source>(
+    filesystem: Arc<Filesystem<S>>,
+    place: Place<'_>,
+    registered: Option<(Registered, UnixListener)>,
+    journal: Journal,
+) -> Result<Running> {
+    let (registered, listener) = registered.unzip();
     let fuse = Fuse { filesystem: filesystem.clone(), journal: journal.clone() };
-    let connection = attach::attach(&target, &options.name, options.trust)?;
+    let connection = attach::attach(&place.target, place.name, place.trust)?;
     // The kernel has just made it, and nobody else knows of it yet.
-    let device = MountPoint::at(&target)
-        .map_err(|source| Error::Target { target: target.clone(), source })?;
-    let device = device.ok_or_else(|| Error::NotMounted { target: target.clone() })?.device;
-    let unmounter = Unmounter { target, device };
+    let device = device_of(&place.target)?;
+    let unmounter = Unmounter::new(place.target, device);
     let session = session(fuse, connection).inspect_err(|_| {
         // The error to report is the first one.
         let _ = unmounter.unmount(Unmount::WhenUnused);
@@ -158,6 +175,13 @@ pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Resul
     Ok(running)
 }
 
+/// The device number of what is mounted on `target`.
+pub(crate) fn device_of(target: &Path) -> Result<(u32, u32)> {
+    let mount =
+        MountPoint::at(target).map_err(|source| Error::Target { target: target.into(), source })?;
+    Ok(mount.ok_or_else(|| Error::NotMounted { target: target.into() })?.device)
+}
+
 /// Answers a connection that is mounted already; `listener` takes control
 /// requests.
 fn run<S: Source>(
@@ -168,7 +192,8 @@ fn run<S: Source>(
 ) -> Result<Running> {
     let failed = |source| Error::Process { source };
     let (stop, running) = io::pipe().map_err(failed)?;
-    let mounted = live.clone();
+    let (mounted, workspace) = (live.clone(), Arc::new(Mutex::new(None)));
+    let held = workspace.clone();
     let answer = move || {
         let result = session.run();
         // The notifier holds the connection open: without answers whoever
@@ -178,11 +203,12 @@ fn run<S: Source>(
             let _ = mounted.unmounter.unmount(Unmount::WhenUnused);
         }
         mounted.registered().take();
+        drop(held.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(running);
         result
     };
     let session = thread::Builder::new().name("mount".into()).spawn(answer).map_err(failed)?;
-    let mut running = Running { unmounter, session: Some(session), control: None };
+    let mut running = Running { unmounter, workspace, session: Some(session), control: None };
     if let Some(listener) = listener {
         let serve = move |stop: PipeReader| control::serve(&listener, &stop, &*live);
         let thread = thread::Builder::new().name("control".into());
@@ -218,6 +244,7 @@ pub(crate) fn register<S: Source>(
             shape: filesystem.shape,
             state: filesystem.view().state(),
             trees: filesystem.roots(),
+            workspace: None,
             name: String::new(),
         },
     )?;
@@ -238,6 +265,17 @@ impl Running {
     #[must_use]
     pub fn unmounter(&self) -> Unmounter {
         self.unmounter.clone()
+    }
+
+    /// Shows `workspace` on `target` from now on, and lives as long as that.
+    pub(crate) fn show_workspace(
+        &mut self,
+        workspace: Workspace,
+        target: PathBuf,
+        device: (u32, u32),
+    ) {
+        self.unmounter.replace(target, device);
+        *self.workspace.lock().unwrap_or_else(PoisonError::into_inner) = Some(workspace);
     }
 
     /// Waits until the mount has ended, by whatever unmounted it.
@@ -273,26 +311,6 @@ impl Drop for Running {
     }
 }
 
-impl Unmounter {
-    /// Unmounts; does nothing if that has been done already.
-    ///
-    /// # Errors
-    /// [`Error::Busy`], [`Error::Unmount`], [`Error::Fusermount`].
-    pub fn unmount(&self, how: Unmount) -> Result<()> {
-        let is_it = |mount: &MountPoint| mount.device == self.device;
-        match attach::detach(&self.target, how, is_it) {
-            Err(Error::NotMounted { .. }) => Ok(()),
-            result => result,
-        }
-    }
-
-    /// Where the mount is.
-    #[must_use]
-    pub fn target(&self) -> &Path {
-        &self.target
-    }
-}
-
 /// Unmounts the mount of Cairn on `target`, whichever process runs it, also
 /// when that has died.
 ///
@@ -317,12 +335,23 @@ fn whereabouts(target: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The absolute path of a directory to mount on.
-fn resolve(target: &Path) -> Result<PathBuf> {
-    target.canonicalize().map_err(|source| match source.raw_os_error() {
-        Some(libc::ENOTCONN) => Error::Dead { target: target.into() },
-        _ => Error::Target { target: target.into(), source },
-    })
+/// Where a mount of Cairn is on `target` whose process has ended without
+/// unmounting it.
+fn dead_mount(target: &Path) -> Result<Option<PathBuf>> {
+    // Looked at by name alone: who asks a dead mount for anything gets errors.
+    let Ok(place) = whereabouts(target) else { return Ok(None) };
+    let failed = |source| Error::Target { target: target.into(), source };
+    let is_ours = MountPoint::at(&place).map_err(failed)?.is_some_and(|mount| mount.is_ours());
+    Ok((is_ours && sys::is_dead(&place).map_err(failed)?).then_some(place))
+}
+
+/// Takes dead mounts away, also when programs still have something open there.
+fn remove_dead(target: &Path, journal: &Journal) -> Result<()> {
+    while let Some(target) = dead_mount(target)? {
+        attach::detach(&target, Unmount::WhenUnused, MountPoint::is_ours)?;
+        journal(&Event::DeadRemoved { target });
+    }
+    Ok(())
 }
 
 /// A mount as its own threads see it.

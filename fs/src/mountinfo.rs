@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 /// The name of mounts of Cairn in /proc/mounts and for mount(8).
 pub(crate) const KIND: &str = "fuse.cairn";
 
+/// How the source of an overlay of ours begins in /proc/mounts; what follows is
+/// the path of the workspace.
+pub(crate) const WORKSPACE: &str = "cairn:";
+
 /// One line of /proc/self/mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MountPoint {
@@ -16,33 +20,50 @@ pub(crate) struct MountPoint {
     pub(crate) device: (u32, u32),
     pub(crate) target: PathBuf,
     pub(crate) kind: Vec<u8>,
+    /// What is mounted, as its filesystem calls it.
+    pub(crate) source: Vec<u8>,
 }
 
 impl MountPoint {
     /// What is mounted on `target`: of several mounts the uppermost, which
     /// covers the others.
     pub(crate) fn at(target: &Path) -> io::Result<Option<Self>> {
-        let lines = fs::read("/proc/self/mountinfo")?;
-        Ok(parse(&lines).rfind(|mount| mount.target == target))
+        Ok(Self::all()?.into_iter().rfind(|mount| mount.target == target))
     }
 
+    /// All that this process sees; of several mounts on one directory the last one
+    /// covers the others.
+    pub(crate) fn all() -> io::Result<Vec<Self>> {
+        // Of a thread, since tests have threads with mounts of their own.
+        Ok(parse(&fs::read("/proc/thread-self/mountinfo")?).collect())
+    }
+
+    /// Whether Cairn has made it: it shows states, or a workspace.
     pub(crate) fn is_ours(&self) -> bool {
-        self.kind == KIND.as_bytes()
+        self.kind == KIND.as_bytes() || self.workspace().is_some()
+    }
+
+    /// The path of the workspace that it shows.
+    pub(crate) fn workspace(&self) -> Option<&[u8]> {
+        let path = self.source.strip_prefix(WORKSPACE.as_bytes());
+        path.filter(|_| self.kind == b"overlay")
     }
 }
 
 /// Reads lines of the form of proc(5); leaves out what does not have it.
-fn parse(lines: &[u8]) -> impl DoubleEndedIterator<Item = MountPoint> {
+fn parse(lines: &[u8]) -> impl Iterator<Item = MountPoint> {
     lines.split(|byte| *byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
         let device = std::str::from_utf8(fields.nth(2)?).ok()?;
         let (major, minor) = device.split_once(':')?;
         let target = unescape(fields.nth(1)?);
-        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+        let mut fields = fields.skip_while(|field| *field != b"-");
+        let (kind, source) = (fields.nth(1)?, fields.next()?);
         Some(MountPoint {
             device: (major.parse().ok()?, minor.parse().ok()?),
             target: PathBuf::from(OsString::from_vec(target)),
             kind: kind.into(),
+            source: unescape(source),
         })
     })
 }
@@ -77,11 +98,15 @@ mod tests {
         let lines = b"27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
             90 27 0:50 / /a\\040b\\134 ro shared:1 master:2 - tmpfs x rw\n\
             91 27 0:51 / /a\\040b\\134 ro - fuse.cairn /s rw,user_id=0\n\
+            92 27 0:52 / /w rw - overlay cairn:/s\\040t/workspaces/w rw,lowerdir=lower\n\
+            93 27 0:53 / /o rw - overlay overlay rw,lowerdir=lower\n\
             nonsense\n";
         let mounts: Vec<_> = parse(lines).collect();
-        assert_eq!(mounts.len(), 3);
+        assert_eq!(mounts.len(), 5);
         let found = mounts.iter().rfind(|mount| mount.target == Path::new("/a b\\")).unwrap();
         assert_eq!((found.device, found.is_ours()), ((0, 51), true));
+        assert_eq!(mounts[3].workspace(), Some(&b"/s t/workspaces/w"[..]));
+        assert!(mounts[3].is_ours() && !mounts[4].is_ours());
     }
 
     #[test]

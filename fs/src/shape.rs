@@ -48,7 +48,8 @@ pub(crate) struct Shown {
     pub(crate) roots: BTreeSet<TreeId>,
     /// The directories above the states.
     pub(crate) made: HashMap<TreeId, Arc<Tree>>,
-    /// How many switches led here.
+    /// The number of the switch that led here, 1 for what was shown first: 0 means
+    /// that nobody has looked yet.
     pub(crate) switch: u64,
 }
 
@@ -69,7 +70,7 @@ impl Shown {
             main: Some(root),
             roots: BTreeSet::from([root]),
             made: HashMap::new(),
-            switch: 0,
+            switch: 1,
         })
     }
 
@@ -107,7 +108,7 @@ impl Shown {
             main: current.map(|(_, tree)| tree),
             roots: refs.states.values().map(|state| state.tree).collect(),
             made,
-            switch: 0,
+            switch: 1,
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::io;
 use std::thread;
 
-use crate::mount::{Unmount, Unmounter};
+use crate::mount::Unmount;
 use crate::sys::HeldSignals;
+use crate::unmounter::Unmounter;
 
 /// Signals that wait to be asked for, in all threads that are started later.
 #[derive(Debug)]

@@ -49,6 +49,30 @@ pub(crate) fn mount(
     check(result).map(drop)
 }
 
+/// Puts this process, which has one thread, into a user namespace of its own.
+pub(crate) fn own_users() -> io::Result<()> {
+    // SAFETY: only concerns this process.
+    check(unsafe { libc::unshare(libc::CLONE_NEWUSER) }).map(drop)
+}
+
+/// Gives this thread a working directory of its own.
+pub(crate) fn own_directory() -> io::Result<()> {
+    // SAFETY: only concerns this thread.
+    check(unsafe { libc::unshare(libc::CLONE_FS) }).map(drop)
+}
+
+/// setxattr(2).
+pub(crate) fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
+    let path = c_string(path.as_os_str())?;
+    let name = c_string(OsStr::from_bytes(name))?;
+    // SAFETY: both texts are NUL-terminated, the value has the length given, and
+    // all outlive the call.
+    let result = unsafe {
+        libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    check(result).map(drop)
+}
+
 /// umount2(2).
 pub(crate) fn unmount(target: &Path, flags: libc::c_int) -> io::Result<()> {
     let target = c_string(target.as_os_str())?;
@@ -344,13 +368,25 @@ pub(crate) fn is_alone() -> io::Result<bool> {
     Ok(std::fs::read_dir("/proc/self/task")?.count() == 1)
 }
 
+/// What a process has of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// What the process has that makes it.
+    OfCaller,
+    /// Nothing.
+    None,
+}
+
 /// Makes a process like [`fork`], as the first of new namespaces for mounts,
 /// processes, IPC and host name, and for users if asked.
-pub(crate) fn clone_into_namespaces(with_users: bool) -> io::Result<Forked> {
+pub(crate) fn clone_into_namespaces(with_users: bool, network: Network) -> io::Result<Forked> {
     let mut flags =
         libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if with_users {
         flags |= libc::CLONE_NEWUSER;
+    }
+    if network == Network::None {
+        flags |= libc::CLONE_NEWNET;
     }
     let flags = libc::c_long::from(flags | libc::SIGCHLD);
     // SAFETY: without CLONE_VM and without a stack of its own this is fork; as
@@ -454,4 +490,33 @@ pub(crate) fn take_terminal_back() {
     let group = unsafe { libc::getpgrp() };
     // SAFETY: without a terminal it fails, and there is nothing to take back.
     unsafe { libc::tcsetpgrp(0, group) };
+}
+
+/// Waits until any child has ended, and gives it and how, as waitpid(2) does.
+pub(crate) fn wait_for_any() -> io::Result<(libc::pid_t, libc::c_int)> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the pointer is to an int that outlives the call.
+        match check(unsafe { libc::waitpid(ANY_CHILD, &raw mut status, 0) }) {
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.map(|child| (child, status)),
+        }
+    }
+}
+
+/// Closes all descriptors that are not standard input, output or error, which
+/// this process may have inherited and knows nothing of.
+pub(crate) fn close_all_but_standard(kept: &UnixStream) -> io::Result<()> {
+    let kept = libc::c_uint::try_from(kept.as_raw_fd()).map_err(io::Error::other)?;
+    for (first, last) in [(3, kept.saturating_sub(1)), (kept + 1, libc::c_uint::MAX)] {
+        if first > last {
+            continue;
+        }
+        // SAFETY: the caller has opened nothing else, so that nobody owns them.
+        let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if result == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }

@@ -305,13 +305,27 @@ fn killed() {
     assert_eq!(registered(&lab), 0);
     assert_eq!(fs::read_dir(lab.run_directory().join("mounts")).unwrap().count(), 0);
     assert!(control::refresh_all(&lab.run_directory(), PATIENCE).unwrap().is_empty());
-    let said = output(&lab, "background", "follow");
-    assert!(said.contains("has ended") || said.contains("there already"), "{said}");
     let busy = cairn_fs::unmount(&lab.target(), Unmount::Now);
     assert!(matches!(busy, Err(Error::Busy { .. })), "{busy:?}");
     cairn_fs::unmount(&lab.target(), Unmount::WhenUnused).unwrap();
     assert!(!is_mounted(&lab));
     drop(open);
+    // Or a new mount takes its place, as often as that is needed.
+    for _ in 0..3 {
+        let mount = Foreground::start(&lab, "follow");
+        let open = fs::File::open(lab.target().join("f")).unwrap();
+        mount.kill();
+        let mount = Foreground::start(&lab, "follow");
+        assert_eq!(fs::read(lab.target().join("f")).unwrap(), b"one");
+        mount.kill();
+        drop(open);
+    }
+    let mut mount = Foreground::start(&lab, "follow");
+    let again = output(&lab, "background", "follow");
+    assert!(again.contains("a mount of Cairn is there already"), "{again}");
+    cairn_fs::unmount(&lab.target(), Unmount::Now).unwrap();
+    assert!(mount.child.wait().unwrap().success());
+    assert!(!is_mounted(&lab));
     // At any moment: killed while it begins, it leaves nothing that stays.
     for delay in 0..30 {
         let mut child =

@@ -2,12 +2,14 @@
 //!
 //! The main path is `Request -> Solution -> Plan -> Transaction -> State`.
 
+pub mod analyse;
 pub mod catalog;
 pub mod convert;
 pub mod dependency;
 mod error;
 pub mod metadata;
 pub mod plan;
+pub mod repair;
 pub mod repository;
 pub mod solve;
 pub mod stone;

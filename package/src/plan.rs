@@ -214,7 +214,7 @@ impl System {
         Ok(Plan {
             request: text.into(),
             download: steps.iter().map(|step| step.download).sum(),
-            size_change: steps.iter().map(|step| step.size_change).sum(),
+            size_change: steps.iter().map(|step| step.size_change).fold(0, i64::saturating_add),
             solution,
             steps,
         })
@@ -246,7 +246,7 @@ impl System {
             let path = self.path_of(new)?;
             let failed = |source| Error::Stone { path: path.clone(), source };
             let package = Package::open(&path).map_err(failed)?;
-            step.size_change += package.content_size().cast_signed();
+            step.size_change = i64::try_from(package.installed_size()).unwrap_or(i64::MAX);
             if let Origin::Repository { name, .. } = &new.origin {
                 step.repository = Some(name.to_string());
                 step.download = new.metadata.location.as_ref().map_or(0, |it| it.size);

@@ -19,6 +19,18 @@ pub trait TreeReader {
     fn read_tree(&self, id: TreeId) -> Result<Arc<Tree>>;
 }
 
+/// Where new trees are put as well.
+pub trait TreeWriter: TreeReader {
+    /// Adds a directory, whose subdirectories were added before.
+    fn write_tree(&mut self, tree: Tree) -> Result<TreeId>;
+}
+
+impl<R: TreeReader + ?Sized> TreeReader for &R {
+    fn read_tree(&self, id: TreeId) -> Result<Arc<Tree>> {
+        (**self).read_tree(id)
+    }
+}
+
 impl TreeReader for Store {
     fn read_tree(&self, id: TreeId) -> Result<Arc<Tree>> {
         self.tree(id)
@@ -173,10 +185,12 @@ fn has_links(entry: &Entry) -> bool {
 }
 
 /// Sets the count of every hard link right; a group of one is none.
-fn recount_links(transaction: &mut Transaction, root: TreeId) -> Result<TreeId> {
+///
+/// Costs the directories that hold hard links.
+pub fn recount_links(trees: &mut impl TreeWriter, root: TreeId) -> Result<TreeId> {
     let mut counts = HashMap::new();
-    count_links(transaction, root, &mut counts)?;
-    Ok(set_counts(transaction, root, &counts)?.unwrap_or(root))
+    count_links(trees, root, &mut counts)?;
+    Ok(set_counts(trees, root, &counts)?.unwrap_or(root))
 }
 
 fn count_links(
@@ -200,17 +214,17 @@ fn count_links(
 
 /// Returns the new directory, or `None` when all counts were right.
 fn set_counts(
-    transaction: &mut Transaction,
+    trees: &mut impl TreeWriter,
     id: TreeId,
     counts: &HashMap<LinkGroup, u32>,
 ) -> Result<Option<TreeId>> {
-    let before = transaction.read_tree(id)?;
+    let before = trees.read_tree(id)?;
     let mut changed: Vec<(Name, Entry)> = Vec::new();
     for (name, entry) in before.entries() {
         match entry {
             Entry::Directory(subtree) if subtree.summary.linked > 0 => {
-                if let Some(id) = set_counts(transaction, subtree.id, counts)? {
-                    let summary = transaction.read_tree(id)?.summary();
+                if let Some(id) = set_counts(trees, subtree.id, counts)? {
+                    let summary = trees.read_tree(id)?.summary();
                     changed.push((name.clone(), Entry::Directory(Subtree { id, summary })));
                 }
             }
@@ -232,7 +246,7 @@ fn set_counts(
     for (name, entry) in changed {
         tree.insert(name, entry);
     }
-    transaction.put_tree(tree).map(Some)
+    trees.write_tree(tree).map(Some)
 }
 
 /// Two sides that cannot both have their way at a path.

@@ -11,15 +11,21 @@ mod edit;
 mod error;
 pub mod export;
 mod follow;
+mod gc;
 pub mod hash;
+mod hold;
 pub mod host;
 mod import;
 mod index;
 mod ingest;
+mod layer;
 mod lock;
 mod log;
 pub mod name;
 mod pack;
+mod repair;
+mod retention;
+mod scratch;
 mod staged;
 mod state;
 mod store;
@@ -31,17 +37,23 @@ pub mod workspace;
 
 pub use diff::{Difference, diff, pairs};
 pub use edit::{
-    BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, edit, merge,
-    resolve, subtract,
+    BlobReader, Claims, Conflict, Edit, Merged, Shared, Subtracted, TreeReader, TreeWriter, edit,
+    merge, recount_links, resolve, subtract,
 };
 pub use error::{Error, Result};
 pub use follow::{Followed, LastLink, follow};
+pub use gc::{Amount, Collected, GcOptions, GcPhase, GcProgress};
 pub use hash::{BlobHasher, BlobKey, BlobRef, Checksum, Digest, PackId, PageId, TreeId};
+pub use hold::Holder;
 pub use import::{ImportOptions, ImportProgress, Imported, import_directory};
 pub use ingest::{BytesSource, FileSource, IngestProgress, Source};
+pub use layer::{LayerRules, apply_layer};
 pub use log::Refs;
 pub use name::{InvalidName, InvalidPath, Name, TreePath};
 pub use pack::{FRAME_LEN, ObjectId};
+pub use repair::{Missing, RepairSource, Repaired};
+pub use retention::{Day, Keep, Reason};
+pub use scratch::Scratch;
 pub use staged::Staged;
 pub use state::{InvalidTag, State, StateId, Tag};
 pub use store::Store;

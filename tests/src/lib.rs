@@ -29,7 +29,7 @@ pub use deb::Deb;
 pub use listing::{Entry, Kind, Listing};
 pub use mount::Mount;
 pub use need::Need;
-pub use plain::Plain;
+pub use plain::{Plain, assert_has_unpacked};
 pub use sys::{make_device, make_fifo, set_xattr, signal, umount_lazily};
 
 use std::path::PathBuf;

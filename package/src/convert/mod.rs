@@ -20,7 +20,6 @@ mod container;
 mod control;
 mod deb;
 mod describe;
-mod elf;
 mod error;
 mod files;
 #[cfg(test)]

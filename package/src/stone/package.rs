@@ -143,6 +143,19 @@ impl<R: Read + Seek> Package<R> {
         self.index.iter().map(|record| record.end).max().unwrap_or(0)
     }
 
+    /// The bytes of all files as they are installed: those that several paths share
+    /// count for each.
+    #[must_use]
+    pub fn installed_size(&self) -> u64 {
+        let sizes = self.index.iter().map(|record| (record.key, record.end - record.start));
+        let sizes: HashMap<BlobKey, u64> = sizes.collect();
+        let size = |entry: &Layout| match &entry.content {
+            LayoutContent::Regular(key) => sizes.get(key).copied().unwrap_or(0),
+            _ => 0,
+        };
+        self.layout.iter().map(size).fold(0, u64::saturating_add)
+    }
+
     /// Decompresses and verifies the bytes of all files: the checksum of the
     /// stored bytes first, then each file's XXH3-128, and its BLAKE3 where the
     /// package tells it.

@@ -33,6 +33,13 @@ const XATTR_LIST_MAX: usize = 65_536;
 /// The longest path in bytes, with its NUL.
 const PATH_MAX: usize = 4096;
 
+/// The descriptor has to be that of a directory.
+impl From<OwnedFd> for HostDirectory {
+    fn from(directory: OwnedFd) -> Self {
+        Self(directory)
+    }
+}
+
 impl HostDirectory {
     /// Opens `path`, which may lead through symbolic links.
     pub fn open(path: &Path) -> io::Result<Self> {

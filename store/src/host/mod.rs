@@ -22,6 +22,6 @@ pub use known::Known;
 pub use put::Unread;
 pub(crate) use scan::full_path;
 pub use scan::{
-    Scan, ScanOptions, ScanProgress, ScannedDirectory, ScannedEntry, ScannedLeaf, scan,
+    Scan, ScanOptions, ScanProgress, ScannedDirectory, ScannedEntry, ScannedLeaf, scan, scan_opened,
 };
 pub use status::{Kind, Status};

@@ -98,6 +98,21 @@ impl Scan {
         self.directories.get(number)?.as_ref()
     }
 
+    /// Says what a leaf holds that was found: entry number `at` of a directory (the
+    /// first is 0). It is then not read.
+    pub fn set_content(&mut self, directory: usize, at: usize, content: Content) {
+        let directory = self.directories.get_mut(directory).and_then(Option::as_mut);
+        let entry = directory.and_then(|directory| directory.entries.get_mut(at));
+        if let Some((_, ScannedEntry::Leaf(leaf))) = entry {
+            leaf.content = Some(content);
+        }
+    }
+
+    /// Opens the regular file at `path` below the scanned directory.
+    pub fn open_file(&self, path: &TreePath) -> io::Result<std::fs::File> {
+        self.root.open_file(path.names())
+    }
+
     /// All directories that were found, in no order.
     pub fn directories(&self) -> impl Iterator<Item = &ScannedDirectory> {
         self.directories.iter().flatten()
@@ -121,10 +136,22 @@ impl Scan {
 /// [`Error::Source`] names what could not be read; [`Error::TooDeep`] and
 /// [`Error::Cancelled`].
 pub fn scan(root: &Path, options: &ScanOptions<'_>, progress: &dyn ScanProgress) -> Result<Scan> {
-    let begun = SystemTime::now();
     let failed = |err| Error::Source { name: root.display().to_string(), source: err };
     let path = std::fs::canonicalize(root).map_err(failed)?;
     let directory = HostDirectory::open(&path).map_err(failed)?;
+    scan_opened(directory, path, options, progress)
+}
+
+/// Like [`scan()`], of an open directory that errors call `path`; it may lie in
+/// another mount namespace.
+pub fn scan_opened(
+    directory: HostDirectory,
+    path: PathBuf,
+    options: &ScanOptions<'_>,
+    progress: &dyn ScanProgress,
+) -> Result<Scan> {
+    let begun = SystemTime::now();
+    let failed = |err| Error::Source { name: path.display().to_string(), source: err };
     let status = directory.own_status().map_err(failed)?;
     let root = directory.open_deep(&[]).map_err(failed)?;
     let never = options.never.iter().filter_map(|path| {

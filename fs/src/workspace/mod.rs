@@ -1,0 +1,233 @@
+//! Workspaces: a state below, and a layer above it that takes what is changed.
+//!
+//! The kernel's overlayfs puts the two together. The state is mounted as any
+//! other, pinned and read-only, and taken out of sight as soon as the overlay has
+//! it: from then on the overlay holds it, and the end of the overlay ends it.
+//!
+//! Rules and reasons: docs/workspaces.md.
+
+mod below;
+mod completion;
+mod directory;
+mod layer;
+mod overlay;
+mod run;
+mod snapshot;
+mod tree;
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cairn_store::workspace::{LayerMarks, Record, Workspace, layer_path};
+use cairn_store::{StateId, Store, WorkspaceName};
+
+use crate::attach;
+use crate::error::{Error, Result};
+use crate::event::Journal;
+use crate::filesystem::Filesystem;
+use crate::inside;
+use crate::mount::{self, Place, Running, Trust, Unmount};
+use crate::mountinfo::{MountPoint, WORKSPACE};
+use crate::registration::{Registered, Registration};
+use crate::shape::Shape;
+use crate::sys;
+use crate::xattrs::Xattrs;
+use below::Below;
+use directory::{LOWER, failed};
+
+pub(crate) use completion::{BELOW, STATE};
+pub(crate) use overlay::Layers;
+pub use run::{Room, run};
+
+pub use snapshot::{Becomes, Changes, Snapshot, changes, snapshot};
+
+/// Gives the record of a workspace that this process has, and makes the workspace
+/// if it does not exist: on the state `base`.
+///
+/// # Errors
+/// [`Error::OtherBase`] when it exists and lies on another state.
+pub fn open(workspace: &Workspace, base: Option<StateId>, store: &Store) -> Result<Record> {
+    match workspace.record() {
+        Err(cairn_store::Error::UnknownWorkspace(_)) => {}
+        Err(err) => return Err(err.into()),
+        Ok(record) => {
+            let reference = record.reference().id;
+            let is_other = base.is_some_and(|base| base != reference && base != record.base.id);
+            if is_other {
+                let name = workspace.name().clone();
+                return Err(Error::OtherBase { name, base: reference });
+            }
+            return Ok(record);
+        }
+    }
+    let base = match base {
+        Some(base) => base,
+        None => store.current()?.id,
+    };
+    let marks = overlay::usable_marks().map_err(|source| Error::Process { source })?;
+    Ok(workspace.create(base, marks)?)
+}
+
+/// Mounts a workspace on `target`: when it returns, everything below `target`
+/// can be read and changed. The process has the workspace until the mount ends.
+///
+/// Setuid programs and devices have no effect on the mount.
+///
+/// # Errors
+/// [`Error::NeedsNamespace`] for ordinary users, who may mount an overlay only in
+/// a namespace of their own; [`Error::OtherNamespace`]; [`Error::Overlay`].
+/// Nothing stays mounted or registered when it fails.
+pub fn start(
+    store: Store,
+    workspace: Workspace,
+    target: &Path,
+    journal: Journal,
+) -> Result<Running> {
+    let record = workspace.record()?;
+    check_mountable(&workspace, &record)?;
+    let target = mount::check_target(target)?;
+    let (path, name) = (workspace.path(), workspace.name().clone());
+    check_is_free(&workspace)?;
+    directory::remove_other_layers(&path, &record)?;
+    directory::prepare_layer(&path, &record, &store.tree(record.base.tree)?.attributes)?;
+
+    let run = store.path().join("run");
+    let store_name = store.path().display().to_string();
+    let shape = Shape::Pinned(record.base.id);
+    let registered = Registered::new(
+        &run,
+        Registration {
+            pid: std::process::id(),
+            target: target.to_string_lossy().into_owned(),
+            shape,
+            state: Some(record.base.id),
+            trees: record.trees().collect(),
+            workspace: Some(name.to_string()),
+            name: String::new(),
+        },
+    )?;
+    // What a program in it has changed may have its content in what completed it.
+    let is_completed = run::was_run_in(&path, &record)
+        && snapshot::read_layer(&store, &name, &record, &())?
+            .is_some_and(|layer| layer.layer.takes_from_below);
+    let base = record.base.clone();
+    let below = if is_completed { Below::completed(store, base)? } else { Below::new(store, base) };
+    let mut filesystem = Filesystem::new(below, shape)?;
+    filesystem.xattrs = Xattrs::BelowOverlay(overlay::prefix(record.marks));
+    let lower_directory = lower_directory(&path)?;
+    let place = Place { target: lower_directory.clone(), name: &store_name, trust: Trust::Inspect };
+    // If anything fails from here on, dropping it unmounts.
+    let mut running = mount::serve(Arc::new(filesystem), place, Some(registered), journal)?;
+
+    let layer = format!("layer-{}", record.layer);
+    let both = [STATE, BELOW].map(|name| format!("{LOWER}/{name}"));
+    let both = both.each_ref().map(String::as_str);
+    let lower = if is_completed { &both[..] } else { &[LOWER] };
+    let layers = Layers { lower, layer: &layer, marks: record.marks };
+    let source = format!("{WORKSPACE}{}", path.display());
+    layers
+        .mount_from(&path, &source, &target, Trust::Inspect)
+        .map_err(|source| Error::Overlay { layer: layer_path(&path, record.layer), source })?;
+    let device = mount::device_of(&target)?;
+    let is_it = |mount: &MountPoint| mount.is_ours();
+    attach::detach(&lower_directory, Unmount::WhenUnused, is_it).inspect_err(|_| {
+        // The error to report is the first one.
+        let _ = attach::detach(&target, Unmount::WhenUnused, is_it);
+    })?;
+    running.show_workspace(workspace, target, device);
+    Ok(running)
+}
+
+/// Becomes, for the rest of this process, the user that a program in the workspace
+/// is root for: in a user namespace in which the layer of an ordinary user looks as
+/// it does inside, and can be read whatever its modes forbid. Does nothing for the
+/// workspaces of root.
+///
+/// # Errors
+/// [`Error::Threads`]; [`Error::OtherNamespace`] when it is the workspace of another
+/// user.
+pub fn become_owner(name: &WorkspaceName, record: &Record) -> Result<()> {
+    let failed = |source| Error::Process { source };
+    let user = sys::effective_user();
+    if record.marks == LayerMarks::User && user.0 != 0 {
+        if !sys::is_alone().map_err(failed)? {
+            return Err(Error::Threads);
+        }
+        sys::own_users().map_err(failed)?;
+        inside::become_root(user).map_err(|failure| failure.into_error("".as_ref()))?;
+    }
+    check_usable(name, record)
+}
+
+/// Takes away what has been changed in a workspace that this process has, and
+/// puts it on the state `base`, or on the one that its changes are told against.
+pub fn reset(workspace: &Workspace, base: Option<StateId>) -> Result<Record> {
+    let record = workspace.record()?;
+    check_is_free(workspace)?;
+    let record = workspace.rebase(base.unwrap_or(record.reference().id))?;
+    directory::remove_other_layers(&workspace.path(), &record)?;
+    Ok(record)
+}
+
+/// Takes away a workspace that this process has, with all that has been changed
+/// in it.
+pub fn discard(workspace: &Workspace) -> Result<()> {
+    workspace.record()?;
+    check_is_free(workspace)?;
+    workspace.remove()?;
+    directory::remove_all(&workspace.path())
+}
+
+/// The empty directory on which the state below is mounted.
+fn lower_directory(workspace: &Path) -> Result<PathBuf> {
+    let lower = workspace.join(LOWER);
+    match fs::create_dir(&lower) {
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+        result => result.map_err(failed(&lower))?,
+    }
+    // Left behind by a process that was killed before the overlay had it.
+    match attach::detach(&lower, Unmount::WhenUnused, MountPoint::is_ours) {
+        Err(Error::NotMounted { .. }) => Ok(lower),
+        result => result.map(|()| lower),
+    }
+}
+
+/// Checks that this process may mount the workspace for all to see.
+///
+/// # Errors
+/// [`Error::NeedsNamespace`], [`Error::OtherNamespace`].
+pub fn check_mountable(workspace: &Workspace, record: &Record) -> Result<()> {
+    if sys::effective_user().0 != 0 {
+        return Err(Error::NeedsNamespace { name: workspace.name().clone() });
+    }
+    check_usable(workspace.name(), record)
+}
+
+/// Checks that this process may read and write the workspace's layer.
+fn check_usable(name: &WorkspaceName, record: &Record) -> Result<()> {
+    let usable = overlay::usable_marks().map_err(|source| Error::Process { source })?;
+    if usable != record.marks {
+        return Err(Error::OtherNamespace {
+            name: name.clone(),
+            by_user: record.marks == LayerMarks::User,
+        });
+    }
+    Ok(())
+}
+
+/// Refuses while an overlay of the workspace is still mounted whose process was
+/// killed: what is written through it would be lost with the layer.
+fn check_is_free(workspace: &Workspace) -> Result<()> {
+    let path = workspace.path();
+    let mounts = MountPoint::all().map_err(|source| Error::Process { source })?;
+    match mounts.iter().find(|mount| mount.workspace() == Some(path.as_os_str().as_bytes())) {
+        Some(mount) => Err(Error::StillMounted {
+            name: workspace.name().clone(),
+            target: mount.target.clone(),
+        }),
+        None => Ok(()),
+    }
+}
