@@ -5,6 +5,7 @@ mod cat;
 mod completions;
 mod convert;
 mod downgrade;
+mod export;
 mod extract;
 mod fetch;
 pub(crate) mod gc;
@@ -59,6 +60,7 @@ pub(crate) enum Command {
     State(state::Command),
     Switch(switch::Args),
     Rollback(rollback::Args),
+    Export(export::Args),
     Import(import::Args),
     Ls(ls::Args),
     Cat(cat::Args),
@@ -100,6 +102,7 @@ impl Command {
             Self::State(command) => state::run(command, context, output),
             Self::Switch(args) => switch::run(args, context, output),
             Self::Rollback(args) => rollback::run(args, context, output),
+            Self::Export(args) => export::run(args, context, output),
             Self::Import(args) => import::run(args, context, output),
             Self::Ls(args) => ls::run(args, context, output),
             Self::Cat(args) => cat::run(args, context, output),

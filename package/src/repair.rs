@@ -24,7 +24,7 @@ pub struct StoneSource {
 impl StoneSource {
     /// What the repositories of a store have.
     pub fn new(repositories: Repositories) -> Result<Self> {
-        let offered = repositories.load()?;
+        let offered = repositories.load(&())?;
         Ok(Self { repositories, offered, done: HashSet::new() })
     }
 
@@ -36,7 +36,7 @@ impl StoneSource {
                 // What cannot be read of an index offers nothing.
                 let Ok(offered) = repository.catalog.get(entry) else { continue };
                 if *offered == *package {
-                    let stone = self.repositories.fetch(&repository.config, &offered);
+                    let stone = self.repositories.fetch(repository, &offered, &());
                     if let Ok(path) = stone {
                         return Ok(Some(path));
                     }
