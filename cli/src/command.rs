@@ -4,6 +4,7 @@ mod cat;
 mod completions;
 mod convert;
 mod extract;
+pub(crate) mod gc;
 mod import;
 mod inspect;
 mod install;
@@ -56,6 +57,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Workspace(workspace::Command),
     Snapshot(snapshot::Args),
+    Gc(gc::Args),
     Verify(verify::Args),
     #[command(subcommand)]
     Store(store::Command),
@@ -91,6 +93,7 @@ impl Command {
             Self::Run(args) => return run::run(args, context),
             Self::Workspace(command) => workspace::run(command, context, output),
             Self::Snapshot(args) => snapshot::run(args, context, output),
+            Self::Gc(args) => gc::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),

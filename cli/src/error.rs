@@ -281,6 +281,7 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         }
         StoreError::DamagedLog { .. }
         | StoreError::LostRecords { .. }
+        | StoreError::MissingPack { .. }
         | StoreError::DamagedPack { .. }
         | StoreError::DamagedFrame { .. }
         | StoreError::DamagedBlob { .. }
@@ -311,6 +312,7 @@ fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
             Some("make the directory first: mkdir DIR")
         }
         Error::Occupied { .. } => Some("cairn mount lists the mounts, cairn umount ends them"),
+        Error::Dead { .. } => Some("cairn umount takes it away"),
         Error::NoFuse { .. } => Some("load the module fuse, or give the container /dev/fuse"),
         Error::NeedsNamespace { .. } => {
             Some("work in it with cairn run --rw NAME COMMAND, or mount it in a user namespace")

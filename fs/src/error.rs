@@ -22,6 +22,9 @@ pub enum Error {
     /// There is a mount of Cairn on `target` already.
     #[error("{} is in use: a mount of Cairn is there already", target.display())]
     Occupied { target: PathBuf },
+    /// The process behind the mount on `target` has ended; it can be unmounted.
+    #[error("the process of the mount on {} has ended", target.display())]
+    Dead { target: PathBuf },
     /// The machine has no FUSE, or this process may not use it.
     #[error("cannot open /dev/fuse")]
     NoFuse { source: io::Error },

@@ -9,6 +9,7 @@ pub mod dependency;
 mod error;
 pub mod metadata;
 pub mod plan;
+pub mod repair;
 pub mod repository;
 pub mod solve;
 pub mod stone;

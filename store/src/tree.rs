@@ -12,6 +12,7 @@ mod encoding;
 
 use std::fmt;
 
+pub(crate) use self::encoding::Listed;
 pub use self::encoding::{EncodedTree, InvalidTree, PAGED_FROM};
 use crate::hash::{BlobRef, TreeId};
 use crate::name::Name;
