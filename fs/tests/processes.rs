@@ -187,10 +187,12 @@ fn work(arguments: &[String]) {
         }
         "snapshot" => {
             workspace::become_owner(&name(), &store.workspace(&name()).unwrap()).unwrap();
-            workspace::snapshot(&store, &name(), "test", Becomes::CurrentIfBaseIs, &()).map(|done| {
-                assert!(done.problem.is_none() && done.unsettled.is_empty(), "{done:?}");
-                println!("{}", done.state.map_or(0, |state| state.id.0));
-            })
+            workspace::snapshot(&store, &name(), "test", Becomes::CurrentIfBaseIs, &()).map(
+                |done| {
+                    assert!(done.problem.is_none() && done.unsettled.is_empty(), "{done:?}");
+                    println!("{}", done.state.map_or(0, |state| state.id.0));
+                },
+            )
         }
         "diff" => {
             workspace::become_owner(&name(), &store.workspace(&name()).unwrap()).unwrap();
@@ -257,9 +259,8 @@ fn system() -> Lab {
 
 fn system_root() -> Directory {
     let mut root = Directory::new();
-    let programs = [
-        "cat", "chmod", "env", "id", "ln", "ls", "mkdir", "mv", "rm", "sh", "sleep", "touch",
-    ];
+    let programs =
+        ["cat", "chmod", "env", "id", "ln", "ls", "mkdir", "mv", "rm", "sh", "sleep", "touch"];
     support::with_programs(&mut root, &programs);
     support::with_skeleton(&mut root);
     put(&mut root, "usr/share/defaults/etc/from-defaults", file("default"));
@@ -688,7 +689,8 @@ fn run_in_workspace() {
     assert_eq!(script_in(&lab, "web", "exit 7").status().unwrap().code(), Some(7));
     assert_eq!(registered(&lab), 0);
     // While a program runs in it, it is left to that.
-    let mut child = script_in(&lab, "web", "echo ready; sleep 9876.5").stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        script_in(&lab, "web", "echo ready; sleep 9876.5").stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let name = WorkspaceName::new("web").unwrap();
@@ -710,7 +712,10 @@ fn run_and_throw_away() {
                 ls /usr; chmod 700 /etc/from-defaults; cat /etc/from-defaults";
     let seen = answer(script_in(&lab, "-", text));
     assert_eq!(seen, "new\nof the statex\nbin\nlib\nlib64\nnew\ndefault");
-    assert_eq!(answer(script_in(&lab, "-", "ls /usr; cat /etc/both")), "bin\nlib\nlib64\nshare\nof the state");
+    assert_eq!(
+        answer(script_in(&lab, "-", "ls /usr; cat /etc/both")),
+        "bin\nlib\nlib64\nshare\nof the state"
+    );
     assert!(lab.store.workspaces().unwrap().is_empty());
     assert_eq!(registered(&lab), 0);
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
@@ -764,7 +769,15 @@ fn workspace_of_user() {
              mkdir /made; echo y > /made/file; chmod 000 /made; chmod 700 /etc/from-defaults; \
              rm -r /root; mkdir /root; echo z > /root/z; ln /root/z /root/zz; mv /usr/share /usr/moved");
         let changed = told();
-        for path in ["/usr/new", "/var/lib/data", "/etc/both", "/made", "/root/zz", "/usr/share", "/usr/moved"] {
+        for path in [
+            "/usr/new",
+            "/var/lib/data",
+            "/etc/both",
+            "/made",
+            "/root/zz",
+            "/usr/share",
+            "/usr/moved",
+        ] {
             assert!(changed.lines().any(|line| line == path), "{path}: {changed}");
         }
         let mount = as_nobody(&lab, in_workspace(&lab, "mount", "web").arg(lab.target()));
