@@ -1,13 +1,17 @@
 //! The commands, each in its own file with its arguments.
 
+mod cache;
 mod cat;
 mod completions;
 mod convert;
+mod downgrade;
 mod extract;
+mod fetch;
 pub(crate) mod gc;
 mod import;
 mod inspect;
 mod install;
+mod key;
 mod ls;
 mod man;
 mod mount;
@@ -42,8 +46,15 @@ pub(crate) enum Command {
     Remove(remove::Args),
     #[command(visible_alias = "up")]
     Upgrade(upgrade::Args),
+    Downgrade(downgrade::Args),
+    #[command(visible_alias = "fe")]
+    Fetch(fetch::Args),
     #[command(subcommand)]
     Repo(repo::Command),
+    #[command(subcommand)]
+    Key(key::Command),
+    #[command(subcommand)]
+    Cache(cache::Command),
     #[command(subcommand)]
     State(state::Command),
     Switch(switch::Args),
@@ -81,6 +92,10 @@ impl Command {
             Self::Install(args) => install::run(args, context, output),
             Self::Remove(args) => remove::run(args, context, output),
             Self::Upgrade(args) => upgrade::run(args, context, output),
+            Self::Downgrade(args) => downgrade::run(args, context, output),
+            Self::Fetch(args) => fetch::run(args, context, output),
+            Self::Key(command) => key::run(command, context, output),
+            Self::Cache(command) => cache::run(command, context, output),
             Self::Repo(command) => repo::run(command, context, output),
             Self::State(command) => state::run(command, context, output),
             Self::Switch(args) => switch::run(args, context, output),
