@@ -67,10 +67,10 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
     Run(run::Args),
-    Gc(gc::Args),
     #[command(subcommand)]
     Workspace(workspace::Command),
     Snapshot(snapshot::Args),
+    Gc(gc::Args),
     Verify(verify::Args),
     #[command(subcommand)]
     Store(store::Command),
@@ -109,9 +109,9 @@ impl Command {
             Self::Mount(args) => mount::run(args, context, output),
             Self::Umount(args) => umount::run(args, output),
             Self::Run(args) => return run::run(args, context),
-            Self::Gc(args) => gc::run(args, context, output),
             Self::Workspace(command) => workspace::run(command, context, output),
             Self::Snapshot(args) => snapshot::run(args, context, output),
+            Self::Gc(args) => gc::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),
