@@ -450,6 +450,15 @@ impl Disk for Shared {
         RealDisk.rename(from, to)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.step()?;
+        let mut synced = self.0.synced.lock().unwrap();
+        if synced.contains(from) {
+            synced.insert(to.into());
+        }
+        RealDisk.link(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.0.step()?;
         RealDisk.remove(path)
