@@ -4,15 +4,19 @@ mod cache;
 mod cat;
 mod completions;
 mod convert;
+pub(crate) mod diff;
 mod downgrade;
+mod du;
 mod export;
 mod extract;
 mod fetch;
+mod find;
 pub(crate) mod gc;
 mod import;
 mod inspect;
 mod install;
 mod key;
+mod log;
 mod ls;
 mod man;
 mod mount;
@@ -63,6 +67,10 @@ pub(crate) enum Command {
     Export(export::Args),
     Import(import::Args),
     Ls(ls::Args),
+    Find(find::Args),
+    Diff(diff::Args),
+    Log(log::Args),
+    Du(du::Args),
     Cat(cat::Args),
     Mount(mount::Args),
     Umount(umount::Args),
@@ -104,6 +112,10 @@ impl Command {
             Self::Rollback(args) => rollback::run(args, context, output),
             Self::Export(args) => export::run(args, context, output),
             Self::Import(args) => import::run(args, context, output),
+            Self::Find(args) => find::run(args, context, output),
+            Self::Diff(args) => diff::run(args, context, output),
+            Self::Log(args) => log::run(args, context, output),
+            Self::Du(args) => du::run(args, context, output),
             Self::Ls(args) => ls::run(args, context, output),
             Self::Cat(args) => cat::run(args, context, output),
             Self::Mount(args) => mount::run(args, context, output),

@@ -90,6 +90,12 @@ pub(crate) enum Error {
     /// A text names no state.
     #[error("{0:?} does not name a state")]
     NotAState(String),
+    /// No state ever had it.
+    #[error("no state has {0}")]
+    InNoState(String),
+    /// No name or path is like the pattern.
+    #[error("state {state} has nothing like {pattern:?}")]
+    NothingFound { pattern: String, state: StateId },
     /// There is nothing at the path.
     #[error("state {state} has no {path}")]
     NoSuchFile { state: StateId, path: String },
@@ -249,7 +255,9 @@ impl Error {
             | Self::Supervisor(_)
             | Self::Output(_)
             | Self::Input(_)
-            | Self::Json(_) => None,
+            | Self::Json(_)
+            | Self::InNoState(_)
+            | Self::NothingFound { .. } => None,
         }
     }
 }

@@ -17,9 +17,7 @@ use cairn_fs::workspace::{self, Becomes, Snapshot};
 use cairn_fs::{Error, Running, Shape, Unmount};
 use cairn_store::tree::{Content, Device};
 use cairn_store::{Attributes, StateId, WorkspaceName, Xattr, diff};
-use support::{
-    Directory, Item, Lab, at, eventually, file, items_of, put, symlink as link,
-};
+use support::{Directory, Item, Lab, at, eventually, file, items_of, put, symlink as link};
 
 fn name(text: &str) -> WorkspaceName {
     WorkspaceName::new(text).unwrap()
