@@ -28,9 +28,12 @@ impl StoneSource {
         Ok(Self { repositories, offered, done: HashSet::new() })
     }
 
-    /// The stone of a package that is installed, verified; `None` when no repository
-    /// has that very one.
+    /// The stone of a package that is installed, verified; `None` when it was not
+    /// downloaded, and no repository has that very one.
     fn stone(&self, package: &Metadata) -> Result<Option<PathBuf>> {
+        if let Some(path) = self.repositories.downloaded(package) {
+            return Ok(Some(path));
+        }
         for repository in &self.offered {
             for entry in repository.catalog.named(&package.name) {
                 // What cannot be read of an index offers nothing.
