@@ -265,7 +265,8 @@ fn what_changed(old: &Entry, new: &Entry) -> Vec<String> {
     what
 }
 
-fn kind(entry: &Entry) -> &'static str {
+/// What an entry is, in a word.
+pub(crate) fn kind(entry: &Entry) -> &'static str {
     match entry.as_leaf().map(|leaf| &leaf.content) {
         None => "directory",
         Some(Content::File(_)) => "file",
@@ -314,57 +315,14 @@ impl View for Differences {
         if !self.packages.is_empty() {
             page.blank();
         }
+        let heading = format!("State {} to state {}", self.old, self.new);
         if self.stat {
             self.show_sums(page);
+            show_totals(page, &self.changes, &heading);
         } else {
-            show_changes(page, &self.changes);
-        }
-        show_counts(page, &self.changes, &format!("State {} to state {}", self.old, self.new));
-    }
-}
-
-/// Writes one line a change, and how its text changed if that is known.
-pub(crate) fn show_changes(page: &mut Page, changes: &[Change]) {
-    for change in changes {
-        let (style, sign) = match change.change {
-            Kind::Added => (Style::Good, "+ "),
-            Kind::Removed => (Style::Bad, "- "),
-            Kind::Changed => (Style::Note, "~ "),
-        };
-        let mut line = change.path.clone();
-        if let Some(entries) = change.entries {
-            let size = units::size(change.bytes.unsigned_abs());
-            line.push_str(&format!("/  ({} below, {size})", units::count(entries)));
-        }
-        if !change.what.is_empty() {
-            line.push_str(&format!("  ({})", change.what.join(", ")));
-        }
-        page.marked_line(style, sign, line);
-        for line in change.patch.iter().flat_map(|patch| patch.lines()) {
-            match line.as_bytes().first() {
-                Some(b'+') => page.styled_line(Style::Good, line),
-                Some(b'-') => page.styled_line(Style::Bad, line),
-                Some(b'@') => page.styled_line(Style::Note, line),
-                _ => page.line(line),
-            }
+            show_changes(page, &self.changes, &heading);
         }
     }
-}
-
-/// Writes what changes come to in sum, after `heading`.
-pub(crate) fn show_counts(page: &mut Page, changes: &[Change], heading: &str) {
-    let number = |kind| changes.iter().filter(|change| change.change == kind).count();
-    let bytes = changes.iter().fold(0_i64, |sum, change| sum.saturating_add(change.bytes));
-    if !changes.is_empty() {
-        page.blank();
-    }
-    page.line(format_args!(
-        "{heading}: {} added, {} changed, {} removed, {}",
-        number(Kind::Added),
-        number(Kind::Changed),
-        number(Kind::Removed),
-        units::size_change(bytes),
-    ));
 }
 
 impl Differences {
@@ -394,6 +352,52 @@ impl Differences {
         }
         page.table(0, &rows);
     }
+}
+
+/// Writes one line a change, with its patch if there is one, and what they come to in sum
+/// after `heading`.
+pub(crate) fn show_changes(page: &mut Page, changes: &[Change], heading: &str) {
+    for change in changes {
+        let (style, sign) = match change.change {
+            Kind::Added => (Style::Good, "+ "),
+            Kind::Removed => (Style::Bad, "- "),
+            Kind::Changed => (Style::Note, "~ "),
+        };
+        let mut line = change.path.clone();
+        if let Some(entries) = change.entries {
+            let size = units::size(change.bytes.unsigned_abs());
+            line.push_str(&format!("/  ({} below, {size})", units::count(entries)));
+        }
+        if !change.what.is_empty() {
+            line.push_str(&format!("  ({})", change.what.join(", ")));
+        }
+        page.marked_line(style, sign, line);
+        for line in change.patch.iter().flat_map(|patch| patch.lines()) {
+            match line.as_bytes().first() {
+                Some(b'+') => page.styled_line(Style::Good, line),
+                Some(b'-') => page.styled_line(Style::Bad, line),
+                Some(b'@') => page.styled_line(Style::Note, line),
+                _ => page.line(line),
+            }
+        }
+    }
+    show_totals(page, changes, heading);
+}
+
+/// Writes what changes come to in sum.
+fn show_totals(page: &mut Page, changes: &[Change], heading: &str) {
+    let number = |kind| changes.iter().filter(|change| change.change == kind).count();
+    let bytes = changes.iter().fold(0_i64, |sum, change| sum.saturating_add(change.bytes));
+    if !changes.is_empty() {
+        page.blank();
+    }
+    page.line(format_args!(
+        "{heading}: {} added, {} changed, {} removed, {}",
+        number(Kind::Added),
+        number(Kind::Changed),
+        number(Kind::Removed),
+        units::size_change(bytes),
+    ));
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use cairn_store::{Content, Entry, Store, TreeId, TreePath};
+use cairn_store::{Entry, Store, TreeId, TreePath};
 use globset::{GlobBuilder, GlobMatcher};
 use serde::Serialize;
 
+use crate::command::diff::kind;
 use crate::context::Context;
 use crate::error::Error;
 use crate::escape::Escaped;
@@ -93,18 +94,6 @@ impl Walk<'_> {
             path.pop();
         }
         Ok(())
-    }
-}
-
-fn kind(entry: &Entry) -> &'static str {
-    match entry.as_leaf().map(|leaf| &leaf.content) {
-        None => "directory",
-        Some(Content::File(_)) => "file",
-        Some(Content::Symlink(_)) => "symlink",
-        Some(Content::CharDevice(_)) => "character device",
-        Some(Content::BlockDevice(_)) => "block device",
-        Some(Content::Fifo) => "fifo",
-        Some(Content::Socket) => "socket",
     }
 }
 

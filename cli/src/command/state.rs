@@ -10,7 +10,7 @@ mod untag;
 use cairn_store::{Refs, State, Store};
 use serde::Serialize;
 
-use crate::command::diff;
+pub(crate) use crate::command::diff;
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::Output;

@@ -6,7 +6,7 @@ use cairn_fs::workspace;
 use cairn_store::{WorkspaceName, diff};
 use serde::Serialize;
 
-use crate::command::diff::{Change, show_changes, show_counts};
+use crate::command::diff::{Change, show_changes};
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::{Output, View};
@@ -46,7 +46,6 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
 impl View for Differences {
     fn show(&self, page: &mut Page) {
         let heading = format!("State {} to workspace {}", self.state, self.workspace);
-        show_changes(page, &self.changes);
-        show_counts(page, &self.changes, &heading);
+        show_changes(page, &self.changes, &heading);
     }
 }
