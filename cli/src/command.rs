@@ -1,16 +1,21 @@
 //! The commands, each in its own file with its arguments.
 
+mod cache;
 mod cat;
 mod completions;
 mod convert;
 pub(crate) mod diff;
+mod downgrade;
 mod du;
+mod export;
 mod extract;
+mod fetch;
 mod find;
 pub(crate) mod gc;
 mod import;
 mod inspect;
 mod install;
+mod key;
 mod log;
 mod ls;
 mod man;
@@ -46,12 +51,20 @@ pub(crate) enum Command {
     Remove(remove::Args),
     #[command(visible_alias = "up")]
     Upgrade(upgrade::Args),
+    Downgrade(downgrade::Args),
+    #[command(visible_alias = "fe")]
+    Fetch(fetch::Args),
     #[command(subcommand)]
     Repo(repo::Command),
+    #[command(subcommand)]
+    Key(key::Command),
+    #[command(subcommand)]
+    Cache(cache::Command),
     #[command(subcommand)]
     State(state::Command),
     Switch(switch::Args),
     Rollback(rollback::Args),
+    Export(export::Args),
     Import(import::Args),
     Ls(ls::Args),
     Find(find::Args),
@@ -62,10 +75,10 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
     Run(run::Args),
-    Gc(gc::Args),
     #[command(subcommand)]
     Workspace(workspace::Command),
     Snapshot(snapshot::Args),
+    Gc(gc::Args),
     Verify(verify::Args),
     #[command(subcommand)]
     Store(store::Command),
@@ -89,10 +102,15 @@ impl Command {
             Self::Install(args) => install::run(args, context, output),
             Self::Remove(args) => remove::run(args, context, output),
             Self::Upgrade(args) => upgrade::run(args, context, output),
+            Self::Downgrade(args) => downgrade::run(args, context, output),
+            Self::Fetch(args) => fetch::run(args, context, output),
+            Self::Key(command) => key::run(command, context, output),
+            Self::Cache(command) => cache::run(command, context, output),
             Self::Repo(command) => repo::run(command, context, output),
             Self::State(command) => state::run(command, context, output),
             Self::Switch(args) => switch::run(args, context, output),
             Self::Rollback(args) => rollback::run(args, context, output),
+            Self::Export(args) => export::run(args, context, output),
             Self::Import(args) => import::run(args, context, output),
             Self::Find(args) => find::run(args, context, output),
             Self::Diff(args) => diff::run(args, context, output),
@@ -103,9 +121,9 @@ impl Command {
             Self::Mount(args) => mount::run(args, context, output),
             Self::Umount(args) => umount::run(args, output),
             Self::Run(args) => return run::run(args, context),
-            Self::Gc(args) => gc::run(args, context, output),
             Self::Workspace(command) => workspace::run(command, context, output),
             Self::Snapshot(args) => snapshot::run(args, context, output),
+            Self::Gc(args) => gc::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),

@@ -4,7 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cairn_package::{Error as PackageError, repository, solve, stone};
+use cairn_package::repository::{self, KeyProblem, NetworkProblem, SignatureProblem};
+use cairn_package::{Error as PackageError, solve, stone};
 use cairn_store::{Error as StoreError, StateId};
 use serde::Serialize;
 
@@ -41,6 +42,12 @@ pub(crate) enum Error {
     /// A signal came, and the work was stopped before it changed anything.
     #[error("it was interrupted; nothing was changed")]
     Interrupted { signal: i32 },
+    /// An archive is taken in as a whole.
+    #[error("--exclude, --one-file-system and --no-cache are for directories, not for archives")]
+    NotForArchives,
+    /// Bytes that are not for people would go to a terminal.
+    #[error("standard output is a terminal")]
+    ToTerminal,
     /// A text is not a pattern of paths.
     #[error("cannot understand a pattern")]
     Pattern(#[source] globset::Error),
@@ -56,9 +63,12 @@ pub(crate) enum Error {
     /// Some repositories were not updated, and it has been told which.
     #[error("{failed} of {all} repositories could not be updated; what was known of them stays")]
     NotUpdated { failed: usize, all: usize },
-    /// A path cannot be a URL.
-    #[error("the path {} is not UTF-8", path.display())]
-    NotUtf8 { path: PathBuf },
+    /// A key cannot be used.
+    #[error("cannot use the key {text}")]
+    Key { text: String, source: KeyProblem },
+    /// Two answers should have been the same.
+    #[error("the two passwords differ")]
+    PasswordsDiffer,
     /// A stone cannot be read or extracted.
     #[error("cannot use {}", path.display())]
     Stone { path: PathBuf, source: stone::Error },
@@ -189,12 +199,15 @@ impl Error {
                 DAMAGED.into()
             }
             Self::DamageFound { .. } => DAMAGED.into(),
+            Self::Repository(repository::Error::Url(_)) => 2.into(),
             // As shells say it of a program that a signal has ended.
             Self::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(1).into(),
             Self::Dependency(_)
             | Self::NotAPlace(_)
             | Self::NotAState(_)
             | Self::NoJson { .. }
+            | Self::NotForArchives
+            | Self::ToTerminal
             | Self::Pattern(_) => 2.into(),
             _ => ExitCode::FAILURE,
         }
@@ -214,6 +227,7 @@ impl Error {
                 Some("write STATE:PATH, such as 5:/usr/bin, or /usr/bin for the current state")
             }
             Self::NoStorePath => Some("pass --store DIR or set CAIRN_STORE"),
+            Self::ToTerminal => Some("name a file, or pass the archive on: cairn export 5 - | ..."),
             Self::CannotAsk => Some("pass --yes to answer every question with yes"),
             Self::Read { source, .. } | Self::Write { source, .. } => advice_on_access(source),
             Self::Stone { source: stone::Error::NotEmpty(_), .. } => {
@@ -222,9 +236,10 @@ impl Error {
             Self::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
             Self::Stone { .. }
             | Self::NotUpdated { .. }
+            | Self::Key { .. }
+            | Self::PasswordsDiffer
             | Self::Macros(_)
             | Self::BadRecipes { .. }
-            | Self::NotUtf8 { .. }
             | Self::NotConverted { .. }
             | Self::NoPackages { .. }
             | Self::DamageFound { .. }
@@ -234,6 +249,7 @@ impl Error {
             | Self::NoJson { .. }
             | Self::Declined
             | Self::Interrupted { .. }
+            | Self::NotForArchives
             | Self::Pattern(_)
             | Self::Signals(_)
             | Self::Supervisor(_)
@@ -269,6 +285,7 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         StoreError::NotAStore { .. } => {
             Some("cairn install makes a store when there is none; --store DIR names another")
         }
+        StoreError::OccupiedTarget { .. } => Some("name an empty or a new directory"),
         StoreError::NotEmpty { .. } => Some("name an empty or a new directory with --store"),
         StoreError::UnknownFormat { .. } => Some("use the version of Cairn that wrote it"),
         StoreError::Locked { .. } => Some("wait until it is done, or end that process"),
@@ -308,6 +325,8 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::SourceChanged { .. }
         | StoreError::NotADirectory(_)
         | StoreError::NoSuchPath(_)
+        | StoreError::Archive(_)
+        | StoreError::Target { .. }
         | StoreError::Cancelled => None,
     }
 }
@@ -348,6 +367,9 @@ fn advice_on_packages(error: &PackageError) -> Option<&'static str> {
         PackageError::Problem(solve::Problem::NotInstalled(_)) => {
             Some("cairn state show lists what is installed")
         }
+        PackageError::Problem(solve::Problem::NothingOlder(_)) => {
+            Some("add the repository that has it, or go back to a whole state: cairn rollback")
+        }
         PackageError::Outdated => Some("run the command again"),
         PackageError::FileConflicts { .. } => Some("nothing was changed; leave one of them out"),
         PackageError::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
@@ -360,24 +382,74 @@ fn advice_on_packages(error: &PackageError) -> Option<&'static str> {
 }
 
 fn advice_on_repository(error: &repository::Error) -> Option<&'static str> {
+    use repository::Error;
     match error {
-        repository::Error::Io { path, source } if source.kind() == io::ErrorKind::NotFound => path
+        Error::Io { path, source } if source.kind() == io::ErrorKind::NotFound => path
             .ends_with("stone.index")
             .then_some("cairn repo index DIR makes the index of a directory of stones"),
-        repository::Error::Io { source, .. } => advice_on_access(source),
-        repository::Error::Unknown(_) => Some("cairn repo list shows the repositories"),
-        repository::Error::Exists(_) => {
+        Error::Io { source, .. } => advice_on_access(source),
+        Error::Unknown(_) => Some("cairn repo list shows the repositories"),
+        Error::Exists(_) => {
             Some("name it otherwise, or remove the other first: cairn repo remove NAME")
         }
-        repository::Error::Url { .. } => {
-            Some("name a directory of this machine, such as file:///srv/stones")
+        Error::Url(_) => Some(
+            "name a server, such as https://example.org/stones, or a directory, file:///srv/stones",
+        ),
+        Error::Twice { .. } => Some("remove one of them"),
+        Error::Mismatch { .. } => Some("bring the index up to date: cairn repo update"),
+        Error::Network { source, .. } => advice_on_network(source),
+        Error::Unsigned { .. } => {
+            Some("sign it: cairn repo index DIR --sign KEY; what was known of it stays in use")
         }
-        repository::Error::Twice { .. } => Some("remove one of them"),
-        repository::Error::Mismatch { .. } => Some("bring the index up to date: cairn repo update"),
-        repository::Error::Config { .. }
-        | repository::Error::Index { .. }
-        | repository::Error::Stone { .. }
-        | repository::Error::Location { .. } => None,
+        Error::Signature { source: SignatureProblem::OtherKey, .. } => Some(
+            "if its owner has changed the key, and you have the new one from them: \
+             cairn repo set NAME --key KEY",
+        ),
+        Error::Signature { .. } | Error::SameNumber { .. } => {
+            Some("ask the owner of the repository; what was known of it stays in use")
+        }
+        Error::OtherRepository { .. } => {
+            Some("compare the address with that of its owner; what was known of it stays in use")
+        }
+        Error::Rollback { .. } => Some(
+            "somebody may hold back newer packages; if its owner has gone back on purpose: \
+             cairn repo update NAME --allow-older",
+        ),
+        Error::Expired { .. } => {
+            Some("its owner has to sign it again; what was known of it stays in use")
+        }
+        Error::WasSigned { .. } => {
+            Some("sign it with --sign KEY, or remove the file stone.index.minisig")
+        }
+        Error::Key { source: KeyProblem::NoPassword, .. } => {
+            Some("run it in a terminal, or use a key without a password")
+        }
+        Error::Config { .. }
+        | Error::RootIndex { .. }
+        | Error::Index { .. }
+        | Error::Catalog(_)
+        | Error::Stone { .. }
+        | Error::Key { .. }
+        | Error::Location { .. } => None,
+    }
+}
+
+fn advice_on_network(problem: &NetworkProblem) -> Option<&'static str> {
+    match problem {
+        NetworkProblem::Status { status: 404 | 410, .. } => {
+            Some("compare the address, or bring the index up to date: cairn repo update")
+        }
+        NetworkProblem::Tls(_) => {
+            Some("if the certificates of the machine are missing: apt-get install ca-certificates")
+        }
+        NetworkProblem::Proxy(_) => Some("look at the variables https_proxy and all_proxy"),
+        NetworkProblem::Io(_)
+        | NetworkProblem::UnknownHost(_)
+        | NetworkProblem::TimedOut
+        | NetworkProblem::CutShort { .. } => {
+            Some("look at the connection and run it again; it goes on where it stopped")
+        }
+        _ => None,
     }
 }
 

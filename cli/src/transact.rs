@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cairn_package::plan::{self, Action, Plan, System};
+use cairn_package::repository::Retry;
 use cairn_package::solve::Request;
 use serde::Serialize;
 
@@ -16,7 +17,7 @@ use crate::mounts::Mounts;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
 use crate::plan::{PlanView, summary};
-use crate::progress::{Phase, Progress, Unit};
+use crate::progress::{Phase, Progress, Unit, retry_in_words};
 use crate::units::duration;
 
 /// Whether a plan is carried out.
@@ -69,7 +70,8 @@ pub(crate) fn transact(
         Mode::Apply => context.store_or_new()?,
         Mode::DryRun => context.store()?,
     };
-    let system = System::read(&store, stones)?;
+    let system = System::with_repositories(&store, context.repositories(&store), stones)?;
+    warn_of_expired(&system, output);
     let plan = system.plan(request, text)?;
     let view = PlanView::new(&plan);
     if mode == Mode::DryRun {
@@ -90,7 +92,7 @@ pub(crate) fn transact(
         output.confirm("\nContinue?")?;
         // The time is that of the work, without that of who answers.
         let begun = Instant::now();
-        let phases = Phases { progress: output.progress(), current: Mutex::default() };
+        let phases = Phases::new(output);
         let applied = system.apply(&plan, &phases)?;
         drop(phases);
         done.mounts = Mounts::refresh(&store);
@@ -103,6 +105,18 @@ pub(crate) fn transact(
     }
     output.data(&done)?;
     done.mounts.check()
+}
+
+/// What a repository has offered once may have been replaced since for good
+/// reason.
+pub(crate) fn warn_of_expired(system: &System, output: &mut Output<'_>) {
+    for repository in system.offered().iter().filter(|it| it.expired.is_some()) {
+        let name = &repository.config.name;
+        output.warning(format_args!(
+            "the index of {name} has expired, so that newer packages may be missing: \
+             cairn repo update"
+        ));
+    }
 }
 
 fn done_in_words(plan: &Plan) -> String {
@@ -137,14 +151,22 @@ impl View for Done<'_> {
 }
 
 /// Shows the phases of a transaction one after the other.
-struct Phases {
+pub(crate) struct Phases {
     progress: Progress,
     current: Mutex<Option<Phase>>,
+}
+
+impl Phases {
+    /// Phases of `output`; the last one ends when they are dropped.
+    pub(crate) fn new(output: &Output<'_>) -> Self {
+        Self { progress: output.progress(), current: Mutex::default() }
+    }
 }
 
 impl plan::Progress for Phases {
     fn begin(&self, phase: plan::Phase, total: u64) {
         let (name, total, unit) = match phase {
+            plan::Phase::Download => ("Downloading stones", Some(total), Unit::Bytes),
             plan::Phase::Verify => ("Verifying stones", Some(total), Unit::Pieces),
             plan::Phase::Unpack => ("Storing files", Some(total), Unit::Bytes),
             plan::Phase::Commit => ("Committing", None, Unit::Pieces),
@@ -160,5 +182,16 @@ impl plan::Progress for Phases {
         if let Some(phase) = &*current {
             phase.advance(count);
         }
+    }
+
+    fn lose(&self, count: u64) {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(phase) = &*current {
+            phase.lose(count);
+        }
+    }
+
+    fn retry(&self, retry: &Retry<'_>) {
+        self.progress.note(&retry_in_words(retry));
     }
 }

@@ -3,11 +3,13 @@
 //! Knows files and hashes, nothing about packages. A [`Store`] is read; a
 //! [`Transaction`] changes it, by one record of refs/log or not at all.
 
+pub mod archive;
 mod cache;
 mod diff;
 pub mod disk;
 mod edit;
 mod error;
+pub mod export;
 mod follow;
 mod gc;
 pub mod hash;

@@ -118,6 +118,9 @@ impl Transaction {
         let (open_pack, packs) = (&mut self.open_pack, &mut self.packs);
         let next_path = || temporary(&self.store, &self.temporaries);
         let (blobs, own_packs) = ingest.run(sources, |frames, placed| {
+            if frames.is_empty() {
+                return Ok(());
+            }
             let pack = match open_pack {
                 Some(pack) => pack,
                 None => open_pack.insert(PackWriter::create(&*inner.disk, &next_path())?),

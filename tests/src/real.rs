@@ -151,6 +151,45 @@ pub fn repository() -> Option<PathBuf> {
     Some(stones)
 }
 
+/// The index of all packages that apt knows of: a `Packages` file. Where the
+/// machine has no lists, lists are fetched into the directory of the build.
+///
+/// # Panics
+/// If there is no apt, or something goes wrong.
+#[must_use]
+pub fn index() -> String {
+    let dump = |options: &[String]| {
+        let output = Command::new("apt-cache").args(options).arg("dumpavail").output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let text = dump(&[]);
+    if text.len() > ENOUGH {
+        return offered(&text);
+    }
+    let lists = crate::target().join("lists");
+    fs::create_dir_all(lists.join("partial")).unwrap();
+    let _lock = lock(&lists.join("for-tests"));
+    let options = |name: &str, value: &Path| ["-o".into(), format!("{name}={}", value.display())];
+    let mut all = options("Dir::State::lists", &lists).to_vec();
+    all.extend(options("Dir::Cache::pkgcache", &lists.join("pkgcache.bin")));
+    all.extend(options("Dir::Cache::srcpkgcache", &lists.join("srcpkgcache.bin")));
+    all.extend(["-o".into(), "APT::Sandbox::User=".into()]);
+    let updated = Command::new("apt-get").args(&all).args(["-qq", "update"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&updated.stderr);
+    assert!(updated.status.success(), "apt-get update: {stderr}");
+    offered(&dump(&all))
+}
+
+/// The paragraphs of packages that can be had; apt also tells of those that
+/// are only installed.
+fn offered(text: &str) -> String {
+    let is_offered = |paragraph: &&str| paragraph.contains("\nFilename: ");
+    text.split("\n\n").filter(is_offered).collect::<Vec<_>>().join("\n\n")
+}
+
+/// A shorter index is that of what is installed alone.
+const ENOUGH: usize = 10 << 20;
+
 /// The names of all packages of [`debs`].
 #[must_use]
 pub fn names(debs: &[PathBuf]) -> BTreeSet<String> {

@@ -5,6 +5,7 @@
 //! | one package | [`Converter::convert`] |
 //! | a set of packages that need each other | [`Converter::convert_all`] |
 //! | dependencies on packages that are elsewhere | [`Known`] |
+//! | what an index of Debian's says of its packages | [`Converter::describe_index`] |
 //!
 //! A conversion keeps what the package says and has: names, relations, modes,
 //! owners, times, links, devices and extended attributes. It moves /bin, /lib
@@ -21,19 +22,18 @@ mod control;
 mod deb;
 mod describe;
 mod error;
-mod extended;
 mod files;
 #[cfg(test)]
 mod fixture;
 mod known;
 mod license;
 mod owner;
+mod packages;
 mod place;
 mod relation;
 mod stamp;
 #[cfg(test)]
 mod tests;
-mod unpack;
 mod version;
 
 pub use batch::Progress;
