@@ -4,14 +4,19 @@ mod cache;
 mod cat;
 mod completions;
 mod convert;
+pub(crate) mod diff;
 mod downgrade;
+mod du;
+mod export;
 mod extract;
 mod fetch;
+mod find;
 pub(crate) mod gc;
 mod import;
 mod inspect;
 mod install;
 mod key;
+mod log;
 mod ls;
 mod man;
 mod mount;
@@ -59,16 +64,21 @@ pub(crate) enum Command {
     State(state::Command),
     Switch(switch::Args),
     Rollback(rollback::Args),
+    Export(export::Args),
     Import(import::Args),
     Ls(ls::Args),
+    Find(find::Args),
+    Diff(diff::Args),
+    Log(log::Args),
+    Du(du::Args),
     Cat(cat::Args),
     Mount(mount::Args),
     Umount(umount::Args),
     Run(run::Args),
-    Gc(gc::Args),
     #[command(subcommand)]
     Workspace(workspace::Command),
     Snapshot(snapshot::Args),
+    Gc(gc::Args),
     Verify(verify::Args),
     #[command(subcommand)]
     Store(store::Command),
@@ -100,15 +110,20 @@ impl Command {
             Self::State(command) => state::run(command, context, output),
             Self::Switch(args) => switch::run(args, context, output),
             Self::Rollback(args) => rollback::run(args, context, output),
+            Self::Export(args) => export::run(args, context, output),
             Self::Import(args) => import::run(args, context, output),
+            Self::Find(args) => find::run(args, context, output),
+            Self::Diff(args) => diff::run(args, context, output),
+            Self::Log(args) => log::run(args, context, output),
+            Self::Du(args) => du::run(args, context, output),
             Self::Ls(args) => ls::run(args, context, output),
             Self::Cat(args) => cat::run(args, context, output),
             Self::Mount(args) => mount::run(args, context, output),
             Self::Umount(args) => umount::run(args, output),
             Self::Run(args) => return run::run(args, context),
-            Self::Gc(args) => gc::run(args, context, output),
             Self::Workspace(command) => workspace::run(command, context, output),
             Self::Snapshot(args) => snapshot::run(args, context, output),
+            Self::Gc(args) => gc::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),

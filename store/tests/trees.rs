@@ -12,8 +12,8 @@ use cairn_store::tree::{
     Xattr,
 };
 use cairn_store::{
-    Attributes, BlobRef, Difference, Draft, Edit, Error, Store, Subtree, Summary, Transaction,
-    TreeId, TreePath, TreeReader, diff, edit, resolve,
+    Attributes, BlobRef, Difference, Draft, Edit, Error, Name, Store, Subtree, Summary,
+    Transaction, TreeId, TreePath, TreeReader, diff, edit, merge, resolve,
 };
 use proptest::prelude::*;
 use support::fast_directory;

@@ -22,7 +22,6 @@ mod control;
 mod deb;
 mod describe;
 mod error;
-mod extended;
 mod files;
 #[cfg(test)]
 mod fixture;
@@ -35,7 +34,6 @@ mod relation;
 mod stamp;
 #[cfg(test)]
 mod tests;
-mod unpack;
 mod version;
 
 pub use batch::Progress;
