@@ -100,7 +100,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         Some(path) => {
             let not_a_path = || Error::NotAPlace(Escaped(path.as_bytes()).to_string());
             let path = TreePath::new(path.as_bytes()).map_err(|_| not_a_path())?;
-            walk.at(&path, old.tree, new.tree)?;
+            walk.at(&path, &old, &new)?;
         }
     }
     if let Some(err) = walk.failed {
@@ -141,10 +141,11 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Compares what lies at `path` of two trees.
-    fn at(&mut self, path: &TreePath, old: TreeId, new: TreeId) -> Result<(), Error> {
-        let old = resolve(self.store, old, path)?;
-        let new = resolve(self.store, new, path)?;
+    /// Compares what lies at `path` of two states.
+    fn at(&mut self, path: &TreePath, old: &State, new: &State) -> Result<(), Error> {
+        let state = new.id;
+        let old = resolve(self.store, old.tree, path)?;
+        let new = resolve(self.store, new.tree, path)?;
         match (&old, &new) {
             (Some(Entry::Directory(old)), Some(Entry::Directory(new))) => {
                 self.between(path, old.id, new.id)?;
@@ -153,7 +154,10 @@ impl Walk<'_> {
             (Some(old), Some(new)) => self.add(path, Difference::Changed(old, new)),
             (Some(old), None) => self.add(path, Difference::Removed(old)),
             (None, Some(new)) => self.add(path, Difference::Added(new)),
-            (None, None) => return Err(Error::NotAPlace(Escaped(&path.to_bytes()).to_string())),
+            (None, None) => {
+                let path = Escaped(&path.to_bytes()).to_string();
+                return Err(Error::NoSuchFile { state, path });
+            }
         }
         Ok(())
     }

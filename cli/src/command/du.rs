@@ -152,7 +152,6 @@ impl View for Usage {
         }
         page.table(0, &rows);
         for state in self.states.iter().filter(|state| !state.largest.is_empty()) {
-            page.blank();
             page.title(format_args!("Largest directories of state {}", state.state));
             let rows: Vec<Vec<Cell>> = state
                 .largest
