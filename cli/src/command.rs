@@ -1,30 +1,44 @@
 //! The commands, each in its own file with its arguments.
 
+mod apply;
+mod bisect;
 mod cat;
+mod check;
 mod completions;
 mod convert;
+mod depends;
+mod export_model;
 mod extract;
+mod files;
+mod history;
 mod import;
+mod info;
 mod inspect;
 mod install;
+mod list;
 mod ls;
 mod man;
 mod mount;
+mod owner;
 mod recipe;
 mod remove;
 mod repo;
 mod rollback;
 mod run;
+mod sandbox;
+mod search;
 mod state;
 mod store;
 mod switch;
 mod umount;
 mod upgrade;
 mod verify;
+mod why;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use depends::Direction;
 
 use crate::context::Context;
 use crate::error::Error;
@@ -39,6 +53,23 @@ pub(crate) enum Command {
     Remove(remove::Args),
     #[command(visible_alias = "up")]
     Upgrade(upgrade::Args),
+    Apply(apply::Args),
+    ExportModel(export_model::Args),
+    #[command(visible_alias = "sr")]
+    Search(search::Args),
+    Info(info::Args),
+    List(list::Args),
+    Files(files::Args),
+    Owner(owner::Args),
+    Depends(depends::Args),
+    /// Show who needs a package, as a tree
+    #[command(
+        long_about = "Show who needs a package, as a tree\n\nOf a package that is not installed, what repositories have is shown."
+    )]
+    Rdepends(depends::Args),
+    Why(why::Args),
+    Check(check::Args),
+    History(history::Args),
     #[command(subcommand)]
     Repo(repo::Command),
     #[command(subcommand)]
@@ -51,6 +82,7 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
     Run(run::Args),
+    Bisect(bisect::Args),
     Verify(verify::Args),
     #[command(subcommand)]
     Store(store::Command),
@@ -61,6 +93,8 @@ pub(crate) enum Command {
     Recipe(recipe::Command),
     Completions(completions::Args),
     Man(man::Args),
+    #[command(name = crate::context::SANDBOX_HELPER, hide = true)]
+    Sandbox(sandbox::Args),
 }
 
 impl Command {
@@ -74,6 +108,19 @@ impl Command {
             Self::Install(args) => install::run(args, context, output),
             Self::Remove(args) => remove::run(args, context, output),
             Self::Upgrade(args) => upgrade::run(args, context, output),
+            Self::Apply(args) => apply::run(args, context, output),
+            Self::ExportModel(args) => export_model::run(args, context, output),
+            Self::Search(args) => search::run(args, context, output),
+            Self::Info(args) => info::run(args, context, output),
+            Self::List(args) => list::run(args, context, output),
+            Self::Files(args) => files::run(args, context, output),
+            Self::Owner(args) => owner::run(args, context, output),
+            Self::Depends(args) => depends::run(args, Direction::Needs, context, output),
+            Self::Rdepends(args) => depends::run(args, Direction::NeededBy, context, output),
+            Self::Why(args) => why::run(args, context, output),
+            Self::Check(args) => check::run(args, context, output),
+            Self::History(args) => history::run(args, context, output),
+            Self::Bisect(args) => bisect::run(args, context, output),
             Self::Repo(command) => repo::run(command, context, output),
             Self::State(command) => state::run(command, context, output),
             Self::Switch(args) => switch::run(args, context, output),
@@ -84,6 +131,7 @@ impl Command {
             Self::Mount(args) => mount::run(args, context, output),
             Self::Umount(args) => umount::run(args, output),
             Self::Run(args) => return run::run(args, context),
+            Self::Sandbox(_) => return Ok(sandbox::run()),
             Self::Verify(args) => verify::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),

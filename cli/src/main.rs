@@ -6,6 +6,7 @@ mod error;
 mod escape;
 mod exclude;
 mod interrupt;
+mod live;
 mod mounts;
 mod output;
 mod page;

@@ -144,7 +144,7 @@ impl Inspected {
 }
 
 /// What a package says of itself, without what it does not say.
-fn fields(metadata: &Metadata) -> Vec<(&'static str, String)> {
+pub(crate) fn fields(metadata: &Metadata) -> Vec<(&'static str, String)> {
     let list = |set: &std::collections::BTreeSet<_>| {
         set.iter().map(ToString::to_string).collect::<Vec<String>>().join("  ")
     };

@@ -15,9 +15,8 @@ pub(crate) struct Args {
     /// Names (default: all packages)
     #[arg(value_name = "PACKAGE")]
     packages: Vec<String>,
-    /// Show what would be done, and do nothing
-    #[arg(short = 'n', long)]
-    dry_run: bool,
+    #[command(flatten)]
+    mode: Mode,
 }
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
@@ -28,5 +27,5 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         names => Upgrade::Only(names.to_vec()),
     };
     let request = Request { upgrade, ..Request::default() };
-    transact(&request, &text.join(" "), &[], Mode::new(args.dry_run), context, output)
+    transact(&request, &text.join(" "), &[], &args.mode, context, output)
 }

@@ -80,12 +80,15 @@ fn yes() -> bool {
 }
 
 impl Config {
-    pub(super) fn parse(name: RepositoryName, text: &str) -> Result<Self, serde_yaml::Error> {
+    /// Reads the file of a repository.
+    pub fn parse(name: RepositoryName, text: &str) -> Result<Self, serde_yaml::Error> {
         let OnDisk { url, priority, enabled } = serde_yaml::from_str(text)?;
         Ok(Self { name, url, priority, enabled })
     }
 
-    pub(super) fn to_yaml(&self) -> String {
+    /// The file of the repository.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
         let Self { url, priority, enabled, .. } = self.clone();
         serde_yaml::to_string(&OnDisk { url, priority, enabled }).expect("it has no odd keys")
     }
