@@ -134,6 +134,12 @@ fn a_writer_that_is_killed_at_any_change_leaves_the_old_or_the_new_state() {
         check(&["--yes", "remove", "tool"], 20);
         check(&["state", "untag", "first"], 3);
         check(&["store", "rebuild"], 20);
+        let cairn = prepared();
+        cairn.data(["--yes", "install", "app"]);
+        cairn.data(["switch", "2"]);
+        let words = ["--yes", "state", "prune", "--keep-daily", "0", "--gc"];
+        let points = killed_everywhere(&cairn, &words);
+        assert!(points >= 10, "killed {points} times");
     });
 }
 
@@ -227,9 +233,9 @@ fn a_mount_that_is_killed_at_any_moment_harms_nobody_and_can_be_made_again() {
         });
         let at = format!("round {round}");
         assert_eq!(cairn.data(["mount"]), "Nothing is mounted.\n", "{at}");
-        let complaint = cairn.fails(1, ["mount", "--follow", "root"]);
-        assert!(complaint.ends_with("help: cairn umount takes it away\n"), "{at}: {complaint}");
-        root.umount();
+        if round % 2 == 0 {
+            root.umount();
+        }
         let verified = cairn.data(["verify"]);
         assert!(verified.ends_with(": no damage.\n"), "{at}: {verified}");
         cairn.data(["switch", "2"]);

@@ -16,7 +16,8 @@ use std::process::{Command, Output};
 
 use cairn_store::Store;
 use cairn_tests::{
-    Cairn, Deb, Kind, Listing, Mount, Need, Plain, make_device, make_fifo, real, set_xattr,
+    Cairn, Deb, Kind, Listing, Mount, Need, Plain, assert_has_unpacked, make_device, make_fifo,
+    real, set_xattr,
 };
 
 #[test]
@@ -35,6 +36,8 @@ fn a_system_of_real_packages_is_what_other_tools_make_of_them() {
     let stored = stored(&cairn);
     assert_has_everything(&stored);
     plain.assert_is(&stored, "plain against stored");
+    let compared = assert_has_unpacked(&debs, &stored, cairn.directory());
+    assert!(compared > 10_000, "{compared} entries");
     if !Need::all(&[Need::Fuse]) {
         return;
     }

@@ -2,19 +2,24 @@
 
 mod apply;
 mod bisect;
+mod cache;
 mod cat;
 mod check;
 mod completions;
 mod convert;
 mod depends;
+mod downgrade;
 mod export_model;
 mod extract;
+mod fetch;
 mod files;
+pub(crate) mod gc;
 mod history;
 mod import;
 mod info;
 mod inspect;
 mod install;
+mod key;
 mod list;
 mod ls;
 mod man;
@@ -27,6 +32,7 @@ mod rollback;
 mod run;
 mod sandbox;
 mod search;
+mod snapshot;
 mod state;
 mod store;
 mod switch;
@@ -34,6 +40,7 @@ mod umount;
 mod upgrade;
 mod verify;
 mod why;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -51,7 +58,7 @@ pub(crate) enum Command {
     Install(install::Args),
     #[command(visible_alias = "rm")]
     Remove(remove::Args),
-    #[command(visible_alias = "up")]
+    #[command(visible_alias = "up", alias = "sync")]
     Upgrade(upgrade::Args),
     Apply(apply::Args),
     ExportModel(export_model::Args),
@@ -70,8 +77,15 @@ pub(crate) enum Command {
     Why(why::Args),
     Check(check::Args),
     History(history::Args),
+    Downgrade(downgrade::Args),
+    #[command(visible_alias = "fe")]
+    Fetch(fetch::Args),
     #[command(subcommand)]
     Repo(repo::Command),
+    #[command(subcommand)]
+    Key(key::Command),
+    #[command(subcommand)]
+    Cache(cache::Command),
     #[command(subcommand)]
     State(state::Command),
     Switch(switch::Args),
@@ -83,6 +97,10 @@ pub(crate) enum Command {
     Umount(umount::Args),
     Run(run::Args),
     Bisect(bisect::Args),
+    Gc(gc::Args),
+    #[command(subcommand)]
+    Workspace(workspace::Command),
+    Snapshot(snapshot::Args),
     Verify(verify::Args),
     #[command(subcommand)]
     Store(store::Command),
@@ -121,6 +139,10 @@ impl Command {
             Self::Check(args) => check::run(args, context, output),
             Self::History(args) => history::run(args, context, output),
             Self::Bisect(args) => bisect::run(args, context, output),
+            Self::Downgrade(args) => downgrade::run(args, context, output),
+            Self::Fetch(args) => fetch::run(args, context, output),
+            Self::Key(command) => key::run(command, context, output),
+            Self::Cache(command) => cache::run(command, context, output),
             Self::Repo(command) => repo::run(command, context, output),
             Self::State(command) => state::run(command, context, output),
             Self::Switch(args) => switch::run(args, context, output),
@@ -132,6 +154,9 @@ impl Command {
             Self::Umount(args) => umount::run(args, output),
             Self::Run(args) => return run::run(args, context),
             Self::Sandbox(_) => return Ok(sandbox::run()),
+            Self::Gc(args) => gc::run(args, context, output),
+            Self::Workspace(command) => workspace::run(command, context, output),
+            Self::Snapshot(args) => snapshot::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),

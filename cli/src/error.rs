@@ -4,7 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cairn_package::{Error as PackageError, repository, solve, stone};
+use cairn_package::repository::{self, KeyProblem, NetworkProblem, SignatureProblem};
+use cairn_package::{Error as PackageError, solve, stone};
 use cairn_store::{Error as StoreError, StateId};
 use serde::Serialize;
 
@@ -59,9 +60,12 @@ pub(crate) enum Error {
     /// Some repositories were not updated, and it has been told which.
     #[error("{failed} of {all} repositories could not be updated; what was known of them stays")]
     NotUpdated { failed: usize, all: usize },
-    /// A path cannot be a URL.
-    #[error("the path {} is not UTF-8", path.display())]
-    NotUtf8 { path: PathBuf },
+    /// A key cannot be used.
+    #[error("cannot use the key {text}")]
+    Key { text: String, source: KeyProblem },
+    /// Two answers should have been the same.
+    #[error("the two passwords differ")]
+    PasswordsDiffer,
     /// A stone cannot be read or extracted.
     #[error("cannot use {}", path.display())]
     Stone { path: PathBuf, source: stone::Error },
@@ -210,6 +214,7 @@ impl Error {
                 DAMAGED.into()
             }
             Self::DamageFound { .. } => DAMAGED.into(),
+            Self::Repository(repository::Error::Url(_)) => 2.into(),
             // As shells say it of a program that a signal has ended.
             Self::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(1).into(),
             Self::Dependency(_)
@@ -248,9 +253,10 @@ impl Error {
             Self::Stone { .. }
             | Self::NotTriggered { .. }
             | Self::NotUpdated { .. }
+            | Self::Key { .. }
+            | Self::PasswordsDiffer
             | Self::Macros(_)
             | Self::BadRecipes { .. }
-            | Self::NotUtf8 { .. }
             | Self::NotConverted { .. }
             | Self::NoPackages { .. }
             | Self::DamageFound { .. }
@@ -315,6 +321,7 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         }
         StoreError::DamagedLog { .. }
         | StoreError::LostRecords { .. }
+        | StoreError::MissingPack { .. }
         | StoreError::DamagedPack { .. }
         | StoreError::DamagedFrame { .. }
         | StoreError::DamagedBlob { .. }
@@ -347,6 +354,16 @@ fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
         Error::Occupied { .. } => Some("cairn mount lists the mounts, cairn umount ends them"),
         Error::Dead { .. } => Some("cairn umount takes it away"),
         Error::NoFuse { .. } => Some("load the module fuse, or give the container /dev/fuse"),
+        Error::NeedsNamespace { .. } => {
+            Some("work in it with cairn run --rw NAME COMMAND, or mount it in a user namespace")
+        }
+        Error::StillMounted { .. } => Some("cairn umount takes it away"),
+        Error::OtherBase { .. } => Some(
+            "cairn workspace reset NAME --state STATE puts it there, and drops what was changed",
+        ),
+        Error::Overlay { .. } => Some(
+            "the store must lie where overlayfs can have its layers: on ext4, xfs, btrfs or tmpfs",
+        ),
         Error::NoFusermount { .. } => Some("install fuse3, or run it as root"),
         Error::Busy { .. } => Some("--lazy unmounts it for good when nobody uses it any more"),
         _ => None,
@@ -362,6 +379,9 @@ fn advice_on_packages(error: &PackageError) -> Option<&'static str> {
         ),
         PackageError::Problem(solve::Problem::NotInstalled(_)) => {
             Some("cairn state show lists what is installed")
+        }
+        PackageError::Problem(solve::Problem::NothingOlder(_)) => {
+            Some("add the repository that has it, or go back to a whole state: cairn rollback")
         }
         PackageError::Outdated => Some("run the command again"),
         PackageError::FileConflicts { .. } => Some("nothing was changed; leave one of them out"),
@@ -381,24 +401,74 @@ fn advice_on_packages(error: &PackageError) -> Option<&'static str> {
 }
 
 fn advice_on_repository(error: &repository::Error) -> Option<&'static str> {
+    use repository::Error;
     match error {
-        repository::Error::Io { path, source } if source.kind() == io::ErrorKind::NotFound => path
+        Error::Io { path, source } if source.kind() == io::ErrorKind::NotFound => path
             .ends_with("stone.index")
             .then_some("cairn repo index DIR makes the index of a directory of stones"),
-        repository::Error::Io { source, .. } => advice_on_access(source),
-        repository::Error::Unknown(_) => Some("cairn repo list shows the repositories"),
-        repository::Error::Exists(_) => {
+        Error::Io { source, .. } => advice_on_access(source),
+        Error::Unknown(_) => Some("cairn repo list shows the repositories"),
+        Error::Exists(_) => {
             Some("name it otherwise, or remove the other first: cairn repo remove NAME")
         }
-        repository::Error::Url { .. } => {
-            Some("name a directory of this machine, such as file:///srv/stones")
+        Error::Url(_) => Some(
+            "name a server, such as https://example.org/stones, or a directory, file:///srv/stones",
+        ),
+        Error::Twice { .. } => Some("remove one of them"),
+        Error::Mismatch { .. } => Some("bring the index up to date: cairn repo update"),
+        Error::Network { source, .. } => advice_on_network(source),
+        Error::Unsigned { .. } => {
+            Some("sign it: cairn repo index DIR --sign KEY; what was known of it stays in use")
         }
-        repository::Error::Twice { .. } => Some("remove one of them"),
-        repository::Error::Mismatch { .. } => Some("bring the index up to date: cairn repo update"),
-        repository::Error::Config { .. }
-        | repository::Error::Index { .. }
-        | repository::Error::Stone { .. }
-        | repository::Error::Location { .. } => None,
+        Error::Signature { source: SignatureProblem::OtherKey, .. } => Some(
+            "if its owner has changed the key, and you have the new one from them: \
+             cairn repo set NAME --key KEY",
+        ),
+        Error::Signature { .. } | Error::SameNumber { .. } => {
+            Some("ask the owner of the repository; what was known of it stays in use")
+        }
+        Error::OtherRepository { .. } => {
+            Some("compare the address with that of its owner; what was known of it stays in use")
+        }
+        Error::Rollback { .. } => Some(
+            "somebody may hold back newer packages; if its owner has gone back on purpose: \
+             cairn repo update NAME --allow-older",
+        ),
+        Error::Expired { .. } => {
+            Some("its owner has to sign it again; what was known of it stays in use")
+        }
+        Error::WasSigned { .. } => {
+            Some("sign it with --sign KEY, or remove the file stone.index.minisig")
+        }
+        Error::Key { source: KeyProblem::NoPassword, .. } => {
+            Some("run it in a terminal, or use a key without a password")
+        }
+        Error::Config { .. }
+        | Error::RootIndex { .. }
+        | Error::Index { .. }
+        | Error::Catalog(_)
+        | Error::Stone { .. }
+        | Error::Key { .. }
+        | Error::Location { .. } => None,
+    }
+}
+
+fn advice_on_network(problem: &NetworkProblem) -> Option<&'static str> {
+    match problem {
+        NetworkProblem::Status { status: 404 | 410, .. } => {
+            Some("compare the address, or bring the index up to date: cairn repo update")
+        }
+        NetworkProblem::Tls(_) => {
+            Some("if the certificates of the machine are missing: apt-get install ca-certificates")
+        }
+        NetworkProblem::Proxy(_) => Some("look at the variables https_proxy and all_proxy"),
+        NetworkProblem::Io(_)
+        | NetworkProblem::UnknownHost(_)
+        | NetworkProblem::TimedOut
+        | NetworkProblem::CutShort { .. } => {
+            Some("look at the connection and run it again; it goes on where it stopped")
+        }
+        _ => None,
     }
 }
 

@@ -154,6 +154,13 @@ impl Output<'_> {
         }
     }
 
+    /// Tells people what they should know although the command goes on.
+    pub(crate) fn warning(&mut self, text: fmt::Arguments<'_>) {
+        if !self.json {
+            self.tell_styled(Style::Note, "warning: ", text);
+        }
+    }
+
     /// Tells why the command has failed, and what might help.
     pub(crate) fn failure(&mut self, error: &Error) {
         let failure = error.failure();
@@ -195,6 +202,16 @@ impl Output<'_> {
         }
         let yes = matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
         if yes { Ok(()) } else { Err(Error::Declined) }
+    }
+
+    /// Asks for something that nobody is to see, and that is not shown while it
+    /// is typed; nothing if nobody is there to answer.
+    pub(crate) fn ask_secretly(&mut self, question: &str) -> Result<Option<String>, Error> {
+        if !io::stdin().is_terminal() || self.json {
+            return Ok(None);
+        }
+        self.tell(question);
+        rpassword::read_password().map(Some).map_err(Error::Input)
     }
 
     /// Begins a phase of work that may take a while.

@@ -145,11 +145,25 @@ impl View for PlanView<'_> {
             return;
         }
         page.title(summary(&self.plan.steps, to_do));
-        if self.plan.download > 0 {
-            page.line(format_args!("Stones to read: {}", size(self.plan.download)));
+        let Plan { download, stone_size, .. } = *self.plan;
+        if download > 0 {
+            page.line(format_args!("To download: {}", size(download)));
         }
-        page.line(format_args!("Size of the system: {}", size_change(self.plan.size_change)));
+        if stone_size > download {
+            page.line(format_args!("Stones to read: {}", size(stone_size - download)));
+        }
+        page.line(format_args!("Size of the system: {}", change(self.plan.size_change)));
     }
+}
+
+/// Of indices that do not tell the sizes of what is at servers.
+fn change(bytes: Option<i64>) -> String {
+    bytes.map_or_else(|| "not known yet".into(), size_change)
+}
+
+/// The same in a table.
+fn change_cell(step: &Step) -> Cell {
+    Cell::right(step.size_change.map_or_else(|| "?".into(), size_change))
 }
 
 fn group(page: &mut Page, title: &str, rows: impl Iterator<Item = Vec<Cell>>) {
@@ -174,7 +188,7 @@ fn coming(step: &Step) -> Vec<Cell> {
     vec![
         Cell::new(&step.name).style(Style::Good),
         Cell::new(step.new.as_deref().unwrap_or_default()),
-        Cell::right(size_change(step.size_change)),
+        change_cell(step),
         Cell::new(why).style(Style::Faint),
     ]
 }
@@ -184,7 +198,7 @@ fn replaced(step: &Step) -> Vec<Cell> {
     vec![
         Cell::new(&step.name).style(Style::Note),
         Cell::new(format_args!("{old} -> {new}")),
-        Cell::right(size_change(step.size_change)),
+        change_cell(step),
     ]
 }
 
@@ -192,7 +206,7 @@ fn going(step: &Step) -> Vec<Cell> {
     vec![
         Cell::new(&step.name).style(Style::Bad),
         Cell::new(step.old.as_deref().unwrap_or_default()),
-        Cell::right(size_change(step.size_change)),
+        change_cell(step),
         Cell::new(step.reason.as_deref().unwrap_or_default()).style(Style::Faint),
     ]
 }
@@ -221,8 +235,9 @@ mod tests {
             old: (action != Action::Install).then(|| "1.0-1".into()),
             new: is_coming.then(|| "1.1-2".into()),
             repository: is_coming.then(|| "main".into()),
-            download: 1 << 20,
-            size_change: if is_coming { 5 << 20 } else { -(2 << 20) },
+            download: if name == "nano" { 1 << 20 } else { 0 },
+            stone_size: 1 << 20,
+            size_change: (name != "nano").then_some(if is_coming { 5 << 20 } else { -(2 << 20) }),
             reason: reason.map(Into::into),
         }
     }
@@ -232,6 +247,7 @@ mod tests {
             request: "anything".into(),
             solution: cairn_package::solve::Solution::default(),
             download: steps.iter().map(|step| step.download).sum(),
+            stone_size: steps.iter().map(|step| step.stone_size).sum(),
             size_change: steps.iter().map(|step| step.size_change).sum(),
             steps,
         };
@@ -259,7 +275,7 @@ Install because others need them
   tinfo  1.1-2  +5.0 MiB  for bash
 
 Upgrade
-  nano  1.0-1 -> 1.1-2  +5.0 MiB
+  nano  1.0-1 -> 1.1-2  ?
 
 Remove
   vi  1.0-1  -2.0 MiB  nothing needs it any more
@@ -268,8 +284,9 @@ Keep as asked for
   less
 
 3 packages to install, 1 to upgrade, 1 to remove, 1 to keep as asked for
-Stones to read: 6.0 MiB
-Size of the system: +23 MiB
+To download: 1.0 MiB
+Stones to read: 5.0 MiB
+Size of the system: not known yet
 ";
         assert_eq!(shown(steps), expected);
         assert_eq!(shown(vec![]), "Nothing to do.\n");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use cairn_package::model::Model;
 use cairn_package::plan::{self, Action, Plan, System};
+use cairn_package::repository::Retry;
 use cairn_package::solve::Request;
 use cairn_package::trigger::{Job, Ran};
 use cairn_store::{StateId, Store};
@@ -20,7 +21,7 @@ use crate::mounts::Mounts;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
 use crate::plan::{LocalChanges, PlanView, summary};
-use crate::progress::{Phase, Progress, Unit};
+use crate::progress::{Phase, Progress, Unit, retry_in_words};
 use crate::units::duration;
 
 /// How a plan is carried out, as every command takes it that makes one.
@@ -70,7 +71,8 @@ pub(crate) fn transact(
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     let store = if mode.dry_run { context.store()? } else { context.store_or_new()? };
-    let system = System::read(&store, stones)?;
+    let system = System::with_repositories(&store, context.repositories(&store), stones)?;
+    warn_of_expired(&system, output);
     let plan = system.plan(request, text)?;
     carry_out(&store, &system, &plan, None, mode, context, output)
 }
@@ -84,7 +86,8 @@ pub(crate) fn transact_model(
     context: &Context,
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
-    let system = System::read(store, &[])?;
+    let system = System::with_repositories(store, context.repositories(store), &[])?;
+    warn_of_expired(&system, output);
     let plan = system.plan_model(model, text)?;
     carry_out(store, &system, &plan, Some(model), mode, context, output)
 }
@@ -124,7 +127,7 @@ fn carry_out(
         output.confirm("\nContinue?")?;
         // The time is that of the work, without that of who answers.
         let begun = Instant::now();
-        let phases = Phases { progress: output.progress(), current: Mutex::default() };
+        let phases = Phases::new(output);
         let triggers = context.triggers(mode.skip_triggers);
         let files = model.map(|model| &model.files);
         let applied = system.apply_with(plan, files, &triggers, &phases)?;
@@ -149,6 +152,18 @@ fn carry_out(
     output.data(&done)?;
     done.mounts.check()?;
     done.live.check()
+}
+
+/// What a repository has offered once may have been replaced since for good
+/// reason.
+pub(crate) fn warn_of_expired(system: &System, output: &mut Output<'_>) {
+    for repository in system.offered().iter().filter(|it| it.expired.is_some()) {
+        let name = &repository.config.name;
+        output.warning(format_args!(
+            "the index of {name} has expired, so that newer packages may be missing: \
+             cairn repo update"
+        ));
+    }
 }
 
 fn done_in_words(plan: &Plan) -> String {
@@ -200,14 +215,22 @@ impl View for Done<'_> {
 }
 
 /// Shows the phases of a transaction one after the other.
-struct Phases {
+pub(crate) struct Phases {
     progress: Progress,
     current: Mutex<Option<Phase>>,
+}
+
+impl Phases {
+    /// Phases of `output`; the last one ends when they are dropped.
+    pub(crate) fn new(output: &Output<'_>) -> Self {
+        Self { progress: output.progress(), current: Mutex::default() }
+    }
 }
 
 impl plan::Progress for Phases {
     fn begin(&self, phase: plan::Phase, total: u64) {
         let (name, total, unit) = match phase {
+            plan::Phase::Download => ("Downloading stones", Some(total), Unit::Bytes),
             plan::Phase::Verify => ("Verifying stones", Some(total), Unit::Pieces),
             plan::Phase::Unpack => ("Storing files", Some(total), Unit::Bytes),
             plan::Phase::Compose => ("Composing the root", None, Unit::Pieces),
@@ -225,5 +248,16 @@ impl plan::Progress for Phases {
         if let Some(phase) = &*current {
             phase.advance(count);
         }
+    }
+
+    fn lose(&self, count: u64) {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(phase) = &*current {
+            phase.lose(count);
+        }
+    }
+
+    fn retry(&self, retry: &Retry<'_>) {
+        self.progress.note(&retry_in_words(retry));
     }
 }

@@ -76,6 +76,13 @@ pub(crate) fn utc_time(seconds: i64) -> String {
     )
 }
 
+/// Year, month and day in local time; the epoch's for times that have none.
+pub(crate) fn local_date(seconds: i64) -> (i64, u8, u8) {
+    let part = |number| u8::try_from(number).unwrap_or(1);
+    sys::local_time(seconds)
+        .map_or((1970, 1, 1), |time| (time.year.into(), part(time.month), part(time.day)))
+}
+
 fn date(time: sys::WallClock) -> String {
     format!("{:04}-{:02}-{:02}", time.year, time.month, time.day)
 }

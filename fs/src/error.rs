@@ -77,6 +77,9 @@ pub enum Error {
     /// The layer of a workspace does not fit the state below it.
     #[error("the layer of the workspace is damaged at {path}: {problem}")]
     DamagedLayer { path: TreePath, problem: &'static str },
+    /// The process of a mount of the workspace was killed, and the mount is there.
+    #[error("the workspace {name} is still mounted on {}, by a process that has ended", target.display())]
+    StillMounted { name: WorkspaceName, target: PathBuf },
     /// The workspace lies on another state than the one asked for.
     #[error("the workspace {name} lies on state {base}")]
     OtherBase { name: WorkspaceName, base: StateId },
@@ -86,8 +89,8 @@ pub enum Error {
     /// The layer of the workspace was written by an ordinary user (or by root),
     /// and overlayfs does not read it as the other one.
     #[error(
-        "the workspace {name} was made by {}, and only there it can be mounted",
-        if *by_user { "an ordinary user in a namespace" } else { "root of this machine" }
+        "the workspace {name} was made by {}, who alone can use it",
+        if *by_user { "an ordinary user" } else { "root of this machine" }
     )]
     OtherNamespace { name: WorkspaceName, by_user: bool },
     /// A state cannot be entered, because the directory `path` is missing in it.

@@ -24,6 +24,8 @@ pub enum Event {
     NotTold { source: std::io::Error },
     /// A request on the control socket failed.
     Control { source: std::io::Error },
+    /// A mount whose process had ended was taken off `target`.
+    DeadRemoved { target: std::path::PathBuf },
     /// What the mount keeps from gc could not be written down.
     NotRegistered { source: crate::Error },
 }
@@ -53,6 +55,9 @@ impl fmt::Display for Event {
             }
             Self::NotTold { source } => write!(f, "cannot tell the kernel of a change: {source}"),
             Self::Control { source } => write!(f, "a control request failed: {source}"),
+            Self::DeadRemoved { target } => {
+                write!(f, "removed what a mount on {} had left when it died", target.display())
+            }
             Self::NotRegistered { source } => {
                 write!(f, "cannot update the registration of the mount: {}", with_causes(source))
             }

@@ -61,7 +61,8 @@ pub(crate) struct View<'a, S> {
 impl<S: Source> Filesystem<S> {
     /// Shows what the source has of `shape`.
     pub(crate) fn new(source: S, shape: Shape) -> cairn_store::Result<Self> {
-        let shown = Shown::new(shape, &source.refs())?;
+        // 0 is that of directories at which nobody has looked yet.
+        let shown = Shown { switch: 1, ..Shown::new(shape, &source.refs())? };
         let mut table = Table::new(shape.position());
         table.show(shown.root, shown.switch);
         Ok(Self {

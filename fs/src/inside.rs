@@ -5,11 +5,13 @@ use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use cairn_store::workspace::LayerMarks;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,7 @@ use crate::error::Error;
 use crate::mount::Trust;
 use crate::run::{GO, Program};
 use crate::sys::{self, Forked, HeldSignals};
+use crate::workspace::{BELOW, Layers, STATE};
 
 /// Why a program could not be started, as it is told to the process outside.
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,14 +58,24 @@ impl<T> During<T> for io::Result<T> {
     }
 }
 
+/// How all of the root can be changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Writable {
+    /// The directory with the upper layer; none for one in memory.
+    pub(crate) layer: Option<PathBuf>,
+    pub(crate) marks: LayerMarks,
+}
+
 /// Is process 1 of the namespaces; the result is its exit code.
 pub(crate) fn init(
     program: &Program,
+    writable: Option<&Writable>,
     user: (u32, u32),
     mut outside: UnixStream,
     signals: &HeldSignals,
 ) -> i32 {
-    match prepare(program, user, &mut outside).and_then(|()| start(program, &mut outside, signals))
+    match prepare(program, writable, user, &mut outside)
+        .and_then(|()| start(program, &mut outside, signals))
     {
         Ok(child) => {
             // When the program has begun to run, nobody has the other end.
@@ -125,7 +138,12 @@ fn wait_for_end(program: libc::pid_t, signals: &HeldSignals) -> io::Result<i32> 
 }
 
 /// Makes the state the root directory of this process.
-fn prepare(program: &Program, user: (u32, u32), outside: &mut UnixStream) -> Result<()> {
+fn prepare(
+    program: &Program,
+    writable: Option<&Writable>,
+    user: (u32, u32),
+    outside: &mut UnixStream,
+) -> Result<()> {
     sys::end_with_parent().during(|| "bind the end of one process to another".into())?;
     if user.0 != 0 {
         become_root(user)?;
@@ -141,8 +159,24 @@ fn prepare(program: &Program, user: (u32, u32), outside: &mut UnixStream) -> Res
     // Setuid programs work as in the system itself: the kernel heeds them only
     // in these namespaces.
     hand_over(state, &program.name, Trust::System, outside)?;
-    furnish(state, user.0 == 0)?;
-    std::env::set_current_dir(state).during(|| "change to the state".into())?;
+    let root = match writable {
+        None => {
+            // The defaults shine through where /etc has nothing.
+            check_mount_points(state)?;
+            cover(state, "etc", &["etc", "usr/share/defaults/etc"])?;
+            cover(state, "var", &["var"])?;
+            furnish(state, user.0 == 0)?;
+            complete(state)?;
+            state
+        }
+        Some(writable) => {
+            let root = overlay(state, writable, &program.name)?;
+            check_mount_points(root)?;
+            furnish(root, user.0 == 0)?;
+            root
+        }
+    };
+    std::env::set_current_dir(root).during(|| "change to the state".into())?;
     // Puts the old root on top of the new one, where it is then taken away.
     sys::pivot_root(Path::new("."), Path::new(".")).during(|| "change the root".into())?;
     sys::unmount(Path::new("."), libc::MNT_DETACH).during(|| "leave the old root".into())?;
@@ -186,25 +220,58 @@ pub(crate) fn become_root((user, group): (u32, u32)) -> Result<()> {
     write("/proc/self/gid_map", &format!("0 {group} 1\n"))
 }
 
-/// Puts on the directories of a root what a running program expects there.
-fn furnish(root: &Path, is_root: bool) -> Result<()> {
+/// Makes a root of the state, what completes it, and a layer above both.
+fn overlay(state: &Path, writable: &Writable, name: &str) -> Result<&'static Path> {
+    let (layer, root) = (Path::new("layer"), Path::new("root"));
+    make_directory(layer, 0o755)?;
+    make_directory(root, 0o755)?;
+    match &writable.layer {
+        // Bound, so that its path may hold any character.
+        Some(path) => sys::mount(path.as_os_str(), layer, "", libc::MS_BIND, OsStr::new(""))
+            .during(|| format!("bind {}", path.display()))?,
+        None => {
+            let upper = layer.join("upper");
+            make_directory(&upper, 0o755)?;
+            make_directory(&layer.join("work"), 0o755)?;
+            let like = fs::metadata(state.join(STATE)).during(|| "look at the state".into())?;
+            chown(&upper, Some(like.uid()), Some(like.gid()))
+                .and_then(|()| {
+                    fs::set_permissions(&upper, Permissions::from_mode(like.mode() & 0o7777))
+                })
+                .during(|| "make the layer".into())?;
+        }
+    }
+    let lower = [STATE, BELOW].map(|name| format!("{}/{name}", state.display()));
+    let lower = lower.each_ref().map(String::as_str);
+    let layers = Layers { lower: &lower, layer: "layer", marks: writable.marks };
+    layers.mount_here(name, root, Trust::System).during(|| "mount the overlay".into())?;
+    Ok(root)
+}
+
+fn check_mount_points(root: &Path) -> Result<()> {
     for name in ["dev", "etc", "proc", "run", "sys", "tmp", "var"] {
         if !root.join(name).is_dir() {
             return Err(Failure::MountPoint(format!("/{name}")));
         }
     }
+    Ok(())
+}
+
+/// Mounts on the directories of a root what a running program expects there.
+fn furnish(root: &Path, is_root: bool) -> Result<()> {
     let hidden = libc::MS_NOSUID | libc::MS_NODEV;
-    // The defaults shine through where /etc has nothing.
-    cover(root, "etc", &["etc", "usr/share/defaults/etc"])?;
-    cover(root, "var", &["var"])?;
     mount("proc", &root.join("proc"), "proc", hidden | libc::MS_NOEXEC, "")?;
     let sys = root.join("sys");
     mount("/sys", &sys, "", libc::MS_BIND | libc::MS_REC, "")?;
     sys::make_read_only(&sys).during(|| "make /sys read-only".into())?;
     mount("tmpfs", &root.join("tmp"), "tmpfs", hidden, "mode=1777")?;
     mount("tmpfs", &root.join("run"), "tmpfs", hidden, "mode=755")?;
+    devices_and_terminals(&root.join("dev"), is_root)
+}
+
+/// Puts into /etc and /var, which are in memory, what programs expect there.
+fn complete(root: &Path) -> Result<()> {
     make_directory(&root.join("var/tmp"), 0o1777)?;
-    devices_and_terminals(&root.join("dev"), is_root)?;
     for (name, content) in FILES {
         put(&root.join("etc").join(name), content.as_bytes())?;
     }

@@ -93,23 +93,26 @@ const READ_AHEAD: &str = "1024";
 /// more; [`Running::wait`] lets it run until somebody else unmounts it.
 pub struct Running {
     unmounter: Unmounter,
-    /// The workspace that it shows, if it shows one: nobody else may have it.
-    workspace: Option<Workspace>,
+    /// The workspace that it shows, if it shows one: nobody else may have it until
+    /// the mount has ended.
+    workspace: Arc<Mutex<Option<Workspace>>>,
     session: Option<JoinHandle<io::Result<()>>>,
     control: Option<JoinHandle<()>>,
 }
 
 /// Checks that `target` is a directory that can be mounted on, and returns its
-/// absolute path.
+/// absolute path. What a mount has left there that died is in nobody's way.
 ///
 /// # Errors
-/// [`Error::Target`], [`Error::Occupied`], [`Error::Dead`].
+/// [`Error::Target`], [`Error::Occupied`].
 pub fn check_target(target: &Path) -> Result<PathBuf> {
-    let target = resolve(target)?;
-    let not_usable = |source| Error::Target { target: target.clone(), source };
+    if let Some(place) = dead_mount(target)? {
+        return Ok(place);
+    }
+    let not_usable = |source| Error::Target { target: target.into(), source };
+    let target = target.canonicalize().map_err(not_usable)?;
     if MountPoint::at(&target).map_err(not_usable)?.is_some_and(|mount| mount.is_ours()) {
-        let is_dead = sys::is_dead(&target).map_err(not_usable)?;
-        return Err(if is_dead { Error::Dead { target } } else { Error::Occupied { target } });
+        return Err(Error::Occupied { target });
     }
     if !fs::metadata(&target).map_err(not_usable)?.is_dir() {
         return Err(not_usable(io::ErrorKind::NotADirectory.into()));
@@ -122,6 +125,7 @@ pub fn check_target(target: &Path) -> Result<PathBuf> {
 /// # Errors
 /// Nothing stays mounted or registered when it fails.
 pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Result<Running> {
+    remove_dead(&options.target, &journal)?;
     let target = check_target(&options.target)?;
     let filesystem = Arc::new(Filesystem::new(source, options.shape)?);
     let registered = match &options.run {
@@ -188,7 +192,8 @@ fn run<S: Source>(
 ) -> Result<Running> {
     let failed = |source| Error::Process { source };
     let (stop, running) = io::pipe().map_err(failed)?;
-    let mounted = live.clone();
+    let (mounted, workspace) = (live.clone(), Arc::new(Mutex::new(None)));
+    let held = workspace.clone();
     let answer = move || {
         let result = session.run();
         // The notifier holds the connection open: without answers whoever
@@ -198,11 +203,12 @@ fn run<S: Source>(
             let _ = mounted.unmounter.unmount(Unmount::WhenUnused);
         }
         mounted.registered().take();
+        drop(held.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(running);
         result
     };
     let session = thread::Builder::new().name("mount".into()).spawn(answer).map_err(failed)?;
-    let mut running = Running { unmounter, workspace: None, session: Some(session), control: None };
+    let mut running = Running { unmounter, workspace, session: Some(session), control: None };
     if let Some(listener) = listener {
         let serve = move |stop: PipeReader| control::serve(&listener, &stop, &*live);
         let thread = thread::Builder::new().name("control".into());
@@ -269,7 +275,7 @@ impl Running {
         device: (u32, u32),
     ) {
         self.unmounter.replace(target, device);
-        self.workspace = Some(workspace);
+        *self.workspace.lock().unwrap_or_else(PoisonError::into_inner) = Some(workspace);
     }
 
     /// Waits until the mount has ended, by whatever unmounted it.
@@ -329,12 +335,23 @@ fn whereabouts(target: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The absolute path of a directory to mount on.
-fn resolve(target: &Path) -> Result<PathBuf> {
-    target.canonicalize().map_err(|source| match source.raw_os_error() {
-        Some(libc::ENOTCONN) => Error::Dead { target: target.into() },
-        _ => Error::Target { target: target.into(), source },
-    })
+/// Where a mount of Cairn is on `target` whose process has ended without
+/// unmounting it.
+fn dead_mount(target: &Path) -> Result<Option<PathBuf>> {
+    // Looked at by name alone: who asks a dead mount for anything gets errors.
+    let Ok(place) = whereabouts(target) else { return Ok(None) };
+    let failed = |source| Error::Target { target: target.into(), source };
+    let is_ours = MountPoint::at(&place).map_err(failed)?.is_some_and(|mount| mount.is_ours());
+    Ok((is_ours && sys::is_dead(&place).map_err(failed)?).then_some(place))
+}
+
+/// Takes dead mounts away, also when programs still have something open there.
+fn remove_dead(target: &Path, journal: &Journal) -> Result<()> {
+    while let Some(target) = dead_mount(target)? {
+        attach::detach(&target, Unmount::WhenUnused, MountPoint::is_ours)?;
+        journal(&Event::DeadRemoved { target });
+    }
+    Ok(())
 }
 
 /// A mount as its own threads see it.

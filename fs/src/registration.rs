@@ -6,13 +6,13 @@
 //! however that ends, so that a file without a lock is what a dead mount left
 //! behind, and is removed by whoever meets it.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use cairn_store::{StateId, TreeId};
+use cairn_store::{Holder, StateId, TreeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -51,7 +51,7 @@ pub(crate) struct Registered {
 impl Registered {
     /// Registers a mount, and listens on its control socket.
     pub(crate) fn new(run: &Path, mut registration: Registration) -> Result<(Self, UnixListener)> {
-        let directory = directory(run);
+        let directory = Holder::directory(run);
         fs::create_dir_all(&directory).map_err(failed(&directory))?;
         for number in 0.. {
             registration.name = format!("{}-{number}", registration.pid);
@@ -106,66 +106,41 @@ impl Drop for Registered {
 /// A registration that cannot be read is an error, not a mount less: gc would
 /// take away what it shows.
 pub fn list(run: &Path) -> Result<Vec<Registration>> {
-    let directory = directory(run);
-    let entries = match fs::read_dir(&directory) {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        result => result.map_err(failed(&directory))?,
-    };
+    let directory = Holder::directory(run);
     let mut found = Vec::new();
-    for entry in entries {
-        let file_name = entry.map_err(failed(&directory))?.file_name();
-        let Some(file_name) = file_name.to_str() else { continue };
-        if let Some(name) = file_name.strip_suffix(".json") {
-            found.extend(read(&directory, name)?);
-        } else if let Some(name) = file_name.strip_suffix(".new") {
-            let pid = name.split('-').next().unwrap_or(name);
-            if !Path::new("/proc").join(pid).exists() {
-                let _ = fs::remove_file(directory.join(file_name));
-            }
-        }
+    for Holder { name, text } in Holder::list(run)? {
+        let parsed: serde_json::Result<Registration> = serde_json::from_str(&text);
+        let path = file_of(&directory, &name);
+        let registration = parsed.map_err(|err| failed(&path)(err.into()))?;
+        found.push(Registration { name, ..registration });
     }
+    remove_unfinished(&directory)?;
     found.sort_by(|a, b| (a.pid, &a.name).cmp(&(b.pid, &b.name)));
     Ok(found)
 }
 
-/// Reads a registration, or removes it when its mount is dead.
-fn read(directory: &Path, name: &str) -> Result<Option<Registration>> {
-    let path = file_of(directory, name);
-    loop {
-        let mut file = match File::open(&path) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
-            result => result.map_err(failed(&path))?,
-        };
-        match file.try_lock_shared() {
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                file.read_to_string(&mut text).map_err(failed(&path))?;
-                let parsed: serde_json::Result<Registration> = serde_json::from_str(&text);
-                let mut registration = parsed.map_err(|err| failed(&path)(err.into()))?;
-                registration.name = name.into();
-                return Ok(Some(registration));
-            }
-            Err(TryLockError::Error(err)) => return Err(failed(&path)(err)),
-            Ok(()) => {}
-        }
-        // It may have been replaced, and unlocked, since it was opened.
-        let opened = file.metadata().map_err(failed(&path))?.ino();
-        match fs::metadata(&path) {
-            Ok(now) if now.ino() == opened => {
-                let _ = fs::remove_file(socket_of(directory, name));
-                let _ = fs::remove_file(&path);
-                return Ok(None);
-            }
-            Ok(_) => {}
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(err) => return Err(failed(&path)(err)),
+/// Removes what processes left that died while they registered.
+fn remove_unfinished(directory: &Path) -> Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+        result => result.map_err(failed(directory))?,
+    };
+    for entry in entries {
+        let file_name = entry.map_err(failed(directory))?.file_name();
+        let name = file_name.to_str().and_then(|name| name.strip_suffix(".new"));
+        let pid = name.map(|name| name.split('-').next().unwrap_or(name));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_file(directory.join(file_name));
         }
     }
+    Ok(())
 }
 
 /// Connects to the control socket of a mount.
 pub(crate) fn connect(run: &Path, registration: &Registration) -> io::Result<UnixStream> {
-    by_short_path(&socket_of(&directory(run), &registration.name), |path| UnixStream::connect(path))
+    by_short_path(&socket_of(&Holder::directory(run), &registration.name), |path| {
+        UnixStream::connect(path)
+    })
 }
 
 /// Writes a registration under a temporary name and locks it.
@@ -199,10 +174,6 @@ fn by_short_path<T>(path: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io::
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return f(path) };
     let directory = File::open(directory)?;
     f(&Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name))
-}
-
-fn directory(run: &Path) -> PathBuf {
-    run.join("mounts")
 }
 
 fn file_of(directory: &Path, name: &str) -> PathBuf {

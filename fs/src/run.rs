@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::event::Journal;
 use crate::filesystem::Filesystem;
 use crate::fuse::Fuse;
-use crate::inside::{self, Failure};
+use crate::inside::{self, Failure, Writable};
 use crate::mount;
 use crate::registration::Registered;
 use crate::shape::Shape;
@@ -79,6 +79,31 @@ pub fn run<S: Source, E: From<Error>>(
     journal: Journal,
     open: impl FnOnce() -> Result<(S, StateId), E>,
 ) -> Result<i32, E> {
+    let open = || {
+        let (source, state) = open()?;
+        let filesystem = Filesystem::new(source, Shape::Pinned(state)).map_err(Error::Store)?;
+        let filesystem = Arc::new(filesystem);
+        let register = |run: &PathBuf| mount::register(&filesystem, run, Path::new("/"));
+        // There is nothing to ask of it, so nobody listens.
+        let registered = program.run.as_ref().map(register).transpose()?.map(|(noted, _)| noted);
+        Ok(Opened { filesystem, registered })
+    };
+    run_with(program, None, journal, open)
+}
+
+/// What is shown inside.
+pub(crate) struct Opened<S> {
+    pub(crate) filesystem: Arc<Filesystem<S>>,
+    pub(crate) registered: Option<Registered>,
+}
+
+/// The same, with all of the root to be changed as `writable` says.
+pub(crate) fn run_with<S: Source, E: From<Error>>(
+    program: &Program,
+    writable: Option<&Writable>,
+    journal: Journal,
+    open: impl FnOnce() -> Result<Opened<S>, E>,
+) -> Result<i32, E> {
     let failed = |source| Error::Process { source };
     if !sys::is_alone().map_err(failed)? {
         return Err(Error::Threads.into());
@@ -91,7 +116,7 @@ pub fn run<S: Source, E: From<Error>>(
         match sys::clone_into_namespaces(user.0 != 0, sys::Network::OfCaller).map_err(failed)? {
             Forked::Child => {
                 drop(ours);
-                sys::exit(inside::init(program, user, theirs, &signals))
+                sys::exit(inside::init(program, writable, user, theirs, &signals))
             }
             Forked::Parent(init) => init,
         };
@@ -126,19 +151,14 @@ fn serve<S: Source, E: From<Error>>(
     program: &Program,
     journal: Journal,
     init: &mut UnixStream,
-    open: impl FnOnce() -> Result<(S, StateId), E>,
+    open: impl FnOnce() -> Result<Opened<S>, E>,
 ) -> Result<Served, E> {
     let failed = |source| Error::Process { source };
     let connection = match sys::receive_descriptor(init) {
         Ok(connection) => connection,
         Err(err) => return Err(heard(program, init)?.unwrap_or(failed(err)).into()),
     };
-    let (source, state) = open()?;
-    let filesystem = Filesystem::new(source, Shape::Pinned(state)).map_err(Error::Store)?;
-    let filesystem = Arc::new(filesystem);
-    let register = |run: &PathBuf| mount::register(&filesystem, run, Path::new("/"));
-    // There is nothing to ask of it, so nobody listens.
-    let registered = program.run.as_ref().map(register).transpose()?.map(|(noted, _)| noted);
+    let Opened { filesystem, registered } = open()?;
     let session = mount::session(Fuse { filesystem, journal }, connection)?;
     let (end, ended) = mpsc::channel();
     let answer = move || {

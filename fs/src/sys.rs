@@ -49,6 +49,12 @@ pub(crate) fn mount(
     check(result).map(drop)
 }
 
+/// Puts this process, which has one thread, into a user namespace of its own.
+pub(crate) fn own_users() -> io::Result<()> {
+    // SAFETY: only concerns this process.
+    check(unsafe { libc::unshare(libc::CLONE_NEWUSER) }).map(drop)
+}
+
 /// Gives this thread a working directory of its own.
 pub(crate) fn own_directory() -> io::Result<()> {
     // SAFETY: only concerns this thread.

@@ -11,6 +11,7 @@ pub mod metadata;
 pub mod model;
 pub mod plan;
 pub mod query;
+pub mod repair;
 pub mod repository;
 pub mod solve;
 pub mod stone;

@@ -48,6 +48,14 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         self.lock().insert(key, value, weight, self.half);
     }
 
+    /// Keeps nothing any more.
+    pub(crate) fn clear(&self) {
+        let mut generations = self.lock();
+        generations.young.clear();
+        generations.old.clear();
+        generations.young_weight = 0;
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Generations<K, V>> {
         // A panic elsewhere cannot leave the maps half changed in a way that matters.
         self.generations.lock().unwrap_or_else(PoisonError::into_inner)

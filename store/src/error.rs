@@ -40,6 +40,9 @@ pub enum Error {
         path.display()
     )]
     LostRecords { path: PathBuf, found: u64, expected: u64 },
+    /// A pack that the index knows is not there.
+    #[error("pack {pack} is gone")]
+    MissingPack { pack: PackId },
     /// A pack does not have the form of one.
     #[error("pack {} is damaged: {problem}", path.display())]
     DamagedPack { path: PathBuf, problem: &'static str },
@@ -141,6 +144,21 @@ impl Error {
             || source.kind() == rocksdb::ErrorKind::Busy
     }
 
+    /// Whether there was no room on the disk, or none left of what the user may
+    /// have.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => is_full(source),
+            // The wrapper gives the errno of a failed system call only as text.
+            Self::Index { source, .. } => {
+                let text = source.as_ref();
+                text.contains("No space left") || text.contains("quota exceeded")
+            }
+            _ => false,
+        }
+    }
+
     /// Whether stored bytes are damaged, in contrast to absent or unreadable.
     #[must_use]
     pub fn is_damage(&self) -> bool {
@@ -148,6 +166,7 @@ impl Error {
             self,
             Self::DamagedLog { .. }
                 | Self::LostRecords { .. }
+                | Self::MissingPack { .. }
                 | Self::DamagedPack { .. }
                 | Self::DamagedFrame { .. }
                 | Self::DamagedBlob { .. }
@@ -161,4 +180,10 @@ impl Error {
                 | Self::DamagedWorkspace { .. }
         )
     }
+}
+
+/// Whether a system call found no room on the disk, or none left of what the user
+/// may have.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

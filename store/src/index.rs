@@ -6,9 +6,10 @@
 //! by its generation, the number of the log's last publishing record that it
 //! has seen.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use rocksdb::{DB, Options, WriteBatch};
+use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch};
 
 use crate::error::{Error, Result};
 use crate::hash::{BlobKey, Digest, PackId, PageId, TreeId};
@@ -31,9 +32,14 @@ pub(crate) struct Index {
     is_writable: bool,
 }
 
-/// Changes of the index that happen together.
+/// New packs, and what is no longer there.
 #[derive(Default)]
-pub(crate) struct Batch(Vec<NewPack>);
+pub(crate) struct Batch {
+    packs: Vec<NewPack>,
+    moved: Vec<(ObjectId, Location)>,
+    forgotten: Vec<ObjectId>,
+    removed: Vec<PackId>,
+}
 
 struct NewPack {
     id: PackId,
@@ -44,7 +50,22 @@ struct NewPack {
 impl Batch {
     /// Notes a pack of `len` bytes with its objects.
     pub(crate) fn add(&mut self, id: PackId, len: u64, objects: Vec<(ObjectId, Location)>) {
-        self.0.push(NewPack { id, len, objects });
+        self.packs.push(NewPack { id, len, objects });
+    }
+
+    /// Notes that an object of a pack that is known lies somewhere else.
+    pub(crate) fn relocate(&mut self, object: ObjectId, location: Location) {
+        self.moved.push((object, location));
+    }
+
+    /// Forgets where an object lies.
+    pub(crate) fn forget(&mut self, object: ObjectId) {
+        self.forgotten.push(object);
+    }
+
+    /// Forgets a pack, whose objects are moved or forgotten as well.
+    pub(crate) fn remove(&mut self, pack: PackId) {
+        self.removed.push(pack);
     }
 }
 
@@ -112,6 +133,90 @@ impl Index {
         Ok(Some(Location::from_bytes(bytes)))
     }
 
+    /// Where an object lies; records of states are not indexed.
+    pub(crate) fn location_of(&self, object: ObjectId) -> Result<Option<Location>> {
+        match object {
+            ObjectId::Blob(key, digest) => {
+                let found = self.blob(key)?;
+                Ok(found.filter(|(stored, _)| *stored == digest).map(|(_, location)| location))
+            }
+            ObjectId::Tree(id) => self.tree(id),
+            ObjectId::Page(id) => self.page(id),
+            ObjectId::State(_) => Ok(None),
+        }
+    }
+
+    /// The objects that are said to lie in a pack.
+    ///
+    /// Costs the whole index.
+    pub(crate) fn objects_in(&self, pack: PackId) -> Result<Vec<ObjectId>> {
+        let mut objects = Vec::new();
+        for kind in [BLOB, TREE, PAGE] {
+            self.each(kind, |key, value| {
+                if Location::from_bytes(value.last_chunk()?).pack == pack {
+                    objects.push(match kind {
+                        BLOB => {
+                            let digest = Digest::from_bytes(*value.first_chunk()?);
+                            ObjectId::Blob(BlobKey::from_bytes(*key.as_array()?), digest)
+                        }
+                        TREE => ObjectId::Tree(TreeId::from_bytes(*key.as_array()?)),
+                        _ => ObjectId::Page(PageId::from_bytes(*key.as_array()?)),
+                    });
+                }
+                Some(())
+            })?;
+        }
+        Ok(objects)
+    }
+
+    /// All packs whose objects are indexed.
+    pub(crate) fn packs(&self) -> Result<Vec<PackId>> {
+        let mut packs = Vec::new();
+        self.each(PACK, |key, _| {
+            packs.push(PackId::from_bytes(*key.as_array()?));
+            Some(())
+        })?;
+        Ok(packs)
+    }
+
+    /// Tells `visit` key and value of each entry of a kind, until it returns `None`
+    /// for one that is malformed.
+    fn each(&self, kind: u8, mut visit: impl FnMut(&[u8], &[u8]) -> Option<()>) -> Result<()> {
+        let from = IteratorMode::From(&[kind], Direction::Forward);
+        for entry in self.db.iterator(from) {
+            let (key, value) = entry.map_err(self.failed())?;
+            match key.split_first() {
+                // Of the kind of pages by its first letter only.
+                _ if *key == *GENERATION => {}
+                Some((first, rest)) if *first == kind => {
+                    visit(rest, &value).ok_or_else(|| self.malformed())?;
+                }
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets packs, and all objects that are said to lie in them.
+    ///
+    /// Costs the whole index.
+    pub(crate) fn forget_packs(&self, gone: &HashSet<PackId>) -> Result<()> {
+        let mut changes = WriteBatch::default();
+        for kind in [BLOB, TREE, PAGE] {
+            self.each(kind, |key, value| {
+                let location = Location::from_bytes(value.last_chunk()?);
+                if gone.contains(&location.pack) {
+                    changes.delete(key_of(kind, key));
+                }
+                Some(())
+            })?;
+        }
+        for pack in gone {
+            changes.delete(key_of(PACK, pack.as_bytes()));
+        }
+        self.db.write(changes).map_err(self.failed())
+    }
+
     /// Whether the pack's objects are indexed.
     pub(crate) fn has_pack(&self, id: PackId) -> Result<bool> {
         Ok(self.get(PACK, id.as_bytes())?.is_some())
@@ -132,39 +237,45 @@ impl Index {
         .map_err(self.failed())
     }
 
-    /// Adds packs with their objects.
+    /// Makes the changes: first what is new, then what is no longer there.
     ///
     /// Large changes are also moved out of the write-ahead log, which every
     /// view would have to replay.
     pub(crate) fn write(&self, batch: Batch) -> Result<()> {
         let mut count = 0;
-        for NewPack { id, len, objects } in batch.0 {
+        for NewPack { id, len, objects } in batch.packs {
             let mut changes = WriteBatch::default();
             count += objects.len();
-            for (object, location) in objects {
-                match object {
-                    ObjectId::Blob(key, digest) => {
-                        let value = [&digest.as_bytes()[..], &location.to_bytes()].concat();
-                        changes.put(key_of(BLOB, key.as_bytes()), value);
-                    }
-                    ObjectId::Tree(id) => {
-                        changes.put(key_of(TREE, id.as_bytes()), location.to_bytes());
-                    }
-                    ObjectId::Page(id) => {
-                        changes.put(key_of(PAGE, id.as_bytes()), location.to_bytes());
-                    }
-                    // Found through the log, or by reading the packs.
-                    ObjectId::State(_) => {}
-                }
-            }
+            objects.iter().for_each(|(object, at)| put(&mut changes, *object, at));
             changes.put(key_of(PACK, id.as_bytes()), len.to_le_bytes());
             self.db.write(changes).map_err(self.failed())?;
         }
+        count += batch.moved.len() + batch.forgotten.len();
+        for some in batch.moved.chunks(Self::CHANGES) {
+            let mut changes = WriteBatch::default();
+            some.iter().for_each(|(object, at)| put(&mut changes, *object, at));
+            self.db.write(changes).map_err(self.failed())?;
+        }
+        for some in batch.forgotten.chunks(Self::CHANGES) {
+            let mut changes = WriteBatch::default();
+            some.iter().filter_map(|object| key_of_object(*object)).for_each(|key| {
+                changes.delete(key);
+            });
+            self.db.write(changes).map_err(self.failed())?;
+        }
+        let mut changes = WriteBatch::default();
+        for pack in batch.removed {
+            changes.delete(key_of(PACK, pack.as_bytes()));
+        }
+        self.db.write(changes).map_err(self.failed())?;
         if count > 10_000 {
             self.db.flush().map_err(self.failed())?;
         }
         Ok(())
     }
+
+    /// Changes that are written together at most, which bounds their memory.
+    const CHANGES: usize = 50_000;
 
     fn get(&self, kind: u8, key: &[u8]) -> Result<Option<rocksdb::DBPinnableSlice<'_>>> {
         self.db.get_pinned(key_of(kind, key)).map_err(self.failed())
@@ -176,6 +287,27 @@ impl Index {
 
     fn malformed(&self) -> Error {
         Error::MalformedIndex { path: self.path.clone() }
+    }
+}
+
+fn put(changes: &mut WriteBatch, object: ObjectId, location: &Location) {
+    let Some(key) = key_of_object(object) else { return };
+    match object {
+        ObjectId::Blob(_, digest) => {
+            changes.put(key, [&digest.as_bytes()[..], &location.to_bytes()].concat());
+        }
+        _ => changes.put(key, location.to_bytes()),
+    }
+}
+
+/// `None` for the record of a state, which is found through the log, or by
+/// reading the packs.
+fn key_of_object(object: ObjectId) -> Option<Vec<u8>> {
+    match object {
+        ObjectId::Blob(key, _) => Some(key_of(BLOB, key.as_bytes())),
+        ObjectId::Tree(id) => Some(key_of(TREE, id.as_bytes())),
+        ObjectId::Page(id) => Some(key_of(PAGE, id.as_bytes())),
+        ObjectId::State(_) => None,
     }
 }
 

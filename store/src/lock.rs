@@ -2,9 +2,10 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_full};
 
 /// The right to change a store, until dropped or until the process ends.
 ///
@@ -21,43 +22,110 @@ impl Drop for Lock {
     }
 }
 
+/// The file that the one writer locks.
+const WRITER: &str = "run/lock";
+/// The file that the one collector locks, who takes the writer's lock several
+/// times, and each time gives it away soon.
+const COLLECTOR: &str = "run/gc.lock";
+
+/// How long a writer waits for a collector.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 impl Lock {
-    /// Takes the lock, or says who has it.
+    /// Takes the writer's lock, or says who has it. A collector is waited for.
     pub(crate) fn take(store: &Path) -> Result<Self> {
-        let path = store.join("run/lock");
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(Error::io(&path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::Error(err)) => return Err(Error::io(&path)(err)),
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // What it says is for people; it may be half written.
-                let _ = file.read_to_string(&mut holder);
-                let (pid, command) = holder.split_once(' ').unwrap_or(("0", "unknown"));
-                return Err(Error::Locked {
-                    store: store.into(),
-                    pid: pid.parse().unwrap_or(0),
-                    command: command.trim_end().into(),
-                });
+        let begun = Instant::now();
+        let mut strangers = 0;
+        loop {
+            let locked = match Self::try_file(store, WRITER) {
+                Err(err @ Error::Locked { .. }) => err,
+                result => return result,
+            };
+            let is_of = |pid| matches!(locked, Error::Locked { pid: holder, .. } if holder == pid);
+            match collector(store) {
+                Some(pid) if is_of(pid) => strangers = 0,
+                // Between taking the lock and saying so, the file tells of the
+                // holder before.
+                Some(_) if strangers < 3 => strangers += 1,
+                _ => return Err(locked),
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err(locked);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Takes the writer's lock as soon as whoever has it lets it go.
+    pub(crate) fn wait(store: &Path) -> Result<Self> {
+        let (path, file) = open(store, WRITER)?;
+        file.lock().map_err(Error::io(&path))?;
+        Self::sign(path, file)
+    }
+
+    /// Takes the collector's lock, or says who has it.
+    pub(crate) fn take_collector(store: &Path) -> Result<Self> {
+        for _ in 0..5 {
+            // Whoever looks for a collector holds the file for an instant.
+            match Self::try_file(store, COLLECTOR) {
+                Err(Error::Locked { .. }) => std::thread::sleep(Duration::from_millis(1)),
+                result => return result,
             }
         }
+        Self::try_file(store, COLLECTOR)
+    }
+
+    fn try_file(store: &Path, name: &str) -> Result<Self> {
+        let (path, mut file) = open(store, name)?;
+        match file.try_lock() {
+            Ok(()) => Self::sign(path, file),
+            Err(TryLockError::Error(err)) => Err(Error::io(&path)(err)),
+            Err(TryLockError::WouldBlock) => {
+                let (pid, command) = read(&mut file);
+                Err(Error::Locked { store: store.into(), pid, command })
+            }
+        }
+    }
+
+    /// Says who has the lock.
+    fn sign(path: PathBuf, mut file: File) -> Result<Self> {
         let program = std::env::args_os()
             .map(|arg| arg.to_string_lossy().escape_debug().to_string())
             .take(8)
             .collect::<Vec<_>>()
             .join(" ");
-        file.set_len(0)
+        let signed = file
+            .set_len(0)
             .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{} {program}", std::process::id()))
-            .map_err(Error::io(&path))?;
-        Ok(Self(file))
+            .and_then(|()| writeln!(file, "{} {program}", std::process::id()));
+        match signed {
+            // What it says is for people, and room can be made only by who has it.
+            Err(err) if !is_full(&err) => Err(Error::io(&path)(err)),
+            _ => Ok(Self(file)),
+        }
     }
+}
+
+fn open(store: &Path, name: &str) -> Result<(PathBuf, File)> {
+    let path = store.join(name);
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(Error::io(&path))?;
+    Ok((path, file))
+}
+
+/// Process and command of the holder; what the file says may be half written.
+fn read(file: &mut File) -> (u32, String) {
+    let mut holder = String::new();
+    let _ = file.read_to_string(&mut holder);
+    let (pid, command) = holder.split_once(' ').unwrap_or(("0", "unknown"));
+    (pid.parse().unwrap_or(0), command.trim_end().into())
+}
+
+/// The process that collects just now.
+fn collector(store: &Path) -> Option<u32> {
+    let mut file = File::open(store.join(COLLECTOR)).ok()?;
+    let is_held = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    is_held.then(|| read(&mut file).0)
 }
 
 #[cfg(test)]
@@ -75,5 +143,23 @@ mod tests {
         }
         drop(first);
         Lock::take(store.path()).unwrap();
+    }
+
+    #[test]
+    fn a_writer_waits_for_a_collector() {
+        let store = tempfile::tempdir().unwrap();
+        std::fs::create_dir(store.path().join("run")).unwrap();
+        let collector = Lock::take_collector(store.path()).unwrap();
+        assert!(Lock::take_collector(store.path()).is_err(), "one collects at a time");
+        let held = Lock::wait(store.path()).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| Lock::take(store.path()).map(drop));
+            std::thread::sleep(Duration::from_millis(30));
+            assert!(!writer.is_finished());
+            drop(held);
+            writer.join().unwrap().unwrap();
+        });
+        drop(collector);
+        Lock::take_collector(store.path()).unwrap();
     }
 }

@@ -44,6 +44,16 @@ pub(crate) enum Change {
     Untag(Tag),
     /// A state no longer exists.
     Remove(StateId),
+    /// Packs are removed or replaced from now on: an index that has not seen
+    /// this says of objects that they lie where they do not.
+    Repack,
+}
+
+impl Change {
+    /// Whether the index has something to learn of it.
+    fn moves_objects(&self) -> bool {
+        matches!(self, Self::Publish(_) | Self::Repack)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,7 +70,8 @@ pub(crate) struct Log {
     pub(crate) refs: Refs,
     /// Number of the last record; 0 when there is none.
     pub(crate) sequence: u64,
-    /// Number of the last record that published a state.
+    /// Number of the last record that an index has to have seen: one that
+    /// published a state, or moved objects.
     pub(crate) published: u64,
     previous: Checksum,
     /// Bytes of whole records.
@@ -95,7 +106,7 @@ impl Log {
                 return Err(damaged("it does not follow the line before"));
             }
             for change in record.changes {
-                if matches!(change, Change::Publish(_)) {
+                if change.moves_objects() {
                     log.published = record.sequence;
                 }
                 if !log.refs.apply(change) {
@@ -131,7 +142,7 @@ impl Log {
             .map_err(Error::io(&self.path))?;
 
         for change in changes {
-            if matches!(change, Change::Publish(_)) {
+            if change.moves_objects() {
                 self.published = record.sequence;
             }
             let fits = self.refs.apply(change);
@@ -172,6 +183,7 @@ impl Refs {
             }
             Change::Untag(tag) => self.tags.remove(&tag).is_some(),
             Change::Remove(id) => self.states.remove(&id).is_some(),
+            Change::Repack => true,
         }
     }
 }

@@ -21,6 +21,12 @@ impl<R> Scratch<R> {
     pub fn new(below: R) -> Self {
         Self { below, trees: HashMap::new() }
     }
+
+    /// The trees that are kept here.
+    #[must_use]
+    pub fn into_trees(self) -> HashMap<TreeId, Arc<Tree>> {
+        self.trees
+    }
 }
 
 impl<R: TreeReader> TreeReader for Scratch<R> {

@@ -110,6 +110,8 @@ impl Store {
         self.inner.set_log(log);
         if has_new_objects {
             self.inner.set_index(None);
+            // The disk has the room of a removed pack only when nobody holds it.
+            self.inner.packs.clear();
             self.inner.knows_all_packs.store(false, Ordering::Relaxed);
         }
         Ok(())
@@ -149,13 +151,14 @@ impl Store {
     /// when it comes from the disk; the whole blob is not (see
     /// [`Store::read`]).
     pub fn read_at(&self, blob: &BlobRef, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let location = self.inner.locate(blob)?;
-        Piece::fill(buf, |done| self.inner.piece(&location, offset + done))
+        self.inner.at_blob(blob, |location| {
+            Piece::fill(buf, |done| self.inner.piece(location, offset + done))
+        })
     }
 
     /// Reads a whole blob and verifies it by its digest.
     pub fn read(&self, blob: &BlobRef) -> Result<Vec<u8>> {
-        let bytes = self.inner.object(&self.inner.locate(blob)?)?;
+        let bytes = self.inner.at_blob(blob, |location| self.inner.object(location))?;
         if Digest::of(&bytes) != blob.digest {
             return Err(Error::DamagedBlob { key: blob.key });
         }
@@ -180,7 +183,7 @@ impl Inner {
         self.path.join("refs/log")
     }
 
-    fn index_path(&self) -> PathBuf {
+    pub(crate) fn index_path(&self) -> PathBuf {
         self.path.join("index")
     }
 
@@ -196,9 +199,29 @@ impl Inner {
         *self.log.write().unwrap_or_else(PoisonError::into_inner) = log;
     }
 
+    /// Lets go of the files of packs.
+    pub(crate) fn forget_packs(&self) {
+        self.packs.clear();
+    }
+
+    /// Has everything be read from the disk again.
+    pub(crate) fn forget_all(&self) {
+        self.packs.clear();
+        self.frames.clear();
+        self.trees.clear();
+    }
+
     /// Takes the writer's lock and looks at the log as it is now.
     pub(crate) fn lock(&self) -> Result<Lock> {
-        let lock = Lock::take(&self.path)?;
+        self.locked(Lock::take(&self.path)?)
+    }
+
+    /// Does the same as soon as whoever has the lock lets it go.
+    pub(crate) fn wait_for_lock(&self) -> Result<Lock> {
+        self.locked(Lock::wait(&self.path)?)
+    }
+
+    fn locked(&self, lock: Lock) -> Result<Lock> {
         let log = Log::read(&self.log_path())?;
         if log.published != self.log().published {
             self.set_index(None);

@@ -2,22 +2,23 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::edit::{TreeReader, TreeWriter};
 use crate::error::{Error, Result};
-use crate::hash::{BlobRef, TreeId};
+use crate::hash::{BlobRef, PackId, TreeId};
 use crate::index::{Batch, Index};
 use crate::ingest::{Claims, Ingest, IngestProgress, Source};
 use crate::lock::Lock;
 use crate::log::Change;
-use crate::pack::{Compressor, FRAME_LEN, FinishedPack, Frame, ObjectId, PACK_LEN, PackWriter};
+use crate::pack::{FinishedPack, ObjectId, PACK_LEN, PackWriter, Packer};
 use crate::state::{State, StateId};
 use crate::store::Store;
-use crate::tree::{Entry, Subtree, Tree};
+use crate::tree::{EncodedTree, Entry, Subtree, Tree};
 
 /// What a new state is to be.
 #[derive(Clone, Debug)]
@@ -148,17 +149,112 @@ impl Transaction {
 
     /// Adds a directory, whose subdirectories were added before.
     pub fn put_tree(&mut self, tree: Tree) -> Result<TreeId> {
-        let id = tree.encode().id;
-        if !self.trees.contains_key(&id) && self.index.tree(id)?.is_none() {
-            self.trees.insert(id, Arc::new(tree));
+        let encoded = tree.encode();
+        if !self.trees.contains_key(&encoded.id) && !self.has_whole(&tree, &encoded)? {
+            self.trees.insert(encoded.id, Arc::new(tree));
         }
-        Ok(id)
+        Ok(encoded.id)
+    }
+
+    /// Whether the store has a directory with all below it.
+    ///
+    /// An index that was made anew also knows garbage, and gc may have taken some of
+    /// what lies below that: then it was added again before this.
+    fn has_whole(&self, tree: &Tree, encoded: &EncodedTree) -> Result<bool> {
+        let mut below = tree.entries().iter().filter_map(|(_, entry)| entry.as_directory());
+        if below.any(|subtree| self.trees.contains_key(&subtree.id)) {
+            return Ok(false);
+        }
+        for (page, _) in &encoded.pages {
+            if self.index.page(*page)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(self.index.tree(encoded.id)?.is_some())
     }
 
     /// Like [`Self::put_tree`], as an entry for the directory above.
     pub fn put_subtree(&mut self, tree: Tree) -> Result<Entry> {
         let summary = tree.summary();
         Ok(Entry::Directory(Subtree { id: self.put_tree(tree)?, summary }))
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Adds a pack that was written below packs/new.
+    pub(crate) fn add_pack(&mut self, pack: FinishedPack) {
+        self.packs.push(pack);
+    }
+
+    /// Whether the store has a blob, or this has taken it in.
+    pub(crate) fn has_blob(&self, blob: &BlobRef) -> Result<bool> {
+        let claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        if claims.get(&blob.key) == Some(&blob.digest) {
+            return Ok(true);
+        }
+        drop(claims);
+        let found = self.index.blob(blob.key)?;
+        Ok(found.is_some_and(|(digest, at)| (digest, at.len) == (blob.digest, blob.size)))
+    }
+
+    /// Puts what was taken in, with all trees that were added, in the place of damaged
+    /// packs, which are kept in STORE/quarantine. No state is published.
+    pub(crate) fn replace(mut self, damaged: &[PackId]) -> Result<()> {
+        let inner = self.store.inner().clone();
+        if !self.trees.is_empty() {
+            let mut packer = self.packer()?;
+            let mut ids: Vec<TreeId> = self.trees.keys().copied().collect();
+            ids.sort_unstable();
+            self.pack_trees(&mut packer, ids)?;
+            self.open_pack = Some(packer.into_pack()?);
+        }
+        let mut packs = std::mem::take(&mut self.packs);
+        packs.extend(self.open_pack.take().map(PackWriter::finish).transpose()?);
+        if packs.is_empty() && damaged.is_empty() {
+            return Ok(());
+        }
+        self.quarantine(damaged)?;
+        // One that is made of the same objects has the name of the damaged one.
+        let new: HashSet<PackId> = packs.iter().map(|pack| pack.id).collect();
+        let removed: Vec<PackId> = damaged.iter().copied().filter(|id| !new.contains(id)).collect();
+        self.make_durable(&mut packs)?;
+        let mut batch = Batch::default();
+        for pack in packs {
+            batch.add(pack.id, pack.len, pack.objects);
+        }
+        removed.iter().for_each(|id| batch.remove(*id));
+        self.index.write(batch)?;
+        inner.note_repack(&self.index)?;
+        inner.remove_packs(&removed)?;
+        inner.forget_all();
+        Ok(())
+    }
+
+    /// Gives packs a second name in STORE/quarantine.
+    fn quarantine(&self, packs: &[PackId]) -> Result<()> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let inner = self.store.inner();
+        let (disk, directory) = (&inner.disk, inner.path.join("quarantine"));
+        disk.create_directory(&directory).map_err(Error::io(&directory))?;
+        for id in packs {
+            for number in 0.. {
+                let name = if number == 0 { id.to_string() } else { format!("{id}-{number}") };
+                let path = directory.join(format!("{name}.pack"));
+                match disk.link(&inner.pack_path(*id), &path) {
+                    Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+                    result => {
+                        result.map_err(Error::io(&path))?;
+                        break;
+                    }
+                }
+            }
+        }
+        disk.sync_directory(&directory).map_err(Error::io(&directory))?;
+        disk.sync_directory(&inner.path).map_err(Error::io(&inner.path))
     }
 
     pub(crate) fn packs(&self) -> &[FinishedPack] {
@@ -247,17 +343,26 @@ impl Transaction {
     /// Packs the new trees that the state reaches, each before those below it,
     /// and then the record of the state.
     fn pack_trees_and(&mut self, state: &State) -> Result<()> {
-        let mut packer = Packer {
-            pack: match self.open_pack.take() {
-                Some(pack) => pack,
-                None => self.create_pack()?,
-            },
-            compressor: Compressor::new().map_err(Error::io(&self.store.inner().path))?,
-            plain: Vec::new(),
-            pending: Vec::new(),
-        };
+        let mut packer = self.packer()?;
+        self.pack_trees(&mut packer, vec![state.packages, state.tree])?;
+        let record = state.encode();
+        packer.push(ObjectId::State(State::digest(&record)), &record)?;
+        self.open_pack = Some(packer.into_pack()?);
+        Ok(())
+    }
+
+    /// Goes on with the pack that is open, or with a new one.
+    fn packer(&mut self) -> Result<Packer> {
+        Packer::new(match self.open_pack.take() {
+            Some(pack) => pack,
+            None => self.create_pack()?,
+        })
+    }
+
+    /// Packs the new trees that `stack` reaches, the last one first, each before those
+    /// below it.
+    fn pack_trees(&mut self, packer: &mut Packer, mut stack: Vec<TreeId>) -> Result<()> {
         let mut pages = HashSet::new();
-        let mut stack = vec![state.packages, state.tree];
         while let Some(id) = stack.pop() {
             let Some(tree) = self.trees.remove(&id) else { continue };
             let encoded = tree.encode();
@@ -270,14 +375,10 @@ impl Transaction {
             let below = tree.entries().iter().rev();
             stack.extend(below.filter_map(|(_, entry)| Some(entry.as_directory()?.id)));
         }
-        let record = state.encode();
-        packer.push(ObjectId::State(State::digest(&record)), &record)?;
-        packer.flush()?;
-        self.open_pack = Some(packer.pack);
         Ok(())
     }
 
-    fn create_pack(&self) -> Result<PackWriter> {
+    pub(crate) fn create_pack(&self) -> Result<PackWriter> {
         let path = temporary(&self.store, &self.temporaries);
         PackWriter::create(&*self.store.inner().disk, &path)
     }
@@ -316,38 +417,4 @@ impl Drop for Transaction {
 fn temporary(store: &Store, count: &AtomicU64) -> PathBuf {
     let number = count.fetch_add(1, Ordering::Relaxed);
     store.path().join("packs/new").join(format!("{number}.pack"))
-}
-
-/// Puts objects one after the other into frames.
-struct Packer {
-    pack: PackWriter,
-    compressor: Compressor,
-    plain: Vec<u8>,
-    /// Objects in `plain`, with where they begin.
-    pending: Vec<(ObjectId, u32, u64)>,
-}
-
-impl Packer {
-    fn push(&mut self, id: ObjectId, bytes: &[u8]) -> Result<()> {
-        if self.plain.len() + bytes.len() > FRAME_LEN {
-            self.flush()?;
-        }
-        let offset = u32::try_from(self.plain.len()).expect("a frame is below 4 GiB");
-        self.plain.extend_from_slice(bytes);
-        self.pending.push((id, offset, bytes.len() as u64));
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let first = self.pack.frame_count();
-        for (id, offset, len) in self.pending.drain(..) {
-            self.pack.place(id, first, offset, len);
-        }
-        for piece in self.plain.chunks(FRAME_LEN) {
-            let frame: Frame = self.compressor.frame(piece).map_err(Error::io("packs/new"))?;
-            self.pack.push_frame(&frame)?;
-        }
-        self.plain.clear();
-        Ok(())
-    }
 }

@@ -12,6 +12,7 @@ mod encoding;
 
 use std::fmt;
 
+pub(crate) use self::encoding::Listed;
 pub use self::encoding::{EncodedTree, InvalidTree, PAGED_FROM};
 use crate::hash::{BlobRef, TreeId};
 use crate::name::Name;
@@ -84,6 +85,13 @@ impl Attributes {
     #[must_use]
     pub const fn implied_directory() -> Self {
         Self::of_root(0o755)
+    }
+
+    /// Whether all but the time is equal.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.mode, self.uid, self.gid) == (other.mode, other.uid, other.gid)
+            && self.xattrs == other.xattrs
     }
 
     /// The value of the extended attribute `name`.

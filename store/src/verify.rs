@@ -1,16 +1,17 @@
 //! Whether everything that the states need is there and undamaged.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::hash::{BlobHasher, BlobRef, PageId, TreeId};
+use crate::hash::{BlobHasher, BlobRef, PackId, PageId, TreeId};
 use crate::name::TreePath;
-use crate::pack::{Location, ObjectId};
+use crate::pack::{Location, ObjectId, Pack};
 use crate::state::StateId;
 use crate::store::Store;
-use crate::tree::Entry;
+use crate::tree::{Entry, PAGED_FROM};
 
 /// Is told how far a verification has come; called from several threads.
 pub trait VerifyProgress: Sync {
@@ -34,6 +35,8 @@ pub struct Damage {
     /// them; each path once. Paths of the tree of packages begin with
     /// `packages:`.
     pub paths: Vec<(StateId, String)>,
+    /// How many more paths there are.
+    pub more: u64,
 }
 
 /// What a verification found.
@@ -56,35 +59,18 @@ impl Store {
     /// of every state, each directory once.
     ///
     /// Does not stop at damage; the errors returned are those that keep it from
-    /// going on at all.
+    /// going on at all. gc may run meanwhile.
     pub fn verify(&self, progress: &dyn VerifyProgress) -> Result<Report> {
-        let packs = self.inner().list_packs()?;
-        progress.begin(packs.len() as u64);
-        let report = Mutex::new(Report { packs: packs.len() as u64, ..Report::default() });
-        let sound = Mutex::new(HashSet::new());
-        let next = AtomicUsize::new(0);
-        let workers = std::thread::available_parallelism().map_or(1, Into::into);
-        std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    while let Some(id) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let of_pack = self.verify_pack(*id);
-                        let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
-                        report.objects += of_pack.objects.len() as u64;
-                        report.bytes += of_pack.bytes;
-                        let damage = of_pack.damage.into_iter();
-                        report.damage.extend(damage.map(|error| Damage { error, paths: vec![] }));
-                        let mut sound = sound.lock().unwrap_or_else(PoisonError::into_inner);
-                        sound.extend(of_pack.objects);
-                        drop((report, sound));
-                        progress.advance();
-                    }
-                });
-            }
-        });
-        let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let sound = sound.into_inner().unwrap_or_else(PoisonError::into_inner);
-
+        let mut report = Report::default();
+        let mut sound = HashSet::new();
+        self.scan(progress, |scan| {
+            report.packs += 1;
+            report.objects += scan.sound.len() as u64;
+            report.bytes += scan.sound.iter().map(|(_, at)| at.len).sum::<u64>();
+            let damage = scan.damage.into_iter();
+            report.damage.extend(damage.map(|error| Damage { error, paths: vec![], more: 0 }));
+            sound.extend(scan.sound.into_iter().map(|(object, _)| object));
+        })?;
         let mut walk = Walk { store: self, sound: &sound, seen: HashSet::new(), found: vec![] };
         let refs = self.refs();
         for state in refs.states.values() {
@@ -97,43 +83,100 @@ impl Store {
         Ok(report)
     }
 
-    fn verify_pack(&self, id: crate::PackId) -> PackReport {
-        let mut report = PackReport::default();
+    /// Hashes what is in the packs, in parallel, and gives `each` what was found in
+    /// one after the other. Packs that gc removes meanwhile are passed over, and those
+    /// that it makes are read as well.
+    pub(crate) fn scan(
+        &self,
+        progress: &dyn VerifyProgress,
+        each: impl FnMut(PackScan) + Send,
+    ) -> Result<()> {
+        let each = Mutex::new(each);
+        let mut known = HashSet::new();
+        loop {
+            let mut packs = self.inner().list_packs()?;
+            packs.retain(|id| known.insert(*id));
+            if packs.is_empty() {
+                return Ok(());
+            }
+            progress.begin(known.len() as u64);
+            let next = AtomicUsize::new(0);
+            let workers = std::thread::available_parallelism().map_or(1, Into::into);
+            std::thread::scope(|scope| {
+                for _ in 0..workers {
+                    scope.spawn(|| {
+                        while let Some(id) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                            if let Some(scan) = self.scan_pack(*id) {
+                                each.lock().unwrap_or_else(PoisonError::into_inner)(scan);
+                            }
+                            progress.advance();
+                        }
+                    });
+                }
+            });
+        }
+    }
+
+    fn scan_pack(&self, id: PackId) -> Option<PackScan> {
+        let mut scan = PackScan { id, ..PackScan::default() };
         let inner = self.inner();
         // Opened anew: what a cache holds would hide damage on the disk.
-        let opened = crate::pack::Pack::open(&inner.pack_path(id), id)
-            .and_then(|pack| Ok((pack.objects()?, pack)));
+        let opened =
+            Pack::open(&inner.pack_path(id), id).and_then(|pack| Ok((pack.objects()?, pack)));
         let (objects, pack) = match opened {
             Ok(opened) => opened,
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return None;
+            }
             Err(err) => {
-                report.damage.push(err);
-                return report;
+                scan.damage.push(err);
+                return Some(scan);
             }
         };
         let mut frames = Frames { pack: &pack, last: None };
         let mut damaged_frames = HashSet::new();
         let mut touched = HashSet::new();
         for (object, location) in objects {
-            match frames.check(object, &location, &mut touched) {
+            let err = match frames.check(object, &location, &mut touched) {
                 Ok(()) => {
-                    report.bytes += location.len;
-                    report.objects.push(object);
+                    scan.sound.push((object, location));
+                    continue;
                 }
-                Err(Error::DamagedFrame { frame, pack, problem }) => {
-                    if damaged_frames.insert(frame) {
-                        report.damage.push(Error::DamagedFrame { frame, pack, problem });
-                    }
-                }
-                Err(err) => report.damage.push(err),
+                Err(err) => err,
+            };
+            scan.lost.push(object);
+            match err {
+                Error::DamagedFrame { frame, .. } if !damaged_frames.insert(frame) => {}
+                err => scan.damage.push(err),
             }
         }
         // A frame that no object lies in is checked as well.
         for frame in (0..pack.frame_count()).filter(|frame| !touched.contains(frame)) {
-            report.damage.extend(pack.frame(frame).err());
+            scan.damage.extend(pack.frame(frame).err());
         }
-        report
+        Some(scan)
     }
 }
+
+/// What was found in a pack.
+#[derive(Debug)]
+pub(crate) struct PackScan {
+    pub(crate) id: PackId,
+    pub(crate) sound: Vec<(ObjectId, Location)>,
+    /// Objects that it should have; unknown if its table cannot be read.
+    pub(crate) lost: Vec<ObjectId>,
+    pub(crate) damage: Vec<Error>,
+}
+
+impl Default for PackScan {
+    fn default() -> Self {
+        let id = PackId::from_bytes([0; PackId::LEN]);
+        Self { id, sound: Vec::new(), lost: Vec::new(), damage: Vec::new() }
+    }
+}
+
+/// Paths that are kept of each damage.
+const PATHS: usize = 1000;
 
 impl Report {
     /// Joins damage that was met on the way with that found in packs.
@@ -144,27 +187,23 @@ impl Report {
         }
         let mut lost: Vec<_> = by_object.into_iter().collect();
         lost.sort();
-        for (object, paths) in lost {
+        for (object, mut paths) in lost {
             let error = match object {
                 ObjectId::Blob(key, _) => Error::MissingBlob { key },
                 ObjectId::Tree(id) => Error::MissingTree { id },
-                ObjectId::Page(_) | ObjectId::State(_) => continue,
+                ObjectId::Page(id) => Error::MissingPage { id },
+                ObjectId::State(_) => continue,
             };
-            self.damage.push(Damage { error, paths });
+            let more = paths.len().saturating_sub(PATHS) as u64;
+            paths.truncate(PATHS);
+            self.damage.push(Damage { error, paths, more });
         }
     }
 }
 
-#[derive(Default)]
-struct PackReport {
-    objects: Vec<ObjectId>,
-    bytes: u64,
-    damage: Vec<Error>,
-}
-
 /// Reads the frames of a pack, the latest of which is kept.
 struct Frames<'a> {
-    pack: &'a crate::pack::Pack,
+    pack: &'a Pack,
     last: Option<(u32, Vec<u8>)>,
 }
 
@@ -260,6 +299,13 @@ impl Walk<'_> {
                 return;
             }
         };
+        if tree.entries().len() >= PAGED_FROM {
+            for (page, _) in tree.encode().pages {
+                if !self.sound.contains(&ObjectId::Page(page)) {
+                    self.found.push((ObjectId::Page(page), state, format!("{prefix}{path}")));
+                }
+            }
+        }
         for (name, entry) in tree.entries() {
             path.push(name.clone());
             match entry {
@@ -273,8 +319,8 @@ impl Walk<'_> {
                 Entry::Leaf(leaf) => {
                     if let Some(blob) = leaf.blob() {
                         let object = ObjectId::Blob(blob.key, blob.digest);
-                        let is_there =
-                            self.sound.contains(&object) && self.store.inner().locate(blob).is_ok();
+                        let is_there = self.sound.contains(&object)
+                            && self.store.inner().at_blob(blob, |_| Ok(())).is_ok();
                         if !is_there {
                             self.found.push((object, state, format!("{prefix}{path}")));
                         }

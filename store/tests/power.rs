@@ -10,8 +10,8 @@ use std::sync::{Arc, LazyLock};
 use cairn_store::tree::{Content, Entry, Leaf};
 use cairn_store::workspace::{Afterwards, LayerMarks};
 use cairn_store::{
-    Attributes, BytesSource, Draft, Error, ImportOptions, Name, Standing, State, StateId, Store,
-    Tag, Transaction, Tree, WorkspaceName, import_directory,
+    Attributes, BytesSource, Draft, Error, GcOptions, ImportOptions, Name, Standing, State,
+    StateId, Store, Tag, Transaction, Tree, WorkspaceName, import_directory,
 };
 use support::{FaultyDisk, Loss, Omitted, copy};
 
@@ -28,7 +28,7 @@ fn contents(generation: u8, large: usize) -> Vec<Vec<u8>> {
     for at in 0..large {
         // Noise, so that it stays large.
         let mut word = 0x2545_f491_4f6c_dd1d_u64 + at as u64 + u64::from(generation);
-        let noise = (0..200_000).flat_map(|_| {
+        let noise = (0..132_000).flat_map(|_| {
             word ^= word << 13;
             word ^= word >> 7;
             word ^= word << 17;
@@ -110,52 +110,71 @@ fn import(store: &Store) -> Result<(), Error> {
 
 struct Case {
     name: &'static str,
+    base: fn(&Path),
     operation: Operation,
     /// What holds when it was done; what holds before is checked by the states.
     is_done: fn(&Store) -> bool,
+    /// Generations that are published afterwards, and how many of their files are
+    /// large.
+    later: [(u8, usize); 2],
 }
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 13] = [
     Case {
         name: "publish in one pack",
+        base: make_base,
         operation: |store| publish(store, 2, 0).map(drop),
         is_done: |store| store.refs().current == Some(StateId(3)),
+        later: [(7, 1), (2, 3)],
     },
     Case {
         name: "publish in two packs",
+        base: make_base,
         operation: |store| publish(store, 2, 1).map(drop),
         is_done: |store| store.refs().current == Some(StateId(3)),
+        later: [(7, 1), (2, 3)],
     },
     Case {
         name: "publish in many packs",
+        base: make_base,
         operation: |store| publish(store, 2, 3).map(drop),
         is_done: |store| store.refs().current == Some(StateId(3)),
+        later: [(7, 1), (2, 3)],
     },
     Case {
         name: "switch",
+        base: make_base,
         operation: |store| store.switch(StateId(1)).map(drop),
         is_done: |store| store.refs().current == Some(StateId(1)),
+        later: [(7, 1), (2, 3)],
     },
     Case {
         name: "tag",
+        base: make_base,
         operation: |store| store.tag(Tag::new("kept").unwrap(), StateId(1)),
         is_done: |store| store.refs().tags.len() == 1,
+        later: [(7, 1), (2, 3)],
     },
     Case {
         name: "remove",
+        base: make_base,
         operation: |store| store.remove_states(&[StateId(1)]),
         is_done: |store| store.refs().states.len() == 1,
+        later: [(7, 1), (2, 3)],
     },
     Case {
         name: "make a workspace",
+        base: make_base,
         operation: |store| {
             let workspace = store.lock_workspace(&WorkspaceName::new("new").unwrap())?;
             workspace.create(StateId(2), LayerMarks::Trusted).map(drop)
         },
         is_done: |store| lies_on(store, "new") == Some((2, 1)),
+        later: [(7, 1), (2, 3)],
     },
     Case {
         name: "publish a workspace",
+        base: make_base,
         operation: |store| {
             let _workspace = store.lock_workspace(&old())?;
             let (transaction, draft) = prepare(store, 2, 0)?;
@@ -163,23 +182,77 @@ const CASES: [Case; 11] = [
             transaction.commit_workspace(draft, aside, &old(), goes_on)?.1.map(drop)
         },
         is_done: |store| lies_on(store, "old") == Some((3, 2)),
+        later: [(7, 1), (2, 3)],
     },
     Case {
         name: "reset a workspace",
+        base: make_base,
         operation: |store| store.lock_workspace(&old())?.rebase(StateId(2)).map(drop),
         is_done: |store| lies_on(store, "old") == Some((2, 2)),
+        later: [(7, 1), (2, 3)],
     },
     Case {
         name: "remove a workspace",
+        base: make_base,
         operation: |store| store.lock_workspace(&old())?.remove(),
         is_done: |store| lies_on(store, "old").is_none(),
+        later: [(7, 1), (2, 3)],
+    },
+    Case {
+        name: "gc",
+        base: make_garbage,
+        operation: |store| store.gc(GcOptions { rewrite_below: 100 }, &()).map(drop),
+        is_done: |store| store.refs().current == Some(StateId(2)),
+        // What was garbage is wanted again.
+        later: [(3, 2), (0, 0)],
+    },
+    Case {
+        name: "repair",
+        base: make_damaged,
+        operation: |store| store.repair(&mut [&mut SOUND.1.clone()], &()).map(drop),
+        is_done: |store| store.verify(&()).is_ok_and(|report| report.damage.is_empty()),
+        later: [(3, 2), (0, 0)],
     },
     Case {
         name: "import",
+        base: make_base,
         operation: import,
         is_done: |store| store.refs().states.contains_key(&StateId(3)),
+        later: [(7, 1), (2, 3)],
     },
 ];
+
+/// The same with two states less, of which one has most of a pack, and the other all
+/// of several.
+fn make_garbage(path: &Path) {
+    make_base(path);
+    let store = Store::open(path).unwrap();
+    publish(&store, 3, 2).unwrap();
+    store.switch(StateId(2)).unwrap();
+    store.remove_states(&[StateId(1), StateId(3)]).unwrap();
+}
+
+/// The base, whole.
+static SOUND: LazyLock<(tempfile::TempDir, Store)> = LazyLock::new(|| {
+    let home = support::fast_directory();
+    let path = home.path().join("sound");
+    make_base(&path);
+    let store = Store::open(&path).unwrap();
+    (home, store)
+});
+
+/// The base with damage in a pack of many objects, and in one of one object.
+fn make_damaged(path: &Path) {
+    make_base(path);
+    let packs = std::fs::read_dir(path.join("packs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut packs: Vec<_> = packs.filter(|path| path.is_file()).collect();
+    packs.sort_by_key(|path| path.metadata().unwrap().len());
+    for pack in [&packs[1], &packs[2]] {
+        let mut bytes = std::fs::read(pack).unwrap();
+        bytes[100] ^= 1;
+        std::fs::write(pack, bytes).unwrap();
+    }
+}
 
 /// A store with the states 1 and 2, of which 2 is current, and a workspace on 1.
 fn make_base(path: &Path) {
@@ -195,8 +268,10 @@ fn make_base(path: &Path) {
 fn cut_everywhere(case: &Case, omitted: Omitted) -> Vec<String> {
     let home = support::fast_directory();
     let base = home.path().join("base");
-    make_base(&base);
+    (case.base)(&base);
     let mut wrong = Vec::new();
+    // What a sync is for may show only when several things are lost together.
+    let seeds = if matches!(omitted, Omitted::Sync(_)) { 12 } else { 4 };
     for steps in 0.. {
         let live = home.path().join(format!("live {steps}"));
         copy(&base, &live);
@@ -206,7 +281,7 @@ fn cut_everywhere(case: &Case, omitted: Omitted) -> Vec<String> {
         drop(store);
         let losses = [Loss::All, Loss::None]
             .into_iter()
-            .chain((0..4).map(|seed| Loss::Some(seed + 100 * steps as u64)));
+            .chain((0..seeds).map(|seed| Loss::Some(seed + 100 * steps as u64)));
         for (at, loss) in losses.enumerate() {
             // The index may be gone, old or as it was when the power went.
             {
@@ -219,13 +294,18 @@ fn cut_everywhere(case: &Case, omitted: Omitted) -> Vec<String> {
                     _ => {}
                 }
                 let what = format!("{}, {steps} steps, loss {at}, index {index}", case.name);
-                let outcome = std::panic::catch_unwind(|| check_found(&found, case, reported));
+                let goes_on_first = (at + steps) % 4 > 1;
+                let check = || check_found(&found, case, reported, goes_on_first);
+                let outcome = std::panic::catch_unwind(check);
                 match outcome {
                     Ok(Ok(())) => {}
                     Ok(Err(problem)) => wrong.push(format!("{what}: {problem}")),
                     Err(_) => wrong.push(format!("{what}: a panic")),
                 }
                 std::fs::remove_dir_all(&found).unwrap();
+            }
+            if !wrong.is_empty() && omitted != Omitted::Nothing {
+                return wrong;
             }
         }
         std::fs::remove_dir_all(&live).unwrap();
@@ -238,7 +318,12 @@ fn cut_everywhere(case: &Case, omitted: Omitted) -> Vec<String> {
     wrong
 }
 
-fn check_found(found: &Path, case: &Case, reported: bool) -> Result<(), String> {
+fn check_found(
+    found: &Path,
+    case: &Case,
+    reported: bool,
+    goes_on_first: bool,
+) -> Result<(), String> {
     let store = Store::open(found).map_err(|err| format!("does not open: {err}"))?;
     let done = (case.is_done)(&store);
     if reported && !done {
@@ -253,20 +338,45 @@ fn check_found(found: &Path, case: &Case, reported: bool) -> Result<(), String> 
     if !is_right || !done && lies_on(&store, "old") != Some((1, 1)) {
         return Err(format!("{workspaces:?}"));
     }
-    let report = store.verify(&()).map_err(|err| format!("cannot be verified: {err}"))?;
-    // A pack that is not complete, and that no state needs, is no damage.
-    let lost: Vec<_> = report.damage.iter().filter(|damage| !damage.paths.is_empty()).collect();
-    if !lost.is_empty() {
-        return Err(format!("{lost:?}"));
+    let second = store.refs().states.get(&StateId(2)).cloned();
+    if case.name == "repair" && !done {
+        (case.operation)(&store).map_err(|err| format!("cannot be repaired: {err}"))?;
     }
-    if let Some(state) = store.refs().states.get(&StateId(2)) {
-        check_contents(&store, state, 1, 1);
+    let look = || {
+        let report = store.verify(&()).map_err(|err| format!("cannot be verified: {err}"))?;
+        // A pack that is not complete, and that no state needs, is no damage.
+        let lost: Vec<_> = report.damage.iter().filter(|it| !it.paths.is_empty()).collect();
+        if !lost.is_empty() {
+            return Err(format!("{lost:?}"));
+        }
+        for (_, record) in &workspaces {
+            // Only what is kept for a workspace may still have it.
+            let (generation, large) = [(0, 0), (1, 1), (2, 0)][record.base.id.0 as usize - 1];
+            check_contents(&store, &record.base, generation, large);
+        }
+        if let Some(state) = &second {
+            check_contents(&store, state, 1, 1);
+        }
+        Ok(())
+    };
+    // Looking heals, so that it must not always come first.
+    if !goes_on_first {
+        look()?;
     }
     // The store goes on, and what it takes in next is whole as well.
-    let state = publish(&store, 7, 1).map_err(|err| format!("cannot go on: {err}"))?;
-    check_contents(&store, &state, 7, 1);
-    let state = publish(&store, 2, 3).map_err(|err| format!("cannot go on: {err}"))?;
-    check_contents(&store, &state, 2, 3);
+    for (generation, large) in case.later {
+        let published = publish(&store, generation, large);
+        let state = published.map_err(|err| format!("cannot go on: {err}"))?;
+        check_contents(&store, &state, generation, large);
+    }
+    if goes_on_first {
+        look()?;
+    }
+    if case.name == "gc" {
+        let collected = store.gc(GcOptions { rewrite_below: 100 }, &());
+        collected.map_err(|err| format!("cannot collect: {err}"))?;
+        look()?;
+    }
     Ok(())
 }
 
@@ -280,6 +390,7 @@ fn a_power_cut_leaves_the_old_state_or_the_reported_one() {
 
 #[test]
 fn the_test_above_notices_each_sync_that_is_left_out() {
+    let mut missed = Vec::new();
     std::panic::set_hook(Box::new(|_| {}));
     for (case, omitted) in [
         (&CASES[0], Omitted::FileSyncs),
@@ -291,8 +402,29 @@ fn the_test_above_notices_each_sync_that_is_left_out() {
         (&CASES[7], Omitted::DirectorySyncs),
         (&CASES[9], Omitted::DirectorySyncs),
     ] {
-        let wrong = cut_everywhere(case, omitted);
-        assert!(!wrong.is_empty(), "{} without {omitted:?}", case.name);
+        if cut_everywhere(case, omitted).is_empty() {
+            missed.push(format!("{} without {omitted:?}", case.name));
+        }
+    }
+    for case in CASES.iter().filter(|case| matches!(case.name, "gc" | "repair")) {
+        for sync in 0..syncs_of(case) {
+            if cut_everywhere(case, Omitted::Sync(sync)).is_empty() {
+                missed.push(format!("{} without sync {sync}", case.name));
+            }
+        }
     }
     let _ = std::panic::take_hook();
+    assert!(missed.is_empty(), "{missed:?}");
+}
+
+/// How many syncs an operation makes.
+fn syncs_of(case: &Case) -> usize {
+    let home = support::fast_directory();
+    let live = home.path().join("live");
+    (case.base)(&live);
+    let disk = FaultyDisk::over(&live, usize::MAX, Omitted::Nothing);
+    let store = Store::open_on(Arc::new(disk.clone()), &live).unwrap();
+    (case.operation)(&store).unwrap();
+    assert!(disk.syncs_done() > 0, "{}", case.name);
+    disk.syncs_done()
 }

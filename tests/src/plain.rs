@@ -13,8 +13,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::listing::{Kind, Listing};
+use crate::listing::{Entry, Kind, Listing};
 
 /// Directories of the root that are merged into /usr, as Debian names them.
 const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
@@ -116,6 +117,77 @@ impl Plain {
         }
         expected.assert_same(root, what);
         rewritten
+    }
+}
+
+/// Checks that `root` has each entry that `dpkg-deb -x` makes of each of the
+/// packages, unpacked on its own and moved to where the merged /usr has it: type,
+/// mode, owner, time, size, content, and text of a link.
+///
+/// Returns how many entries were compared.
+///
+/// # Panics
+/// With the first differences.
+pub fn assert_has_unpacked(debs: &[PathBuf], root: &Listing, temporary: &Path) -> usize {
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let compared = std::thread::scope(|scope| {
+        let worker = || {
+            let mut compared = 0;
+            while let Some(deb) = debs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let to = temporary.join(deb.file_name().expect("a package is a file"));
+                let unpacked = Command::new("dpkg-deb").arg("-x").arg(deb).arg(&to).status();
+                assert!(unpacked.unwrap().success(), "{}", deb.display());
+                compared += assert_has(&Listing::of_directory(&to), root, deb);
+                fs::remove_dir_all(&to).unwrap();
+            }
+            compared
+        };
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    compared
+}
+
+/// Checks one package; returns how many entries it has.
+fn assert_has(package: &Listing, root: &Listing, deb: &Path) -> usize {
+    let mut differences = Vec::new();
+    for (path, entry) in package.0.iter().filter(|(path, _)| !path.is_empty()) {
+        let shown = path.escape_ascii();
+        let (merged, is_moved) = merged_path(path);
+        let Some(found) = root.0.get(&merged) else {
+            differences.push(format!("{shown} is missing"));
+            continue;
+        };
+        // Links of a group are elsewhere compared, as a group.
+        let mut expected = Entry { links: found.links.clone(), ..entry.clone() };
+        if let (true, Kind::Symlink(_), Kind::Symlink(text)) = (is_moved, &entry.kind, &found.kind)
+        {
+            // It leads to the same place from where it is now: see above.
+            expected.kind = Kind::Symlink(text.clone());
+        }
+        let is_of_skeleton = SKELETON.iter().any(|(name, _)| name.as_bytes() == merged)
+            || MERGED.iter().any(|name| merged == [b"usr/", name.as_bytes()].concat());
+        if is_of_skeleton {
+            expected.mode = found.mode;
+        }
+        if *found != expected {
+            differences.push(format!("{shown}: {expected:?} != {found:?}"));
+        }
+    }
+    assert!(differences.is_empty(), "{}: {}", deb.display(), differences.join("\n"));
+    package.0.len()
+}
+
+/// Where an entry of a package is in a merged root, and whether it is elsewhere than
+/// in the package.
+fn merged_path(path: &[u8]) -> (Vec<u8>, bool) {
+    let end = path.iter().position(|byte| *byte == b'/').unwrap_or(path.len());
+    let (top, below) = path.split_at(end);
+    match std::str::from_utf8(top) {
+        Ok("etc") => ([b"usr/share/defaults/etc", below].concat(), true),
+        Ok(top) if MERGED.contains(&top) => ([b"usr/", path].concat(), true),
+        _ => (path.to_vec(), false),
     }
 }
 

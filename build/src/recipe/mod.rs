@@ -20,6 +20,7 @@ use std::str::FromStr;
 use crate::problem::{Problem, Severity, Span};
 use crate::yaml;
 
+pub(crate) use check::compile;
 pub(crate) use parts::package_templates;
 
 pub use check::{is_name, is_version};

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cairn_package::model::Model;
-use cairn_package::repository::{Config, Repositories, RepositoryName};
-use cairn_store::Store;
+use cairn_package::repository::{Config, Older, Repositories, RepositoryName};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -51,7 +50,9 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let model = read(&args.model)?;
     let store = if args.mode.is_dry_run() { context.store()? } else { context.store_or_new()? };
     let wanted = model.repositories.as_deref();
-    let changes = wanted.map(|wanted| RepositoryChanges::between(&store, wanted)).transpose()?;
+    let changes = wanted
+        .map(|wanted| RepositoryChanges::between(&context.repositories(&store), wanted))
+        .transpose()?;
     if let (Some(changes), Some(wanted)) = (&changes, wanted)
         && !changes.is_empty()
     {
@@ -60,15 +61,15 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
             return Err(Error::OtherRepositories);
         }
         output.confirm("\nChange the repositories?")?;
-        changes.make(&store, wanted)?;
+        changes.make(&context.repositories(&store), wanted)?;
     }
     let text = format!("apply {}", args.model.display());
     transact_model(&model, &text, &store, &args.mode, context, output)
 }
 
 impl RepositoryChanges {
-    fn between(store: &Store, wanted: &[Config]) -> Result<Self, Error> {
-        let present = Repositories::of(store.path()).list()?;
+    fn between(repositories: &Repositories, wanted: &[Config]) -> Result<Self, Error> {
+        let present = repositories.list()?;
         let by_name = |all: &[Config]| -> BTreeMap<String, Config> {
             all.iter().map(|config| (config.name.to_string(), config.clone())).collect()
         };
@@ -90,15 +91,14 @@ impl RepositoryChanges {
         self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
     }
 
-    fn make(&self, store: &Store, wanted: &[Config]) -> Result<(), Error> {
-        let repositories = Repositories::of(store.path());
+    fn make(&self, repositories: &Repositories, wanted: &[Config]) -> Result<(), Error> {
         let find = |name: &String| wanted.iter().find(|config| config.name.as_str() == name);
         for config in self.added.iter().filter_map(find) {
-            repositories.add(config)?;
+            repositories.add(config, &())?;
         }
         for config in self.changed.iter().filter_map(find) {
-            repositories.set(config)?;
-            repositories.update(&config.name)?;
+            repositories.set(config, &())?;
+            repositories.update(&config.name, Older::Refused, &())?;
         }
         for name in &self.removed {
             if let Ok(name) = RepositoryName::new(name) {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use cairn_package::Metadata;
 use cairn_package::query::{Link, Needs};
-use cairn_package::repository::Repositories;
 use serde::Serialize;
 
 use crate::command::search::installed;
@@ -64,7 +63,7 @@ pub(crate) fn run(
     let mut needs = of_installed;
     let mut package = needs.package(&args.package)?;
     if args.available || package.is_none() {
-        needs = Needs::of_offered(&Repositories::of(store.path()).load()?);
+        needs = Needs::of_offered(&context.repositories(&store).load(&())?);
         package = needs.package(&args.package)?;
     }
     let package = package.ok_or_else(|| Error::UnknownPackage(args.package.clone()))?;

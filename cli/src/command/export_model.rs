@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use cairn_package::model::Model;
-use cairn_package::repository::Repositories;
 use cairn_package::system::InstalledPackage;
 use cairn_package::{Dependency, plan};
 
@@ -40,7 +39,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let refs = store.refs();
     let tags = refs.tags.iter().filter(|(_, id)| **id == state.id);
     let model = Model {
-        repositories: Some(Repositories::of(store.path()).list()?),
+        repositories: Some(context.repositories(&store).list()?),
         packages: explicit.map(|it| Dependency::on_package(it.metadata.name.as_str())).collect(),
         files: plan::local_files_of(&store, &state)?,
         tags: tags.map(|(tag, _)| tag.clone()).collect(),

@@ -1,7 +1,6 @@
 //! `cairn info`: what packages say of themselves.
 
 use cairn_package::query;
-use cairn_package::repository::Repositories;
 use cairn_package::{Dependency, Metadata};
 use serde::Serialize;
 
@@ -47,7 +46,7 @@ struct PackageInfo {
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
     let installed = installed(&store)?;
-    let offered = Repositories::of(store.path()).load()?;
+    let offered = context.repositories(&store).load(&())?;
     let mut packages = Vec::new();
     for wanted in &args.packages {
         let names = query::offering(&installed, &offered, wanted)?;

@@ -155,7 +155,7 @@ pub(crate) fn fields(metadata: &Metadata) -> Vec<(&'static str, String)> {
         ("Release", format!("{}, build {}", metadata.release, metadata.build_release)),
         ("Architecture", metadata.architecture.clone()),
         ("Summary", metadata.summary.clone()),
-        ("Description", metadata.description.clone()),
+        ("Description", metadata.description.split_whitespace().collect::<Vec<_>>().join(" ")),
         ("Homepage", metadata.homepage.clone()),
         ("Licences", licenses),
         ("Source", metadata.source_id.clone()),

@@ -2,7 +2,6 @@
 
 use cairn_package::plan::{Action, System};
 use cairn_package::query;
-use cairn_package::repository::Repositories;
 use cairn_package::solve::{Request, Upgrade};
 use cairn_package::system::InstalledPackage;
 use serde::Serialize;
@@ -18,25 +17,24 @@ use crate::units::counted;
 ///
 /// Without an option, those that are installed.
 #[derive(clap::Args)]
-#[group(id = "which", multiple = false)]
 pub(crate) struct Args {
     /// The same as the option of this name
-    #[arg(value_name = "WHICH", group = "which")]
+    #[arg(value_name = "WHICH", group = "selection")]
     which: Option<Which>,
     /// All that are installed
-    #[arg(long, group = "which")]
+    #[arg(long, group = "selection")]
     installed: bool,
     /// All that repositories have, the best of each name
-    #[arg(long, group = "which")]
+    #[arg(long, group = "selection")]
     available: bool,
     /// Those of which repositories have something newer
-    #[arg(long, group = "which")]
+    #[arg(long, group = "selection")]
     upgradable: bool,
     /// Those that nobody asked for and nothing needs
-    #[arg(long, group = "which")]
+    #[arg(long, group = "selection")]
     orphans: bool,
     /// Those that somebody asked for by name
-    #[arg(short, long, group = "which")]
+    #[arg(short, long, group = "selection")]
     explicit: bool,
     /// Look at the packages of this state
     #[arg(long, default_value = "current")]
@@ -97,7 +95,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         Which::Available => {
             let installed = super::search::installed(&store)?;
             let mut met = std::collections::BTreeSet::new();
-            for repository in Repositories::of(store.path()).load()? {
+            for repository in context.repositories(&store).load(&())? {
                 for metadata in repository.catalog.iter() {
                     let metadata = metadata.map_err(cairn_package::Error::from)?;
                     if met.insert(metadata.name.clone()) {
@@ -117,7 +115,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
             packages.sort_by(|left, right| left.name.cmp(&right.name));
         }
         Which::Upgradable => {
-            let system = System::read(&store, &[])?;
+            let system = System::with_repositories(&store, context.repositories(&store), &[])?;
             let request = Request { upgrade: Upgrade::All, ..Request::default() };
             let plan = system.plan(&request, "list")?;
             for step in plan.steps.iter().filter(|step| step.action == Action::Upgrade) {

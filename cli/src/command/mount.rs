@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cairn_fs::{Event, Journal, Options, Registration, Running, Shape, Signals};
+use cairn_fs::{Event, Journal, Options, Registration, Running, Shape, Signals, workspace};
+use cairn_store::{Store, WorkspaceName};
 use serde::Serialize;
 
 use crate::context::{self, Context};
@@ -19,7 +20,8 @@ use crate::units;
 /// Mount states on a directory, or list the mounts
 ///
 /// Without an option the directory shows all states: current/, states/NUMBER/
-/// and tags/NAME/. The command returns when the mount can be used; a process in
+/// and tags/NAME/. With --rw it shows a workspace: a state whose files can be
+/// changed, while the state itself stays as it is. The command returns when the mount can be used; a process in
 /// the background serves it until it is unmounted.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -31,6 +33,10 @@ pub(crate) struct Args {
     /// Show the current state, whichever it is: a live root
     #[arg(long, requires = "dir")]
     follow: bool,
+    /// Show this workspace, which can be changed; if there is none of the name, it
+    /// is made, on the state that --state names (default: the current one)
+    #[arg(long, value_name = "NAME", requires = "dir", conflicts_with = "follow")]
+    rw: Option<WorkspaceName>,
     /// Stay in the foreground, for a supervisor; SIGTERM unmounts
     #[arg(long, requires = "dir")]
     foreground: bool,
@@ -40,7 +46,15 @@ pub(crate) struct Args {
 struct Mounted {
     target: String,
     shape: Shape,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workspace: Option<String>,
     pid: u32,
+}
+
+/// What is to be mounted.
+enum What {
+    Trees(Options),
+    Workspace(WorkspaceName, PathBuf),
 }
 
 #[derive(Serialize)]
@@ -54,41 +68,83 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     };
     // What is wrong with the store is told before a process is left behind. Its
     // index is not opened here: a database does not survive such a copy.
-    let (store_path, shape) = {
-        let store = context.store()?;
-        let shape = match &args.state {
-            Some(state) => Shape::Pinned(state.find(&store)?.id),
-            None if args.follow => Shape::Follow,
-            None => Shape::Folder,
-        };
-        (std::path::absolute(store.path()).map_err(Error::read(store.path()))?, shape)
-    };
+    let store = context.store()?;
+    let store_path = std::path::absolute(store.path()).map_err(Error::read(store.path()))?;
+    let state = args.state.as_ref().map(|state| state.find(&store)).transpose()?;
     // Also told by the process in the background, but as words only.
     cairn_fs::check_target(dir)?;
     let target = dir.display().to_string();
-    let options = Options::new(shape, dir, &store_path);
+    let (what, shape, is_new) = match &args.rw {
+        Some(name) => {
+            let is_new = store.workspace(name).is_err();
+            let held = store.lock_workspace(name)?;
+            let record = workspace::open(&held, state.map(|state| state.id), &store)?;
+            workspace::check_mountable(&held, &record)?;
+            let what = What::Workspace(name.clone(), dir.clone());
+            (what, Shape::Pinned(record.base.id), is_new)
+        }
+        None => {
+            let shape = match state {
+                Some(state) => Shape::Pinned(state.id),
+                None if args.follow => Shape::Follow,
+                None => Shape::Folder,
+            };
+            (What::Trees(Options::new(shape, dir, &store_path)), shape, false)
+        }
+    };
+    drop(store);
+    let mounted = |pid| Mounted {
+        target: target.clone(),
+        shape,
+        workspace: args.rw.as_ref().map(ToString::to_string),
+        pid,
+    };
+    // What has only just been made for a mount that fails goes again.
+    let undo = || {
+        if is_new {
+            what.undo(&store_path)
+        }
+    };
     if args.foreground {
-        let signals = Signals::hold().map_err(Error::Signals)?;
         let journal: Journal = Arc::new(|event: &Event| {
             // Whoever supervises keeps it; if nobody does, nobody misses it.
             let _ = writeln!(io::stderr(), "cairn: {event}");
         });
-        let running = start(&store_path, &options, journal)?;
-        signals.unmount_on_any(running.unmounter()).map_err(Error::Signals)?;
+        let running = what.start(&store_path, journal).inspect_err(|_| undo())?;
         if let Some(socket) = context::notify_socket() {
             cairn_fs::notify_ready(&socket).map_err(Error::Supervisor)?;
         }
-        output.data(&Mounted { target, shape, pid: std::process::id() })?;
+        output.data(&mounted(std::process::id()))?;
         return Ok(running.wait()?);
     }
     let journal = log_file(&store_path.join("run/mount.log"), &target);
-    let pid = cairn_fs::background(|| start(&store_path, &options, journal))?;
-    output.data(&Mounted { target, shape, pid })
+    let pid = cairn_fs::background(|| what.start(&store_path, journal)).inspect_err(|_| undo())?;
+    output.data(&mounted(pid))
 }
 
-fn start(store: &Path, options: &Options, journal: Journal) -> Result<Running, Error> {
-    let store = cairn_store::Store::open(store)?;
-    Ok(cairn_fs::start(store, options, journal)?)
+impl What {
+    /// Mounts it, and unmounts on a signal.
+    fn start(&self, store: &Path, journal: Journal) -> Result<Running, Error> {
+        // Before there are threads, so that none of them takes a signal.
+        let signals = Signals::hold().map_err(Error::Signals)?;
+        let store = Store::open(store)?;
+        let running = match self {
+            Self::Trees(options) => cairn_fs::start(store, options, journal)?,
+            Self::Workspace(name, target) => {
+                let held = store.lock_workspace(name)?;
+                workspace::start(store, held, target, journal)?
+            }
+        };
+        signals.unmount_on_any(running.unmounter()).map_err(Error::Signals)?;
+        Ok(running)
+    }
+
+    /// Takes away the workspace; the error to report is another one.
+    fn undo(&self, store: &Path) {
+        let Self::Workspace(name, _) = self else { return };
+        let held = Store::open(store).and_then(|store| store.lock_workspace(name));
+        let _ = held.map(|held| workspace::discard(&held));
+    }
 }
 
 /// The log of mounts in the background is cut off at this size.
@@ -112,18 +168,21 @@ fn log_file(path: &Path, target: &str) -> Journal {
     })
 }
 
-fn shape_in_words(shape: Shape) -> String {
+fn shape_in_words(shape: Shape, workspace: Option<&str>) -> String {
     match shape {
         Shape::Folder => "all states".into(),
-        Shape::Pinned(id) => format!("state {id}"),
+        Shape::Pinned(id) => match workspace {
+            Some(name) => format!("workspace {name} on state {id}"),
+            None => format!("state {id}"),
+        },
         Shape::Follow => "the current state".into(),
     }
 }
 
 impl View for Mounted {
     fn show(&self, page: &mut Page) {
-        let Self { target, shape, pid } = self;
-        let shape = shape_in_words(*shape);
+        let Self { target, shape, workspace, pid } = self;
+        let shape = shape_in_words(*shape, workspace.as_deref());
         page.line(format_args!("{target} shows {shape} (process {pid})."));
     }
 }
@@ -137,7 +196,7 @@ impl View for List {
         let rows = self.0.iter().map(|mount| {
             vec![
                 Cell::new(&mount.target).style(Style::Strong),
-                Cell::new(shape_in_words(mount.shape)),
+                Cell::new(shape_in_words(mount.shape, mount.workspace.as_deref())),
                 Cell::new(format_args!("process {}", mount.pid)).style(Style::Faint),
             ]
         });

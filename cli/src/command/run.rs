@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use cairn_fs::workspace::{self, Room};
 use cairn_fs::{Event, Journal, Program};
-use cairn_store::Store;
+use cairn_store::{Store, WorkspaceName};
 
 use crate::context::{self, Context};
 use crate::error::Error;
@@ -15,13 +16,22 @@ use crate::place::StateName;
 /// Run a program inside a state
 ///
 /// The state is its root directory. It is read-only; what the program writes to
-/// /etc, /var, /tmp and /run is in memory and gone afterwards. The exit code is
-/// that of the program, or 128 and the number of the signal that ended it.
+/// /etc, /var, /tmp and /run is in memory and gone afterwards. With --rw all of it
+/// can be changed: in a workspace, which keeps what was changed, or without a name
+/// in memory. The exit code is that of the program, or 128 and the number of the
+/// signal that ended it.
 #[derive(clap::Args)]
+#[command(override_usage = "cairn run [OPTIONS] [--rw [NAME]] [--] COMMAND...")]
 pub(crate) struct Args {
-    /// Run it inside this state
-    #[arg(long, default_value = "current")]
-    state: StateName,
+    /// Run it inside this state (default: the current one, or that of the
+    /// workspace)
+    #[arg(long)]
+    state: Option<StateName>,
+    /// Let it change everything: in the workspace NAME, which is made if there is
+    /// none, or where nothing is kept; write -- before the command
+    #[arg(long, value_name = "NAME", num_args = 0..=1)]
+    #[allow(clippy::option_option, reason = "an option with an optional value")]
+    rw: Option<Option<WorkspaceName>>,
     /// The program and its arguments
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
@@ -30,11 +40,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, context: &Context) -> Result<ExitCode, Error> {
     // Nothing of the store stays open: a database does not survive the copy of
     // this process from which the program is started.
-    let (path, state) = {
-        let store = context.store()?;
-        let path = std::path::absolute(store.path()).map_err(Error::read(store.path()))?;
-        (path, args.state.find(&store)?.id)
-    };
+    let store = context.store()?;
+    let path = std::path::absolute(store.path()).map_err(Error::read(store.path()))?;
+    let state = args.state.as_ref().map(|state| state.find(&store)).transpose()?;
+    let state = state.map(|state| state.id);
+    let current = || Ok::<_, Error>(state.map_or_else(|| Ok(store.current()?.id), Ok::<_, Error>)?);
     let (program, arguments) = args.command.split_first().expect("clap wants one word at least");
     let program = Program {
         program: program.clone(),
@@ -48,6 +58,17 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<ExitCode, Error> {
         // The program goes on if nobody reads this.
         let _ = writeln!(io::stderr(), "cairn: {event}");
     });
-    let code = cairn_fs::run(&program, journal, || Ok::<_, Error>((Store::open(&path)?, state)))?;
+    let code = match &args.rw {
+        None => {
+            let state = current()?;
+            cairn_fs::run(&program, journal, || Ok::<_, Error>((Store::open(&path)?, state)))?
+        }
+        Some(None) => workspace::run(&program, &Room::ThrowAway(current()?), &path, journal)?,
+        Some(Some(name)) => {
+            let held = store.lock_workspace(name)?;
+            workspace::open(&held, state, &store)?;
+            workspace::run(&program, &Room::Workspace(held), &path, journal)?
+        }
+    };
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }

@@ -1,7 +1,6 @@
 //! `cairn search`: packages by words, by what they offer, by files.
 
 use cairn_package::query::{self, Known};
-use cairn_package::repository::Repositories;
 use cairn_package::system::{Installed, InstalledPackage};
 use cairn_package::{Dependency, Kind};
 use cairn_store::Store;
@@ -74,7 +73,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     }
     let mut offered = Vec::new();
     if !args.installed {
-        offered = Repositories::of(store.path()).load()?;
+        offered = context.repositories(&store).load(&())?;
     }
     let wanted = match (&args.provides, &args.words[..]) {
         (Some(kind), words) => {

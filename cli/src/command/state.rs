@@ -1,7 +1,8 @@
 //! `cairn state`: the states of a store, and what commands tell of one.
 
-mod diff;
+pub(crate) mod diff;
 mod list;
+mod prune;
 mod remove;
 mod show;
 mod tag;
@@ -15,7 +16,7 @@ use crate::error::Error;
 use crate::output::Output;
 use crate::units;
 
-/// List, show, compare, tag and remove states
+/// List, show, compare, tag, remove and prune states
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
     List(list::Args),
@@ -25,6 +26,7 @@ pub(crate) enum Command {
     Untag(untag::Args),
     #[command(visible_alias = "rm")]
     Remove(remove::Args),
+    Prune(prune::Args),
 }
 
 pub(crate) fn run(
@@ -39,6 +41,7 @@ pub(crate) fn run(
         Command::Tag(args) => tag::run(args, context, output),
         Command::Untag(args) => untag::run(args, context, output),
         Command::Remove(args) => remove::run(args, context, output),
+        Command::Prune(args) => prune::run(args, context, output),
     }
 }
 

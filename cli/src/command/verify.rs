@@ -1,10 +1,16 @@
 //! `cairn verify`: whether all that the states need is there and undamaged.
 
-use cairn_store::{Damage, VerifyProgress};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use cairn_package::repair::StoneSource;
+use cairn_package::repository::Repositories;
+use cairn_store::{Damage, ObjectId, RepairSource, Store, VerifyProgress};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::{Error, in_one_line};
+use crate::mounts::Mounts;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
 use crate::progress::{Phase, Unit};
@@ -12,9 +18,18 @@ use crate::units::{count, counted, size};
 
 /// Read and hash everything in the store, and tell what is damaged
 ///
-/// Changes nothing. Exit code 3 says that damage was found.
+/// Exit code 3 says that damage was found, and stays if it was to be repaired. Without
+/// --repair nothing is changed.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Restore what is damaged from repositories, and keep damaged packs in
+    /// STORE/quarantine
+    #[arg(long)]
+    repair: bool,
+    /// Restore it from the store in this directory first
+    #[arg(long, value_name = "STORE", requires = "repair")]
+    from: Vec<PathBuf>,
+}
 
 #[derive(Serialize)]
 struct Verified {
@@ -23,14 +38,39 @@ struct Verified {
     bytes: u64,
     states: u64,
     damage: Vec<Damaged>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repair: Option<RepairView>,
     #[serde(skip)]
-    all_paths: bool,
+    all: bool,
+}
+
+#[derive(Serialize)]
+struct RepairView {
+    /// Packs that are in STORE/quarantine now.
+    quarantined: Vec<String>,
+    /// Sound objects of them that were copied.
+    salvaged: u64,
+    /// How many objects each source gave.
+    restored: BTreeMap<String, u64>,
+    /// What no source has.
+    missing: Vec<String>,
+    /// Why sources could not be used.
+    failures: Vec<String>,
+    mounts: Mounts,
 }
 
 #[derive(Serialize)]
 struct Damaged {
     problem: String,
     affects: Vec<Affected>,
+    /// How many more paths it affects.
+    #[serde(skip_serializing_if = "is_zero")]
+    more: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Serialize)]
@@ -49,21 +89,71 @@ impl VerifyProgress for Phase {
     }
 }
 
-pub(crate) fn run(_: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
+pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
     let phase = output.phase("Verifying packs", None, Unit::Pieces);
     let report = store.verify(&phase)?;
     drop(phase);
-    let found = report.damage.len();
-    output.data(&Verified {
+    let mut found = report.damage.len();
+    let mut verified = Verified {
         packs: report.packs,
         objects: report.objects,
         bytes: report.bytes,
         states: report.states,
         damage: report.damage.iter().map(Damaged::new).collect(),
-        all_paths: context.verbose(),
-    })?;
+        repair: None,
+        all: context.verbose(),
+    };
+    if args.repair && found > 0 {
+        let repair = repair(&store, &args.from, output)?;
+        found = repair.missing.len();
+        verified.repair = Some(repair);
+    }
+    output.data(&verified)?;
     if found > 0 { Err(Error::DamageFound { found }) } else { Ok(()) }
+}
+
+/// Takes what is lost from where it can be had.
+fn repair(store: &Store, from: &[PathBuf], output: &Output<'_>) -> Result<RepairView, Error> {
+    let mut stores = Vec::new();
+    for path in from {
+        stores.push(Store::open(path)?);
+    }
+    let mut failures = Vec::new();
+    let mut stones = match StoneSource::new(Repositories::of(store.path())) {
+        Ok(stones) => Some(stones),
+        Err(err) => {
+            failures.push(format!("repositories: {}", in_one_line(&err)));
+            None
+        }
+    };
+    let mut sources: Vec<&mut dyn RepairSource> = Vec::new();
+    sources.extend(stores.iter_mut().map(|store| store as &mut dyn RepairSource));
+    sources.extend(stones.iter_mut().map(|stones| stones as &mut dyn RepairSource));
+    let phase = output.phase("Repairing packs", None, Unit::Pieces);
+    let repaired = store.repair(&mut sources, &phase)?;
+    drop(phase);
+    let told = repaired.failures.iter();
+    failures.extend(told.map(|(name, err)| format!("{name}: {}", in_one_line(&**err))));
+    let quarantined = repaired.quarantined.iter();
+    Ok(RepairView {
+        quarantined: quarantined.map(|(pack, _)| pack.to_string()).collect(),
+        salvaged: repaired.salvaged,
+        restored: repaired.restored,
+        missing: repaired.missing.iter().map(named).collect(),
+        failures,
+        // They hold the damaged packs open.
+        mounts: Mounts::refresh(store),
+    })
+}
+
+fn named(object: &ObjectId) -> String {
+    match object {
+        ObjectId::Blob(key, _) => format!("blob {key}"),
+        ObjectId::Tree(id) => format!("tree {id}"),
+        ObjectId::Page(id) => format!("page {id}"),
+        ObjectId::State(digest) => format!("state {digest}"),
+    }
 }
 
 impl Damaged {
@@ -74,24 +164,32 @@ impl Damaged {
             affects: affects
                 .map(|(state, path)| Affected { state: state.0, path: path.clone() })
                 .collect(),
+            more: damage.more,
         }
     }
 }
 
 /// Paths of one damage that are shown unless more are asked for.
-const SHOWN: usize = 10;
+const PATHS: usize = 10;
+/// Damage that is shown unless more is asked for.
+const SHOWN: usize = 100;
 
 impl View for Verified {
     fn show(&self, page: &mut Page) {
-        for damage in &self.damage {
+        let shown = if self.all { usize::MAX } else { SHOWN };
+        for damage in self.damage.iter().take(shown) {
             page.marked_line(Style::Bad, "damaged: ", &damage.problem);
-            let shown = if self.all_paths { usize::MAX } else { SHOWN };
+            let shown = if self.all { usize::MAX } else { PATHS };
             for Affected { state, path } in damage.affects.iter().take(shown) {
                 page.line(format_args!("  {state}:{path}"));
             }
-            if let Some(more @ 1..) = damage.affects.len().checked_sub(shown) {
-                page.line(format_args!("  and {more} more (--verbose shows them)"));
+            let hidden = damage.affects.len().saturating_sub(shown) as u64 + damage.more;
+            if hidden > 0 {
+                page.line(format_args!("  and {} more (--verbose shows them)", count(hidden)));
             }
+        }
+        if let Some(more @ 1..) = self.damage.len().checked_sub(shown) {
+            page.line(format_args!("and {more} more (--verbose shows them)"));
         }
         let objects = count(self.objects);
         page.line(format_args!(
@@ -104,5 +202,32 @@ impl View for Verified {
                 found => format!("{found} damaged"),
             },
         ));
+        if let Some(repair) = &self.repair {
+            repair.show(page, shown);
+        }
+    }
+}
+
+impl RepairView {
+    fn show(&self, page: &mut Page, shown: usize) {
+        self.mounts.show_failures(page);
+        for failure in &self.failures {
+            page.marked_line(Style::Note, "not used: ", failure);
+        }
+        for missing in self.missing.iter().take(shown) {
+            page.marked_line(Style::Bad, "lost: ", missing);
+        }
+        page.line(format_args!(
+            "{} put aside in quarantine, {} sound objects of them kept.",
+            counted(self.quarantined.len(), "pack"),
+            count(self.salvaged),
+        ));
+        for (source, objects) in self.restored.iter().filter(|(_, objects)| **objects > 0) {
+            page.line(format_args!("{} objects restored from {source}.", count(*objects)));
+        }
+        page.line(match self.missing.len() {
+            0 => "Nothing is lost: all that the states need is there.".into(),
+            lost => format!("{} lost: no source has what is named above.", counted(lost, "object")),
+        });
     }
 }

@@ -4,30 +4,48 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cairn_store::{BlobRef, Refs, Result, State, Tree, TreeId};
+use cairn_store::{BlobRef, Refs, Result, State, Store, Tree, TreeId};
 
+use super::completion::Completion;
 use crate::source::Source;
 
-/// A source that knows one state.
+/// A source that knows one state, and perhaps what completes it.
 #[derive(Debug)]
-pub(crate) struct Below<S> {
-    source: S,
+pub(crate) struct Below {
+    store: Store,
+    /// With the tree that is to be shown.
     state: State,
+    completion: Option<Completion>,
 }
 
-impl<S> Below<S> {
-    pub(crate) fn new(source: S, state: State) -> Self {
-        Self { source, state }
+impl Below {
+    /// The state alone.
+    pub(crate) fn new(store: Store, state: State) -> Self {
+        Self { store, state, completion: None }
+    }
+
+    /// The state and what completes it, in two directories.
+    pub(crate) fn completed(store: Store, state: State) -> Result<Self> {
+        let mut completion = Completion::new(&store, state.tree)?;
+        let tree = completion.beside(&store, state.tree)?;
+        Ok(Self { store, state: State { tree, ..state }, completion: Some(completion) })
     }
 }
 
-impl<S: Source> Source for Below<S> {
+impl Source for Below {
     fn tree(&self, id: TreeId) -> Result<Arc<Tree>> {
-        self.source.tree(id)
+        let own = self.completion.as_ref().and_then(|completion| completion.tree(id));
+        own.map_or_else(|| self.store.tree(id), |tree| Ok(tree.clone()))
     }
 
     fn read_at(&self, blob: &BlobRef, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        self.source.read_at(blob, offset, buf)
+        let own = self.completion.as_ref().and_then(|completion| completion.content(blob.key));
+        let Some(bytes) = own else { return self.store.read_at(blob, offset, buf) };
+        let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..));
+        let rest = rest.unwrap_or_default();
+        let len = rest.len().min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
     }
 
     fn refs(&self) -> Refs {
@@ -41,6 +59,6 @@ impl<S: Source> Source for Below<S> {
     }
 
     fn refresh(&self) -> Result<()> {
-        self.source.refresh()
+        self.store.refresh()
     }
 }

@@ -26,6 +26,9 @@ pub(crate) struct Layer {
     marks: LayerMarks,
     /// What lies below each directory of the scan.
     places: Vec<Option<Place>>,
+    /// Whether something in it has its content in another tree than the uppermost
+    /// of those below.
+    pub(crate) takes_from_below: bool,
 }
 
 /// What lies below a directory of the layer.
@@ -54,7 +57,7 @@ impl Layer {
         progress: &dyn ScanProgress,
     ) -> Result<Self> {
         let scan = scan(upper, &ScanOptions::default(), progress)?;
-        let mut layer = Self { scan, marks, places: Vec::new() };
+        let mut layer = Self { scan, marks, places: Vec::new(), takes_from_below: false };
         layer.resolve(trees, below)?;
         Ok(layer)
     }
@@ -71,6 +74,7 @@ impl Layer {
         let top = Place { below: roots.clone(), is_moved: false };
         let mut stack = vec![(0, top, TreePath::root())];
         let mut contents = Vec::new();
+        let mut takes_from_below = false;
         while let Some((number, place, path)) = stack.pop() {
             let Some(directory) = self.scan.directory(number) else { continue };
             for (at, (name, entry)) in directory.entries.iter().enumerate() {
@@ -84,8 +88,11 @@ impl Layer {
                             _ => {
                                 let redirect = self.mark(&found.attributes, b"redirect");
                                 let below = origin.directories(redirect);
+                                let below = below.map_err(|err| err.at(&path))?;
                                 let is_moved = place.is_moved || redirect.is_some();
-                                Place { below: below.map_err(|err| err.at(&path))?, is_moved }
+                                takes_from_below |=
+                                    is_moved && below.iter().any(|(number, _)| *number > 0);
+                                Place { below, is_moved }
                             }
                         };
                         stack.push((*number, next, path));
@@ -95,13 +102,16 @@ impl Layer {
                             continue;
                         }
                         let redirect = self.mark(&leaf.attributes, b"redirect");
-                        let content = origin.content(redirect).map_err(|err| err.at(&path))?;
+                        let (from, content) =
+                            origin.content(redirect).map_err(|err| err.at(&path))?;
+                        takes_from_below |= from > 0;
                         contents.push((number, at, content));
                     }
                 }
             }
             self.set_place(number, place);
         }
+        self.takes_from_below = takes_from_below;
         for (number, at, content) in contents {
             self.scan.set_content(number, at, content);
         }
@@ -214,10 +224,11 @@ impl<R: TreeReader> Origin<'_, R> {
         Ok(directories.collect())
     }
 
-    /// The content of the regular file below.
-    fn content(&self, redirect: Option<&[u8]>) -> Result<Content, Lost> {
+    /// The content of the regular file below, and the number of the tree that has
+    /// it.
+    fn content(&self, redirect: Option<&[u8]>) -> Result<(usize, Content), Lost> {
         match self.entries(redirect)?.into_iter().next() {
-            Some((_, Entry::Leaf(leaf))) if leaf.blob().is_some() => Ok(leaf.content),
+            Some((from, Entry::Leaf(leaf))) if leaf.blob().is_some() => Ok((from, leaf.content)),
             _ => Err(Lost::Mark("its content is not below it")),
         }
     }

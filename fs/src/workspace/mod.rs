@@ -7,9 +7,11 @@
 //! Rules and reasons: docs/workspaces.md.
 
 mod below;
+mod completion;
 mod directory;
 mod layer;
 mod overlay;
+mod run;
 mod snapshot;
 mod tree;
 
@@ -20,12 +22,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_store::workspace::{LayerMarks, Record, Workspace, layer_path};
-use cairn_store::{StateId, Store};
+use cairn_store::{StateId, Store, WorkspaceName};
 
 use crate::attach;
 use crate::error::{Error, Result};
 use crate::event::Journal;
 use crate::filesystem::Filesystem;
+use crate::inside;
 use crate::mount::{self, Place, Running, Trust, Unmount};
 use crate::mountinfo::{MountPoint, WORKSPACE};
 use crate::registration::{Registered, Registration};
@@ -34,7 +37,10 @@ use crate::sys;
 use crate::xattrs::Xattrs;
 use below::Below;
 use directory::{LOWER, failed};
-use overlay::Layers;
+
+pub(crate) use completion::{BELOW, STATE};
+pub(crate) use overlay::Layers;
+pub use run::{Room, run};
 
 pub use snapshot::{Becomes, Changes, Snapshot, changes, snapshot};
 
@@ -81,7 +87,7 @@ pub fn start(
     journal: Journal,
 ) -> Result<Running> {
     let record = workspace.record()?;
-    check_marks(&workspace, &record)?;
+    check_mountable(&workspace, &record)?;
     let target = mount::check_target(target)?;
     let (path, name) = (workspace.path(), workspace.name().clone());
     check_is_free(&workspace)?;
@@ -103,27 +109,57 @@ pub fn start(
             name: String::new(),
         },
     )?;
-    let mut filesystem = Filesystem::new(Below::new(store, record.base.clone()), shape)?;
+    // What a program in it has changed may have its content in what completed it.
+    let is_completed = run::was_run_in(&path, &record)
+        && snapshot::read_layer(&store, &name, &record, &())?
+            .is_some_and(|layer| layer.layer.takes_from_below);
+    let base = record.base.clone();
+    let below = if is_completed { Below::completed(store, base)? } else { Below::new(store, base) };
+    let mut filesystem = Filesystem::new(below, shape)?;
     filesystem.xattrs = Xattrs::BelowOverlay(overlay::prefix(record.marks));
-    let lower = lower_directory(&path)?;
-    let place = Place { target: lower.clone(), name: &store_name, trust: Trust::Inspect };
+    let lower_directory = lower_directory(&path)?;
+    let place = Place { target: lower_directory.clone(), name: &store_name, trust: Trust::Inspect };
     // If anything fails from here on, dropping it unmounts.
     let mut running = mount::serve(Arc::new(filesystem), place, Some(registered), journal)?;
 
     let layer = format!("layer-{}", record.layer);
-    let layers = Layers { lower: &[LOWER], layer: &layer, marks: record.marks };
+    let both = [STATE, BELOW].map(|name| format!("{LOWER}/{name}"));
+    let both = both.each_ref().map(String::as_str);
+    let lower = if is_completed { &both[..] } else { &[LOWER] };
+    let layers = Layers { lower, layer: &layer, marks: record.marks };
     let source = format!("{WORKSPACE}{}", path.display());
     layers
         .mount_from(&path, &source, &target, Trust::Inspect)
         .map_err(|source| Error::Overlay { layer: layer_path(&path, record.layer), source })?;
     let device = mount::device_of(&target)?;
     let is_it = |mount: &MountPoint| mount.is_ours();
-    attach::detach(&lower, Unmount::WhenUnused, is_it).inspect_err(|_| {
+    attach::detach(&lower_directory, Unmount::WhenUnused, is_it).inspect_err(|_| {
         // The error to report is the first one.
         let _ = attach::detach(&target, Unmount::WhenUnused, is_it);
     })?;
     running.show_workspace(workspace, target, device);
     Ok(running)
+}
+
+/// Becomes, for the rest of this process, the user that a program in the workspace
+/// is root for: in a user namespace in which the layer of an ordinary user looks as
+/// it does inside, and can be read whatever its modes forbid. Does nothing for the
+/// workspaces of root.
+///
+/// # Errors
+/// [`Error::Threads`]; [`Error::OtherNamespace`] when it is the workspace of another
+/// user.
+pub fn become_owner(name: &WorkspaceName, record: &Record) -> Result<()> {
+    let failed = |source| Error::Process { source };
+    let user = sys::effective_user();
+    if record.marks == LayerMarks::User && user.0 != 0 {
+        if !sys::is_alone().map_err(failed)? {
+            return Err(Error::Threads);
+        }
+        sys::own_users().map_err(failed)?;
+        inside::become_root(user).map_err(|failure| failure.into_error("".as_ref()))?;
+    }
+    check_usable(name, record)
 }
 
 /// Takes away what has been changed in a workspace that this process has, and
@@ -159,14 +195,23 @@ fn lower_directory(workspace: &Path) -> Result<PathBuf> {
     }
 }
 
-fn check_marks(workspace: &Workspace, record: &Record) -> Result<()> {
+/// Checks that this process may mount the workspace for all to see.
+///
+/// # Errors
+/// [`Error::NeedsNamespace`], [`Error::OtherNamespace`].
+pub fn check_mountable(workspace: &Workspace, record: &Record) -> Result<()> {
     if sys::effective_user().0 != 0 {
         return Err(Error::NeedsNamespace { name: workspace.name().clone() });
     }
+    check_usable(workspace.name(), record)
+}
+
+/// Checks that this process may read and write the workspace's layer.
+fn check_usable(name: &WorkspaceName, record: &Record) -> Result<()> {
     let usable = overlay::usable_marks().map_err(|source| Error::Process { source })?;
     if usable != record.marks {
         return Err(Error::OtherNamespace {
-            name: workspace.name().clone(),
+            name: name.clone(),
             by_user: record.marks == LayerMarks::User,
         });
     }
@@ -179,7 +224,10 @@ fn check_is_free(workspace: &Workspace) -> Result<()> {
     let path = workspace.path();
     let mounts = MountPoint::all().map_err(|source| Error::Process { source })?;
     match mounts.iter().find(|mount| mount.workspace() == Some(path.as_os_str().as_bytes())) {
-        Some(mount) => Err(Error::Dead { target: mount.target.clone() }),
+        Some(mount) => Err(Error::StillMounted {
+            name: workspace.name().clone(),
+            target: mount.target.clone(),
+        }),
         None => Ok(()),
     }
 }

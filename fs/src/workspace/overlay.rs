@@ -21,14 +21,16 @@ pub(crate) const fn prefix(marks: LayerMarks) -> &'static [u8] {
     }
 }
 
-/// Which marks overlayfs can write here.
+/// Which marks overlayfs can write for this user: an ordinary one mounts it in a
+/// namespace of its own.
 ///
 /// # Errors
 /// When /proc does not tell whether this is the machine's own user namespace.
 pub(crate) fn usable_marks() -> io::Result<LayerMarks> {
     let map = std::fs::read_to_string("/proc/self/uid_map")?;
     let numbers: Vec<&str> = map.split_whitespace().collect();
-    let is_initial = numbers == ["0", "0", "4294967295"];
+    let is_root = sys::effective_user().0 == 0;
+    let is_initial = is_root && numbers == ["0", "0", "4294967295"];
     Ok(if is_initial { LayerMarks::Trusted } else { LayerMarks::User })
 }
 

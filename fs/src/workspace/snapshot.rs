@@ -8,10 +8,11 @@ use cairn_store::host::{Scan, ScannedEntry, ScannedLeaf, Unread};
 use cairn_store::workspace::{Afterwards, Record, Workspace, layer_path};
 use cairn_store::{
     BlobHasher, BlobKey, BlobRef, Content, Digest, Draft, Entry, ImportProgress, Scratch, Standing,
-    State, Store, Tree, TreeId, TreePath, TreeReader, WorkspaceName, resolve,
+    State, Store, Tree, TreeId, TreePath, TreeReader, TreeWriter, WorkspaceName, resolve,
 };
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::completion::Completion;
 use super::layer::Layer;
 use super::{check_is_free, directory};
 use crate::error::{Error, Result};
@@ -51,8 +52,8 @@ impl TreeReader for Changes {
 /// [`cairn_store::Error::UnknownWorkspace`], [`Error::DamagedLayer`].
 pub fn changes(store: &Store, name: &WorkspaceName) -> Result<Changes> {
     let record = store.workspace(name)?;
-    let mut layer = match read(store, name, &record, &())? {
-        Some(layer) => layer,
+    let (mut layer, completion) = match read_layer(store, name, &record, &())? {
+        Some(read) => (read.layer, read.completion),
         None => {
             let (reference, tree) = (record.reference().clone(), record.base.tree);
             return Ok(Changes { reference, tree, trees: Scratch::new(store.clone()) });
@@ -61,6 +62,9 @@ pub fn changes(store: &Store, name: &WorkspaceName) -> Result<Changes> {
     let reference = record.reference().clone();
     name_contents(&mut layer.scan, store, reference.tree)?;
     let mut trees = Scratch::new(store.clone());
+    for tree in completion.trees() {
+        trees.write_tree(tree)?;
+    }
     let tree = layer.put(&mut trees, record.base.tree)?;
     Ok(Changes { reference, tree, trees })
 }
@@ -194,7 +198,13 @@ pub fn snapshot(
     let mut unread = Unread::default();
     let mut tree = record.base.tree;
     for attempt in 1..=ATTEMPTS {
-        let Some(mut layer) = read(store, name, &record, progress)? else { break };
+        let Some(LayerRead { mut layer, completion }) = read_layer(store, name, &record, progress)?
+        else {
+            break;
+        };
+        if layer.takes_from_below {
+            completion.put(&mut transaction)?;
+        }
         unread = layer.scan.unread();
         progress.read(unread);
         let before = fingerprint(&layer.scan);
@@ -202,8 +212,8 @@ pub fn snapshot(
         tree = layer.put(&mut transaction, record.base.tree)?;
         // Nobody changes a layer that this process has.
         let is_still = held.is_some() || {
-            let again = read(store, name, &record, &())?;
-            again.is_some_and(|again| fingerprint(&again.scan) == before)
+            let again = read_layer(store, name, &record, &())?;
+            again.is_some_and(|again| fingerprint(&again.layer.scan) == before)
         };
         if is_still && unsettled.is_empty() {
             break;
@@ -270,19 +280,33 @@ impl Snapshot {
     }
 }
 
+/// A layer, and what completes the state below it while a program runs.
+pub(super) struct LayerRead {
+    pub(super) layer: Layer,
+    completion: Completion,
+}
+
 /// Reads the layer of a workspace; `None` when it was never mounted, so that
 /// there is none.
-fn read(
+pub(super) fn read_layer(
     store: &Store,
     name: &WorkspaceName,
     record: &Record,
     progress: &dyn cairn_store::host::ScanProgress,
-) -> Result<Option<Layer>> {
+) -> Result<Option<LayerRead>> {
     let upper = layer_path(&store.workspace_path(name), record.layer).join("upper");
     if !upper.is_dir() {
         return Ok(None);
     }
-    Layer::read(&upper, record.marks, store, &[record.base.tree], progress).map(Some)
+    let base = record.base.tree;
+    let completion = Completion::new(store, base)?;
+    let mut trees = Scratch::new(store);
+    for tree in completion.trees() {
+        trees.write_tree(tree)?;
+    }
+    let below = [base, completion.root];
+    let layer = Layer::read(&upper, record.marks, &trees, &below, progress)?;
+    Ok(Some(LayerRead { layer, completion }))
 }
 
 /// What would differ if anything had been changed: which inodes there are, and

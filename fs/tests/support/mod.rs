@@ -141,6 +141,13 @@ impl Lab {
         answers.remove(0).1.expect("it refreshes")
     }
 
+    /// Lets the mounts that follow show what is current.
+    pub fn refresh_following(&self) {
+        for (mount, answer) in control::refresh_all(&self.run_directory(), PATIENCE).unwrap() {
+            answer.unwrap_or_else(|err| panic!("{}: {err}", mount.target));
+        }
+    }
+
     /// Mounts a source that can be made to fail, and keeps the events.
     pub fn mount_faulty(&self, shape: Shape) -> (Running, Arc<Faulty>, Events) {
         let source = Arc::new(Faulty { store: self.store.clone(), faults: Mutex::default() });

@@ -100,6 +100,31 @@ pub fn bind(source: &Path, target: &Path) {
     check(result).expect("bind");
 }
 
+/// Mounts overlayfs with these options.
+pub fn mount_overlay(target: &Path, options: &str) {
+    let (target, options, kind) = (c(target), c(Path::new(options)), c(Path::new("overlay")));
+    let data = options.as_ptr().cast();
+    // SAFETY: all texts are NUL-terminated and outlive the call.
+    let result = unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, data) };
+    check(result).expect("overlay");
+}
+
+/// mknod(2) with a major and a minor number.
+pub fn mknod(path: &Path, mode: libc::mode_t, (major, minor): (u32, u32)) {
+    let path = c(path);
+    // SAFETY: the path is NUL-terminated.
+    check(unsafe { libc::mknod(path.as_ptr(), mode, libc::makedev(major, minor)) }).expect("mknod");
+}
+
+/// lsetxattr(2).
+pub fn set_xattr(path: &Path, name: &str, value: &[u8]) -> io::Result<()> {
+    let (path, name) = (c(path), c(Path::new(name)));
+    // SAFETY: texts are NUL-terminated, and the value has the length given.
+    check(unsafe {
+        libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    })
+}
+
 pub fn unmount(target: &Path) {
     let target = c(target);
     // SAFETY: the path is NUL-terminated.

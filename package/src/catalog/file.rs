@@ -8,13 +8,14 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Catalog, Error, Names, Packages, tables};
 use crate::metadata::Metadata;
 use crate::stone::{self, meta};
 
-const MAGIC: [u8; 8] = *b"CRNCTLG1";
+const MAGIC: [u8; 8] = *b"CRNCTLG2";
 
 /// Length of what comes before the tables.
 const HEADER: usize = 48;
@@ -25,7 +26,7 @@ const OFFER: usize = 12;
 
 /// What tells whether a catalog was made of a file as it is now: the length
 /// and the time of the last change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     size: u64,
     mtime: i64,

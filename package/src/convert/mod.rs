@@ -5,6 +5,7 @@
 //! | one package | [`Converter::convert`] |
 //! | a set of packages that need each other | [`Converter::convert_all`] |
 //! | dependencies on packages that are elsewhere | [`Known`] |
+//! | what an index of Debian's says of its packages | [`Converter::describe_index`] |
 //!
 //! A conversion keeps what the package says and has: names, relations, modes,
 //! owners, times, links, devices and extended attributes. It moves /bin, /lib
@@ -28,6 +29,7 @@ mod fixture;
 mod known;
 mod license;
 mod owner;
+mod packages;
 mod place;
 mod relation;
 mod stamp;

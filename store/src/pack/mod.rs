@@ -7,14 +7,17 @@
 //! Format: docs/store.md, "Packs".
 
 mod frame;
+mod packer;
 mod reader;
 mod writer;
 
 pub(crate) use frame::{Compressor, Frame};
+pub(crate) use packer::Packer;
 pub(crate) use reader::Pack;
 pub(crate) use writer::{FinishedPack, PackWriter};
 
-use crate::hash::{BlobKey, Digest, PackId, PageId, TreeId};
+use crate::hash::{BlobKey, BlobRef, Digest, PackId, PageId, TreeId};
+use crate::state::State;
 
 /// Plain bytes of a full frame: many small objects, or a piece of a large one.
 pub const FRAME_LEN: usize = 128 << 10;
@@ -43,6 +46,21 @@ pub enum ObjectId {
     Page(PageId),
     /// The record of a state; BLAKE3-256 of its text.
     State(Digest),
+}
+
+impl ObjectId {
+    /// Whether these are the object's bytes.
+    pub(crate) fn names(self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Blob(key, digest) => {
+                let blob = BlobRef::of(bytes);
+                (blob.key, blob.digest) == (key, digest)
+            }
+            Self::Tree(id) => TreeId::of(bytes) == id,
+            Self::Page(id) => PageId::of(bytes) == id,
+            Self::State(digest) => State::digest(bytes) == digest,
+        }
+    }
 }
 
 /// Where the first byte of an object lies, and how many there are.

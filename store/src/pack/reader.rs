@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::frame::FrameRecord;
+use super::frame::{Frame, FrameRecord};
 use super::{
     END_MAGIC, FOOTER_LEN, FRAME_LEN, FRAME_RECORD_LEN, Location, MAGIC, OBJECT_RECORD_LEN,
     ObjectId,
@@ -89,6 +89,12 @@ impl Pack {
         Ok(Self { file, path: path.into(), id, frames, objects_at, object_count, objects_checksum })
     }
 
+    /// Bytes of the file.
+    pub(crate) fn len(&self) -> u64 {
+        let tables = u64::from(self.object_count) * OBJECT_RECORD_LEN as u64;
+        self.objects_at + tables + FOOTER_LEN as u64
+    }
+
     /// A pack whose frames lie in the file at `path`, and whose tables do not yet;
     /// `table` is that of its frames. Its objects cannot be listed.
     pub(crate) fn unfinished(path: &Path, id: PackId, table: &[u8]) -> Result<Self> {
@@ -113,10 +119,26 @@ impl Pack {
 
     /// Reads, verifies and decompresses one frame.
     pub(crate) fn frame(&self, number: u32) -> Result<Vec<u8>> {
+        let Frame { stored, record } = self.stored_frame(number)?;
+        if record.is_raw {
+            return Ok(stored);
+        }
+        let damaged = |problem| Error::DamagedFrame { pack: self.id, frame: number, problem };
+        let plain = zstd::bulk::decompress(&stored, record.plain_len as usize)
+            .map_err(|_| damaged("it does not decompress"))?;
+        if plain.len() != record.plain_len as usize {
+            return Err(damaged("it decompresses to another length"));
+        }
+        Ok(plain)
+    }
+
+    /// Reads and verifies one frame as it is stored.
+    pub(crate) fn stored_frame(&self, number: u32) -> Result<Frame> {
         let damaged = |problem| Error::DamagedFrame { pack: self.id, frame: number, problem };
         let Some((offset, record)) = self.frames.get(number as usize) else {
             return Err(damaged("the pack has no such frame"));
         };
+        // `open` has checked that the frames fill the file.
         let mut stored = vec![0; record.stored_len as usize];
         match self.file.read_exact_at(&mut stored, *offset) {
             Err(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -127,15 +149,7 @@ impl Pack {
         if Checksum::of(&stored) != record.checksum {
             return Err(damaged("its checksum differs"));
         }
-        if record.is_raw {
-            return Ok(stored);
-        }
-        let plain = zstd::bulk::decompress(&stored, record.plain_len as usize)
-            .map_err(|_| damaged("it does not decompress"))?;
-        if plain.len() != record.plain_len as usize {
-            return Err(damaged("it decompresses to another length"));
-        }
-        Ok(plain)
+        Ok(Frame { stored, record: *record })
     }
 
     /// Reads and checks the object table.

@@ -55,6 +55,11 @@ impl PackWriter {
         })
     }
 
+    /// Where it grows.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Bytes so far, tables excluded.
     pub(crate) fn len(&self) -> u64 {
         self.len + self.buf.len() as u64

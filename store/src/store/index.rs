@@ -1,6 +1,7 @@
 //! The index of a store: opened when it is needed, and healed when it lags behind the
 //! packs or is damaged.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::sync::atomic::Ordering;
@@ -33,6 +34,14 @@ impl Inner {
 
     pub(crate) fn set_index(&self, index: Option<Arc<Index>>) {
         *self.index_slot() = index;
+    }
+
+    /// Has the next look-up see the index as it is then.
+    pub(super) fn drop_view(&self) {
+        let mut slot = self.index_slot();
+        if slot.as_ref().is_some_and(|index| !index.is_writable()) {
+            *slot = None;
+        }
     }
 
     /// The index, opened if it is not yet.
@@ -97,7 +106,7 @@ impl Inner {
         };
         self.check_generation(log, generation)?;
         if generation < log.published {
-            self.index_packs(&index)?;
+            self.reconcile(&index)?;
             index.set_generation(log.published)?;
         }
         Ok(index)
@@ -116,9 +125,33 @@ impl Inner {
         Ok((index, damaged))
     }
 
+    /// Brings the index in line with the packs that are there: adds those that it
+    /// does not know, and forgets what lay in those that are gone.
+    ///
+    /// Costs the new packs, and the whole index if any is gone.
+    fn reconcile(&self, index: &Index) -> Result<()> {
+        self.index_packs(index)?;
+        let there: HashSet<PackId> = self.list_packs()?.into_iter().collect();
+        let known = index.packs()?.into_iter();
+        let gone: HashSet<PackId> = known.filter(|pack| !there.contains(pack)).collect();
+        if gone.is_empty() { Ok(()) } else { index.forget_packs(&gone) }
+    }
+
+    /// Does the same to an index that is not open for writing.
+    pub(super) fn heal(&self) -> Result<()> {
+        let index = self.index()?;
+        if index.is_writable() {
+            return self.reconcile(&index);
+        }
+        drop(index);
+        let _lock = Lock::take(&self.path)?;
+        self.set_index(None);
+        self.reconcile(&self.open_writer(&Log::read(&self.log_path())?)?)
+    }
+
     /// Adds every pack that the index does not know, and returns why some
     /// could not be read.
-    fn index_packs(&self, index: &Index) -> Result<Vec<Error>> {
+    pub(crate) fn index_packs(&self, index: &Index) -> Result<Vec<Error>> {
         let mut damaged = Vec::new();
         for id in self.list_packs()? {
             if index.has_pack(id)? {
@@ -190,14 +223,8 @@ impl Inner {
         if !unknown {
             return Ok(None);
         }
-        if index.is_writable() {
-            self.index_packs(&index)?;
-        } else {
-            let _lock = Lock::take(&self.path)?;
-            self.set_index(None);
-            drop(index);
-            self.index_packs(&self.open_writer(&Log::read(&self.log_path())?)?)?;
-        }
+        drop(index);
+        self.heal()?;
         self.with_index(look_up)
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Inner;
 use crate::error::{Error, Result};
 use crate::hash::{BlobRef, PackId, PageId, TreeId};
+use crate::index::Index;
 use crate::pack::{FRAME_LEN, Location, Pack};
 use crate::tree::Tree;
 
@@ -77,15 +78,12 @@ impl Inner {
         if let Some(pack) = self.packs.get(&id) {
             return Ok(pack);
         }
-        let path = self.pack_path(id);
-        let pack = Pack::open(&path, id).map_err(|err| match err {
-            // The index knows it, so that it was there.
-            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Error::DamagedPack { path, problem: "it is missing" }
+        let pack = match Pack::open(&self.pack_path(id), id) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::MissingPack { pack: id });
             }
-            err => err,
-        })?;
-        let pack = Arc::new(pack);
+            opened => Arc::new(opened?),
+        };
         self.packs.insert(id, pack.clone(), 1);
         Ok(pack)
     }
@@ -104,39 +102,80 @@ impl Inner {
         Piece::of(location, offset, |number| self.frame(location.pack, number))
     }
 
-    pub(crate) fn locate(&self, blob: &BlobRef) -> Result<Location> {
+    /// Looks up where an object lies, and reads it there; `None` when it is nowhere.
+    ///
+    /// gc moves objects and removes packs while others read: where a pack is gone,
+    /// the object is looked up again in a new view of the index, and, if that says the
+    /// same, in one that was made to agree with the packs.
+    fn at<T>(
+        &self,
+        look_up: impl Fn(&Index) -> Result<Option<Location>>,
+        mut read: impl FnMut(&Location) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let mut before = None;
+        let mut is_healed = false;
+        loop {
+            let Some(location) = self.find(&look_up)? else { return Ok(None) };
+            let err = match read(&location) {
+                Err(err @ Error::MissingPack { .. }) => err,
+                result => return result.map(Some),
+            };
+            if before != Some(location) {
+                before = Some(location);
+                self.drop_view();
+            } else if !is_healed && self.heal().is_ok() {
+                is_healed = true;
+            } else {
+                return Err(err);
+            }
+        }
+    }
+
+    /// Looks a blob up, and reads it with `read`.
+    pub(crate) fn at_blob<T>(
+        &self,
+        blob: &BlobRef,
+        read: impl FnMut(&Location) -> Result<T>,
+    ) -> Result<T> {
         let key = blob.key;
-        match self.find(|index| index.blob(key))? {
+        let look_up = |index: &Index| match index.blob(key)? {
             Some((digest, location)) if digest == blob.digest && location.len == blob.size => {
-                Ok(location)
+                Ok(Some(location))
             }
             Some(_) => Err(Error::DamagedBlob { key }),
-            None => Err(Error::MissingBlob { key }),
-        }
+            None => Ok(None),
+        };
+        self.at(look_up, read)?.ok_or(Error::MissingBlob { key })
     }
 
     pub(super) fn tree(&self, id: TreeId) -> Result<Arc<Tree>> {
         if let Some(tree) = self.trees.get(&id) {
             return Ok(tree);
         }
-        let location = self.find(|index| index.tree(id))?.ok_or(Error::MissingTree { id })?;
-        let bytes = self.object(&location)?;
-        if TreeId::of(&bytes) != id {
-            return Err(Error::DamagedTree { id });
-        }
+        let bytes = self.tree_bytes(id)?;
         let mut weight = 2 * bytes.len();
         let tree = Tree::decode(&bytes, |id| {
-            let location = self.find(|index| index.page(id))?;
-            let bytes = self.object(&location.ok_or(Error::MissingPage { id })?)?;
-            if PageId::of(&bytes) != id {
-                return Err(Error::DamagedPage { id });
-            }
+            let bytes = self.page_bytes(id)?;
             weight += 2 * bytes.len();
-            Ok(bytes)
+            Ok::<_, Error>(bytes)
         })?;
         let tree = Arc::new(tree);
         self.trees.insert(id, tree.clone(), weight);
         Ok(tree)
+    }
+
+    /// The encoding of a tree without its pages, verified.
+    pub(crate) fn tree_bytes(&self, id: TreeId) -> Result<Vec<u8>> {
+        let bytes = self.at(|index| index.tree(id), |location| self.object(location))?;
+        let bytes = bytes.ok_or(Error::MissingTree { id })?;
+        if TreeId::of(&bytes) == id { Ok(bytes) } else { Err(Error::DamagedTree { id }) }
+    }
+
+    /// The encoding of a page, verified.
+    pub(crate) fn page_bytes(&self, id: PageId) -> Result<Vec<u8>> {
+        let bytes = self.at(|index| index.page(id), |location| self.object(location))?;
+        let bytes = bytes.ok_or(Error::MissingPage { id })?;
+        if PageId::of(&bytes) == id { Ok(bytes) } else { Err(Error::DamagedPage { id }) }
     }
 
     /// All bytes of an object.

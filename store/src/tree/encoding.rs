@@ -81,6 +81,45 @@ impl Tree {
     }
 }
 
+/// What the encoding of a directory holds without that of its pages.
+pub(crate) enum Listed {
+    /// All entries.
+    Entries(Vec<(Name, Entry)>),
+    /// The pages that have them.
+    Pages(Vec<PageId>),
+}
+
+impl Listed {
+    /// Reads the encoding of a directory.
+    pub(crate) fn of_tree(bytes: &[u8]) -> Result<Self, InvalidTree> {
+        let mut from = Decoder::new(bytes);
+        from.attributes()?;
+        let count = from.u32()? as usize;
+        if count < PAGED_FROM {
+            let mut entries = Vec::new();
+            from.entries(count, &mut entries)?;
+            from.end()?;
+            return Ok(Self::Entries(entries));
+        }
+        let mut pages = Vec::new();
+        while !from.rest.is_empty() {
+            pages.push(PageId::from_bytes(from.array()?));
+            from.u32()?;
+        }
+        Ok(Self::Pages(pages))
+    }
+
+    /// Reads the entries of a page.
+    pub(crate) fn of_page(bytes: &[u8]) -> Result<Vec<(Name, Entry)>, InvalidTree> {
+        let mut from = Decoder::new(bytes);
+        let mut entries = Vec::new();
+        while !from.rest.is_empty() {
+            from.entries(1, &mut entries)?;
+        }
+        Ok(entries)
+    }
+}
+
 /// The canonical form of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedTree {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod model;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -17,6 +19,8 @@ pub enum Omitted {
     FileSyncs,
     DirectorySyncs,
     FilesystemSyncs,
+    /// The sync of this number; the first is 0.
+    Sync(usize),
 }
 
 /// What becomes of changes that were not synced when the power goes.
@@ -44,6 +48,7 @@ pub struct FaultyDisk {
 struct Shared {
     steps_left: usize,
     steps_done: usize,
+    syncs_done: usize,
     files: Vec<Content>,
     directories: BTreeMap<PathBuf, Names>,
 }
@@ -68,6 +73,7 @@ impl FaultyDisk {
         let mut shared = Shared {
             steps_left: steps,
             steps_done: 0,
+            syncs_done: 0,
             files: Vec::new(),
             directories: BTreeMap::new(),
         };
@@ -78,6 +84,18 @@ impl FaultyDisk {
     /// How many steps were taken.
     pub fn steps_done(&self) -> usize {
         self.shared.lock().unwrap().steps_done
+    }
+
+    /// How many syncs were asked for.
+    pub fn syncs_done(&self) -> usize {
+        self.shared.lock().unwrap().syncs_done
+    }
+
+    /// Counts a sync; whether it is one of those to leave out.
+    fn omits(&self, shared: &mut Shared, kind: Omitted) -> bool {
+        let number = shared.syncs_done;
+        shared.syncs_done += 1;
+        self.omitted == kind || self.omitted == Omitted::Sync(number)
     }
 
     /// Writes to `target` what is found after the power came back.
@@ -233,6 +251,16 @@ impl Disk for FaultyDisk {
         Ok(())
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut shared = self.step()?;
+        RealDisk.link(from, to)?;
+        let (names, name) = shared.names(&self.relative(from));
+        let file = names.now[&name];
+        let (names, name) = shared.names(&self.relative(to));
+        names.now.insert(name, file);
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut shared = self.step()?;
         RealDisk.remove(path)?;
@@ -253,7 +281,7 @@ impl Disk for FaultyDisk {
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let mut shared = self.step()?;
-        if self.omitted != Omitted::DirectorySyncs {
+        if !self.omits(&mut shared, Omitted::DirectorySyncs) {
             let relative = self.relative(path);
             let names = shared.directories.get_mut(&relative).expect("a known directory");
             names.durable = names.now.clone();
@@ -263,7 +291,7 @@ impl Disk for FaultyDisk {
 
     fn sync_filesystem(&self, _: &Path) -> io::Result<()> {
         let mut shared = self.step()?;
-        if self.omitted != Omitted::FilesystemSyncs {
+        if !self.omits(&mut shared, Omitted::FilesystemSyncs) {
             shared.files.iter_mut().for_each(|file| file.durable.clone_from(&file.now));
             shared.directories.values_mut().for_each(|dir| dir.durable = dir.now.clone());
         }
@@ -298,7 +326,7 @@ impl DiskFile for FaultyFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let mut shared = self.disk.step()?;
-        if self.disk.omitted != Omitted::FileSyncs {
+        if !self.disk.omits(&mut shared, Omitted::FileSyncs) {
             let file = &mut shared.files[self.id];
             file.durable.clone_from(&file.now);
         }

@@ -43,15 +43,16 @@ struct PackageChange {
     new: Option<String>,
 }
 
+/// A path that differs.
 #[derive(Serialize)]
-struct Change {
+pub(crate) struct Change {
     path: String,
-    change: Kind,
+    pub(crate) change: Kind,
     /// Entries that come or go with it, when it is a directory.
     #[serde(skip_serializing_if = "Option::is_none")]
-    entries: Option<u64>,
+    pub(crate) entries: Option<u64>,
     /// Bytes that come with it, less those that go.
-    bytes: i64,
+    pub(crate) bytes: i64,
     /// What changed of it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     what: Vec<String>,
@@ -59,9 +60,12 @@ struct Change {
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+pub(crate) enum Kind {
+    /// It has come.
     Added,
+    /// It has gone.
     Removed,
+    /// It is otherwise.
     Changed,
 }
 
@@ -99,7 +103,8 @@ fn package_changes(old: &Installed, new: &Installed) -> Vec<PackageChange> {
 }
 
 impl Change {
-    fn new(path: &TreePath, difference: Difference<'_>) -> Self {
+    /// What a comparison says of `path`.
+    pub(crate) fn new(path: &TreePath, difference: Difference<'_>) -> Self {
         let bytes = |entry: &Entry| i64::try_from(entry.summary().bytes).unwrap_or(i64::MAX);
         let entries = |entry: &Entry| Some(entry.as_directory()?.summary.entries);
         let (change, entries, bytes, what) = match difference {
@@ -187,37 +192,40 @@ impl View for Differences {
         if !self.packages.is_empty() {
             page.blank();
         }
-        for change in &self.changes {
-            let (style, sign) = match change.change {
-                Kind::Added => (Style::Good, "+ "),
-                Kind::Removed => (Style::Bad, "- "),
-                Kind::Changed => (Style::Note, "~ "),
-            };
-            let mut line = change.path.clone();
-            if let Some(entries) = change.entries {
-                let size = units::size(change.bytes.unsigned_abs());
-                line.push_str(&format!("/  ({} below, {size})", units::count(entries)));
-            }
-            if !change.what.is_empty() {
-                line.push_str(&format!("  ({})", change.what.join(", ")));
-            }
-            page.marked_line(style, sign, line);
-        }
-        let number = |kind| self.changes.iter().filter(|change| change.change == kind).count();
-        let bytes = self.changes.iter().fold(0_i64, |sum, change| sum.saturating_add(change.bytes));
-        if !self.changes.is_empty() {
-            page.blank();
-        }
-        page.line(format_args!(
-            "State {} to state {}: {} added, {} changed, {} removed, {}",
-            self.old,
-            self.new,
-            number(Kind::Added),
-            number(Kind::Changed),
-            number(Kind::Removed),
-            units::size_change(bytes),
-        ));
+        show_changes(page, &self.changes, &format!("State {} to state {}", self.old, self.new));
     }
+}
+
+/// Writes one line a change, and what they come to in sum after `heading`.
+pub(crate) fn show_changes(page: &mut Page, changes: &[Change], heading: &str) {
+    for change in changes {
+        let (style, sign) = match change.change {
+            Kind::Added => (Style::Good, "+ "),
+            Kind::Removed => (Style::Bad, "- "),
+            Kind::Changed => (Style::Note, "~ "),
+        };
+        let mut line = change.path.clone();
+        if let Some(entries) = change.entries {
+            let size = units::size(change.bytes.unsigned_abs());
+            line.push_str(&format!("/  ({} below, {size})", units::count(entries)));
+        }
+        if !change.what.is_empty() {
+            line.push_str(&format!("  ({})", change.what.join(", ")));
+        }
+        page.marked_line(style, sign, line);
+    }
+    let number = |kind| changes.iter().filter(|change| change.change == kind).count();
+    let bytes = changes.iter().fold(0_i64, |sum, change| sum.saturating_add(change.bytes));
+    if !changes.is_empty() {
+        page.blank();
+    }
+    page.line(format_args!(
+        "{heading}: {} added, {} changed, {} removed, {}",
+        number(Kind::Added),
+        number(Kind::Changed),
+        number(Kind::Removed),
+        units::size_change(bytes),
+    ));
 }
 
 #[cfg(test)]

@@ -1,0 +1,533 @@
+//! Workspaces on real overlays: what one shows is what its snapshot has.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::cast_possible_truncation, reason = "small numbers")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cairn_fs::workspace::{self, Becomes, Snapshot};
+use cairn_fs::{Error, Running, Shape, Unmount};
+use cairn_store::tree::{Content, Device};
+use cairn_store::{Attributes, StateId, WorkspaceName, Xattr, diff};
+use support::{
+    Directory, Item, Lab, PATIENCE, at, eventually, file, items_of, put, symlink as link,
+};
+
+fn name(text: &str) -> WorkspaceName {
+    WorkspaceName::new(text).unwrap()
+}
+
+/// A workspace that is mounted until this is dropped.
+struct Mounted {
+    _running: Running,
+    root: PathBuf,
+}
+
+fn mount(lab: &Lab, workspace: &str) -> Mounted {
+    let held = lab.store.lock_workspace(&name(workspace)).unwrap();
+    workspace::open(&held, None, &lab.store).unwrap();
+    let journal = Arc::new(|event: &cairn_fs::Event| eprintln!("unexpected event: {event}"));
+    let root = lab.temporary.path().join("workspace");
+    fs::create_dir_all(&root).unwrap();
+    let running = workspace::start(lab.store.clone(), held, &root, journal).unwrap();
+    Mounted { _running: running, root }
+}
+
+fn snapshot(lab: &Lab, workspace: &str) -> Snapshot {
+    let done =
+        workspace::snapshot(&lab.store, &name(workspace), "changed", Becomes::CurrentIfBaseIs, &());
+    let done = done.unwrap();
+    assert!(done.unsettled.is_empty() && done.problem.is_none(), "{done:?}");
+    done
+}
+
+/// All that a program can find out about what is at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    mode: u32,
+    owner: (u32, u32),
+    mtime: (i64, i64),
+    device: u64,
+    bytes: Vec<u8>,
+    xattrs: BTreeMap<String, Vec<u8>>,
+    /// The first of its paths, if it has several.
+    linked: Option<PathBuf>,
+}
+
+type Seeing = BTreeMap<PathBuf, Seen>;
+
+fn see(root: &Path) -> Seeing {
+    see_with_links(root, |_, data| (data.dev(), data.ino()))
+}
+
+/// The same of a workspace. Which of its names are one file is asked of its layer:
+/// after a while an overlay may show two numbers for one file that was copied up
+/// (see docs/workspaces.md, "Limits").
+fn see_workspace(lab: &Lab, mounted: &Mounted) -> Seeing {
+    let workspace = lab.store.workspace_path(&name("web"));
+    let layer = lab.store.workspace(&name("web")).unwrap().layer;
+    let upper = cairn_store::workspace::layer_path(&workspace, layer).join("upper");
+    see_with_links(&mounted.root, |path, data| {
+        let below = path.strip_prefix(&mounted.root).unwrap();
+        match fs::symlink_metadata(upper.join(below)) {
+            Ok(above) => (above.dev(), above.ino()),
+            Err(_) => (0, data.ino()),
+        }
+    })
+}
+
+fn see_with_links(root: &Path, identity: impl Fn(&Path, &fs::Metadata) -> (u64, u64)) -> Seeing {
+    let mut seen = Seeing::new();
+    let mut inodes: BTreeMap<(u64, u64), Vec<PathBuf>> = BTreeMap::new();
+    let mut stack = vec![PathBuf::new()];
+    while let Some(relative) = stack.pop() {
+        let path = root.join(&relative);
+        let data = fs::symlink_metadata(&path).unwrap();
+        let bytes = if data.is_symlink() {
+            fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+        } else if data.is_file() {
+            let bytes = fs::read(&path).unwrap();
+            assert_eq!(bytes.len() as u64, data.size(), "{}", path.display());
+            bytes
+        } else {
+            Vec::new()
+        };
+        if data.is_dir() {
+            let entries = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name());
+            stack.extend(entries.map(|name| relative.join(name)));
+        } else if data.nlink() > 1 {
+            inodes.entry(identity(&path, &data)).or_default().push(relative.clone());
+        }
+        let xattrs = support::sys::xattrs(&path).into_iter();
+        let xattrs = xattrs.map(|name| {
+            let value = support::sys::xattr(&path, &name).unwrap();
+            (name, value)
+        });
+        seen.insert(
+            relative,
+            Seen {
+                mode: data.mode(),
+                owner: (data.uid(), data.gid()),
+                mtime: (data.mtime(), data.mtime_nsec()),
+                device: data.rdev(),
+                bytes,
+                xattrs: xattrs.collect(),
+                linked: None,
+            },
+        );
+    }
+    for mut paths in inodes.into_values().filter(|paths| paths.len() > 1) {
+        paths.sort();
+        for path in &paths {
+            seen.get_mut(path).unwrap().linked = Some(paths[0].clone());
+        }
+    }
+    seen
+}
+
+fn differing(left: &Seeing, right: &Seeing) -> BTreeSet<PathBuf> {
+    let paths: BTreeSet<&PathBuf> = left.keys().chain(right.keys()).collect();
+    paths.into_iter().filter(|path| left.get(*path) != right.get(*path)).cloned().collect()
+}
+
+fn assert_same(left: &Seeing, right: &Seeing, what: &str) {
+    let paths = differing(left, right);
+    let first = paths.iter().next();
+    let shown = first.map(|path| (path, left.get(path), right.get(path)));
+    assert!(paths.is_empty(), "{what}: {paths:?}, first {shown:?}");
+}
+
+/// What a state is, seen through a mount of its own.
+fn see_state(lab: &Lab, state: StateId) -> Seeing {
+    let mounted = lab.mount(Shape::Pinned(state));
+    let seen = see(&lab.target());
+    drop(mounted);
+    seen
+}
+
+fn with_xattrs(mut attributes: Attributes, xattrs: &[(&str, &[u8])]) -> Attributes {
+    let xattrs = xattrs
+        .iter()
+        .map(|(name, value)| Xattr { name: name.as_bytes().into(), value: (*value).into() });
+    attributes.xattrs = xattrs.collect();
+    attributes.xattrs.sort();
+    attributes
+}
+
+/// A root with one of everything.
+fn root() -> Directory {
+    let mut attributes = Attributes::of_root(0o4755);
+    attributes.mtime = at(1_234_567_890, 123_456_789);
+    let owned = Attributes { uid: 1234, gid: 4321, ..Attributes::of_root(0o640) };
+    let twin = || Attributes::of_root(0o600);
+    let marked = with_xattrs(
+        Attributes::of_root(0o644),
+        &[("user.color", b"red"), ("trusted.secret", b"s"), ("trusted.overlay.opaque", b"y")],
+    );
+    let mut root = items_of([
+        ("suid", Item::File(attributes, b"#!/bin/sh\n".to_vec())),
+        ("owned", Item::File(owned, b"owned".to_vec())),
+        ("marked", Item::File(marked, b"marked".to_vec())),
+        ("link", link("dir/a")),
+        ("null", Item::Other(twin(), Content::CharDevice(Device { major: 1, minor: 3 }))),
+        ("pipe", Item::Other(twin(), Content::Fifo)),
+        ("twin-1", Item::Link("/twin-1".into(), 3, twin(), b"twin".to_vec())),
+        ("twin-2", Item::Link("/twin-1".into(), 3, twin(), b"twin".to_vec())),
+    ]);
+    put(&mut root, "dir/twin-3", Item::Link("/twin-1".into(), 3, twin(), b"twin".to_vec()));
+    for path in ["dir/a", "dir/b", "dir/sub/c", "dir/sub/deep/d", "other/e", "other/sub/f"] {
+        put(&mut root, path, file(path));
+    }
+    put(&mut root, "empty/sub/nothing", Item::Directory(twin(), Directory::new()));
+    root
+}
+
+#[test]
+fn a_snapshot_has_what_the_workspace_shows() {
+    let lab = Lab::default();
+    lab.commit_with(&Attributes { gid: 7, ..Attributes::of_root(0o1755) }, &root());
+    let mounted = mount(&lab, "web");
+    let at = |path: &str| mounted.root.join(path);
+    let before = see_state(&lab, StateId(1));
+    assert_same(&see_workspace(&lab, &mounted), &before, "at first a workspace is its state");
+
+    fs::write(at("dir/new"), "new").unwrap();
+    File::options().append(true).open(at("dir/a")).unwrap().write_all(b" and more").unwrap();
+    fs::set_permissions(at("dir/b"), Permissions::from_mode(0o4711)).unwrap();
+    chown(at("owned"), Some(5), Some(6)).unwrap();
+    fs::rename(at("dir"), at("moved")).unwrap();
+    fs::rename(at("moved/sub/deep"), at("moved/sub/deeper")).unwrap();
+    fs::rename(at("moved/sub"), at("other/sub2")).unwrap();
+    fs::write(at("other/sub2/deeper/late"), "late").unwrap();
+    fs::remove_dir_all(at("other/sub")).unwrap();
+    fs::create_dir(at("other/sub")).unwrap();
+    fs::write(at("other/sub/only"), "only").unwrap();
+    fs::remove_file(at("link")).unwrap();
+    fs::create_dir(at("link")).unwrap();
+    fs::remove_dir_all(at("empty")).unwrap();
+    fs::write(at("empty"), "a file now").unwrap();
+    fs::hard_link(at("other/e"), at("other/e2")).unwrap();
+    fs::write(at("twin-1"), "alone").unwrap();
+    fs::hard_link(at("twin-1"), at("twin-4")).unwrap();
+    symlink("nowhere", at("dangling")).unwrap();
+    support::sys::mknod(&at("zero"), libc::S_IFCHR | 0o620, (1, 5));
+    support::sys::mknod(&at("moved/fifo"), libc::S_IFIFO | 0o600, (0, 0));
+    support::sys::set_xattr(&at("suid"), "user.note", b"x").unwrap();
+    support::sys::set_xattr(&at("other"), "trusted.overlay.mine", b"y").unwrap();
+    support::sys::set_xattr(&at("marked"), "trusted.overlay.redirect", b"/dir").unwrap();
+
+    let shown = see_workspace(&lab, &mounted);
+    let changes = workspace::changes(&lab.store, &name("web")).unwrap();
+    let mut told = BTreeSet::new();
+    diff(&changes, changes.reference.tree, changes.tree, &mut |path, _| {
+        told.insert(path.to_string().trim_start_matches('/').into());
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let is_below_told = |path: &&PathBuf| {
+        !path
+            .ancestors()
+            .skip(1)
+            .any(|it| told.contains(it) && before.contains_key(it) != shown.contains_key(it))
+    };
+    let mut expected: BTreeSet<PathBuf> =
+        differing(&before, &shown).iter().filter(is_below_told).cloned().collect();
+    // What lay in a directory that became a file.
+    expected.retain(|path| path.parent() != Some(Path::new("empty")));
+    expected.remove(Path::new("empty/sub/nothing"));
+    assert_eq!(told, expected);
+
+    let done = snapshot(&lab, "web");
+    assert_eq!(done.state.as_ref().unwrap().id, StateId(2));
+    assert_eq!((done.is_current, done.continues, done.parent.id), (true, false, StateId(1)));
+    assert_same(&see_state(&lab, StateId(2)), &shown, "the state is what was shown");
+    assert_same(&see_workspace(&lab, &mounted), &shown, "the workspace goes on as it was");
+    assert_same(&see_state(&lab, StateId(1)), &before, "the state below is as it was");
+    let packages = |id| lab.store.state(StateId(id)).unwrap().packages;
+    assert_eq!(packages(2), packages(1));
+}
+
+#[test]
+fn a_workspace_goes_on_after_a_snapshot_whether_it_is_in_use_or_not() {
+    let lab = Lab::default();
+    lab.commit(&root());
+    let mounted = mount(&lab, "web");
+    let path = mounted.root.join("dir/a");
+    fs::write(&path, "first").unwrap();
+    let mut open = File::options().read(true).write(true).open(&path).unwrap();
+    let first = snapshot(&lab, "web");
+    assert!(!first.continues, "it is in use");
+    let record = lab.store.workspace(&name("web")).unwrap();
+    assert_eq!((record.base.id, record.reference().id), (StateId(1), StateId(2)));
+    // Nothing has changed since; then something does, through a descriptor of before.
+    assert!(snapshot(&lab, "web").state.is_none());
+    open.write_all_at(b"FIRST", 0).unwrap();
+    open.flush().unwrap();
+    fs::write(mounted.root.join("dir/b"), "second").unwrap();
+    let second = snapshot(&lab, "web");
+    assert_eq!((second.parent.id, second.is_current), (StateId(2), true));
+    let shown = see_workspace(&lab, &mounted);
+    assert_same(&see_state(&lab, StateId(3)), &shown, "the second snapshot");
+    drop(open);
+    drop(mounted);
+
+    // Nobody uses it now: it goes on with an empty layer, on the last state.
+    let layers = || {
+        let entries = fs::read_dir(lab.store.workspace_path(&name("web"))).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("layer-")).collect::<Vec<_>>()
+    };
+    assert_eq!(layers(), ["layer-1"]);
+    let third = snapshot(&lab, "web");
+    assert!(third.state.is_none() && third.continues);
+    assert!(layers().is_empty(), "the layer is in the store now");
+    let record = lab.store.workspace(&name("web")).unwrap();
+    assert_eq!((record.base.id, record.layer, record.published), (StateId(3), 2, None));
+    let mounted = mount(&lab, "web");
+    assert_same(&see_workspace(&lab, &mounted), &shown, "it shows the same");
+    fs::remove_file(mounted.root.join("dir/b")).unwrap();
+    drop(mounted);
+    let fourth = snapshot(&lab, "web");
+    assert_eq!((fourth.parent.id, fourth.continues), (StateId(3), true));
+    let mounted = mount(&lab, "web");
+    assert_same(
+        &see_state(&lab, StateId(4)),
+        &see_workspace(&lab, &mounted),
+        "the state without dir/b",
+    );
+    assert!(!mounted.root.join("dir/b").exists());
+}
+
+#[test]
+fn a_snapshot_does_not_take_back_what_was_done_since_its_base() {
+    let lab = Lab::default();
+    lab.commit(&root());
+    let mounted = mount(&lab, "web");
+    fs::write(mounted.root.join("new"), "new").unwrap();
+    let live = lab.mount(Shape::Follow);
+    let mut other = root();
+    other.insert(b"later".to_vec(), file("later"));
+    lab.commit(&other);
+    lab.refresh_following();
+    assert!(lab.target().join("later").exists());
+    let done = snapshot(&lab, "web");
+    assert_eq!((done.parent.id, done.is_current), (StateId(1), false));
+    assert_eq!(lab.store.refs().current, Some(StateId(2)));
+    assert_eq!(lab.store.state(StateId(3)).unwrap().parent, Some(StateId(1)));
+    // Unless somebody asks for just that.
+    fs::write(mounted.root.join("new"), "newer").unwrap();
+    let done = workspace::snapshot(&lab.store, &name("web"), "x", Becomes::Current, &()).unwrap();
+    assert_eq!((done.parent.id, done.is_current), (StateId(3), true));
+    lab.refresh_following();
+    assert_eq!(fs::read(lab.target().join("new")).unwrap(), b"newer");
+    assert!(!lab.target().join("later").exists());
+    fs::write(mounted.root.join("new"), "newest").unwrap();
+    let done = workspace::snapshot(&lab.store, &name("web"), "x", Becomes::Nothing, &()).unwrap();
+    assert!(done.state.is_some() && !done.is_current);
+    drop(live);
+}
+
+#[test]
+fn whatever_is_done_in_a_workspace_its_snapshots_have_it() {
+    for seed in 1..=6 {
+        let lab = Lab::default();
+        lab.commit(&root());
+        let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (seed << 20));
+        let mut newest = StateId(1);
+        for round in 0..4 {
+            let mounted = mount(&lab, "web");
+            for snapshots in 0..2 {
+                let before = see_state(&lab, newest);
+                for _ in 0..random.below(30) {
+                    change_something(&mounted.root, &mut random);
+                }
+                let shown = see_workspace(&lab, &mounted);
+                let what = format!("seed {seed}, round {round}, snapshot {snapshots}");
+                // Not every change leaves a difference.
+                let changes = workspace::changes(&lab.store, &name("web")).unwrap();
+                let is_same = changes.reference.tree == changes.tree;
+                let is_seen_same = differing(&before, &shown).is_empty();
+                assert_eq!(is_same, is_seen_same, "{what}");
+                let done = snapshot(&lab, "web");
+                assert_eq!(done.state.is_none(), is_same, "{what}");
+                if let Some(state) = done.state {
+                    newest = state.id;
+                }
+                assert_same(&see_state(&lab, newest), &shown, &what);
+            }
+            drop(mounted);
+            if random.below(2) == 0 {
+                assert!(snapshot(&lab, "web").state.is_none());
+            }
+        }
+        assert!(lab.store.verify(&()).unwrap().damage.is_empty());
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+
+    fn choose<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())].clone()
+    }
+}
+
+/// Does something to something; what the kernel refuses is no change.
+fn change_something(root: &Path, random: &mut Random) {
+    let mut paths = vec![PathBuf::new()];
+    let mut at = 0;
+    while let Some(path) = paths.get(at).cloned() {
+        at += 1;
+        let full = root.join(&path);
+        if fs::symlink_metadata(&full).unwrap().is_dir() {
+            let names = fs::read_dir(full).unwrap().map(|entry| entry.unwrap().file_name());
+            paths.extend(names.map(|name| path.join(name)));
+        }
+    }
+    let path = root.join(random.choose(&paths));
+    let data = fs::symlink_metadata(&path).unwrap();
+    let directories: Vec<PathBuf> = paths
+        .iter()
+        .filter(|path| root.join(path).is_dir() && !root.join(path).is_symlink())
+        .cloned()
+        .collect();
+    let place =
+        root.join(random.choose(&directories)).join(random.choose(&["a", "b", "c", "n", "m"]));
+    let number = random.below(1000);
+    let ignored: io::Result<()> = match random.below(15) {
+        0 => fs::write(&place, format!("content {number}")),
+        1 if data.is_file() => {
+            File::options().append(true).open(&path).and_then(|mut file| file.write_all(b"+"))
+        }
+        2 if !data.is_symlink() => fs::set_permissions(
+            &path,
+            Permissions::from_mode(random.choose(&[0o600, 0o755, 0o4711, 0o2750])),
+        ),
+        3 => std::os::unix::fs::lchown(&path, Some(random.below(3) as u32), Some(number as u32)),
+        4 | 5 if path != root => fs::rename(&path, &place),
+        6 if !data.is_dir() => fs::hard_link(&path, &place),
+        7 => symlink(format!("target {number}"), &place),
+        8 if !data.is_dir() => fs::remove_file(&path),
+        9 if data.is_dir() && path != root && random.below(3) == 0 => fs::remove_dir_all(&path),
+        10 | 11 => fs::create_dir(&place),
+        12 if data.is_file() || data.is_dir() => support::sys::set_xattr(
+            &path,
+            random.choose(&["user.a", "trusted.b", "trusted.overlay.x"]),
+            b"value",
+        ),
+        13 if data.is_file() => {
+            let time = std::time::SystemTime::UNIX_EPOCH
+                + std::time::Duration::new(number as u64, number as u32);
+            File::options().write(true).open(&path).and_then(|file| file.set_modified(time))
+        }
+        14 if data.is_file() => {
+            // The same size and time, and another content.
+            let modified = data.modified().unwrap();
+            File::options().write(true).open(&path).and_then(|file| {
+                if data.size() > 0 {
+                    file.write_all_at(b"X", random.below(data.size() as usize) as u64)?;
+                }
+                file.set_modified(modified)
+            })
+        }
+        _ => Ok(()),
+    };
+    drop(ignored);
+}
+
+#[test]
+fn a_workspace_that_is_used_by_a_process_is_left_to_it() {
+    let lab = Lab::default();
+    lab.commit(&root());
+    let mounted = mount(&lab, "web");
+    let again = lab.store.lock_workspace(&name("web"));
+    assert!(matches!(again, Err(cairn_store::Error::WorkspaceInUse { .. })), "{again:?}");
+    let registered = cairn_fs::list(&lab.run_directory()).unwrap();
+    assert_eq!(registered[0].workspace.as_deref(), Some("web"));
+    assert_eq!(registered[0].trees[0], lab.store.current().unwrap().tree);
+    // The state below is mounted nowhere that could be seen.
+    let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+    let lower = lab.store.workspace_path(&name("web")).join("lower");
+    assert!(!mounts.contains(lower.to_str().unwrap()), "{mounts}");
+    fs::write(mounted.root.join("new"), "new").unwrap();
+    cairn_fs::unmount(&mounted.root, Unmount::Now).unwrap();
+    let held = eventually("it is free", || lab.store.lock_workspace(&name("web")).ok());
+    assert!(cairn_fs::list(&lab.run_directory()).unwrap().is_empty());
+    let record = workspace::reset(&held, None).unwrap();
+    assert_eq!((record.base.id, record.layer), (StateId(1), 2));
+    drop(held);
+    let changes = workspace::changes(&lab.store, &name("web")).unwrap();
+    assert_eq!(changes.tree, changes.reference.tree);
+    let held = lab.store.lock_workspace(&name("web")).unwrap();
+    let other = workspace::open(&held, Some(StateId(7)), &lab.store);
+    assert!(matches!(other, Err(Error::OtherBase { .. })), "{other:?}");
+    workspace::discard(&held).unwrap();
+    assert!(!lab.store.workspace_path(&name("web")).exists());
+    assert!(lab.store.workspaces().unwrap().is_empty());
+}
+
+#[test]
+fn a_state_that_is_removed_stays_below_its_workspace() {
+    let lab = Lab::default();
+    lab.commit(&root());
+    let before = see_state(&lab, StateId(1));
+    drop(mount(&lab, "web"));
+    lab.commit(&items_of([("other", file("other"))]));
+    lab.store.remove_states(&[StateId(1)]).unwrap();
+    let mounted = mount(&lab, "web");
+    assert_same(&see_workspace(&lab, &mounted), &before, "it shows the state that is gone");
+    fs::write(mounted.root.join("new"), "new").unwrap();
+    let done = snapshot(&lab, "web");
+    assert_eq!((done.parent.id, done.is_current), (StateId(1), false));
+    assert_same(
+        &see_state(&lab, StateId(3)),
+        &see_workspace(&lab, &mounted),
+        "the state is what was shown",
+    );
+    let _ = PATIENCE;
+}
+
+#[test]
+fn an_overlay_on_a_workspace_works_as_containers_need_it() {
+    let lab = Lab::default();
+    lab.commit(&root());
+    let mounted = mount(&lab, "web");
+    let below = mounted.root.join("containers");
+    for name in ["lower", "merged"] {
+        fs::create_dir_all(below.join(name)).unwrap();
+    }
+    fs::write(below.join("lower/f"), "f").unwrap();
+    let upper = lab.temporary.path().join("upper");
+    let work = lab.temporary.path().join("work");
+    fs::create_dir(&upper).unwrap();
+    fs::create_dir(&work).unwrap();
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        mounted.root.display(),
+        upper.display(),
+        work.display()
+    );
+    let target = lab.temporary.path().join("nested");
+    fs::create_dir(&target).unwrap();
+    support::sys::mount_overlay(&target, &options);
+    assert_eq!(fs::read(target.join("containers/lower/f")).unwrap(), b"f");
+    assert_eq!(fs::read(target.join("dir/a")).unwrap(), b"dir/a");
+    fs::write(target.join("dir/a"), "changed").unwrap();
+    assert_eq!(fs::read(mounted.root.join("dir/a")).unwrap(), b"dir/a");
+    support::sys::unmount(&target);
+}

@@ -1,0 +1,360 @@
+//! Collection: what nothing reaches goes, while others read and write.
+//!
+//! ```text
+//! mark ── the writer's lock ──> mark what is new, sweep ──> copy ── lock ──> replace
+//! ```
+//!
+//! Marking and copying take long and need no lock. Under the lock are short steps: what
+//! transactions published meanwhile is marked as well, the index forgets what nothing
+//! reaches, and packs that hold nothing else go. Later transactions find in the
+//! index only what is kept, and take in anew what is not.
+//!
+//! Then packs of which little is needed are copied and replaced, a few at a time, the
+//! smallest first, so that a full disk is emptied step by step. Of such a pack goes on
+//! to live exactly what the index says lies in it.
+//!
+//! Order of each step: new pack durable, index, record of refs/log, old packs removed.
+//! Readers with an older view of the index look again when a pack is gone.
+
+mod census;
+mod mark;
+mod rewrite;
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+pub use self::census::Amount;
+use self::census::{Census, PackCensus};
+use self::mark::Marks;
+use crate::error::{Error, Result};
+use crate::hash::{PackId, TreeId};
+use crate::hold::Holder;
+use crate::index::{Batch, Index};
+use crate::lock::Lock;
+use crate::log::{Change, Refs};
+use crate::pack::{Location, ObjectId};
+use crate::state::{State, StateId};
+use crate::store::{Inner, Store};
+
+/// How thorough a collection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GcOptions {
+    /// Packs of which less than so many percent are needed are rewritten: 0 rewrites
+    /// none, 100 each that holds anything unneeded.
+    pub rewrite_below: u64,
+}
+
+impl Default for GcOptions {
+    /// A rewrite then frees at least as much as it copies.
+    fn default() -> Self {
+        Self { rewrite_below: 50 }
+    }
+}
+
+/// What a collection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GcPhase {
+    /// Reading directories; they are counted.
+    Mark,
+    /// Removing packs; nothing is counted.
+    Sweep,
+    /// Copying what is needed out of packs; its bytes are counted.
+    Rewrite,
+}
+
+/// Is told how far a collection has come; called from several threads.
+pub trait GcProgress: Sync {
+    /// A phase begins, with so much to do if that is known.
+    fn begin(&self, phase: GcPhase, total: Option<u64>);
+    /// So much more is done of the phase.
+    fn advance(&self, count: u64);
+}
+
+impl GcProgress for () {
+    fn begin(&self, _: GcPhase, _: Option<u64>) {}
+    fn advance(&self, _: u64) {}
+}
+
+/// What a collection did, or would do.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// States that are kept.
+    pub states: u64,
+    /// What is reached, and stays.
+    pub kept: Amount,
+    /// What nothing reached, and is gone.
+    pub removed: Amount,
+    /// What nothing reached, and stays in packs that are mostly needed.
+    pub left: Amount,
+    /// Packs that were removed whole.
+    pub packs_removed: u64,
+    /// Packs that were replaced by what was needed of them.
+    pub packs_rewritten: u64,
+    /// Bytes of packs that the disk got back.
+    pub freed: u64,
+    /// Bytes of the packs that there are now.
+    pub stored: u64,
+    /// Packs that were left alone, since they or what refers to them cannot be read.
+    pub unreadable: Vec<Error>,
+}
+
+impl Store {
+    /// Removes what no state, tag, running mount or workspace reaches.
+    ///
+    /// Waits for a transaction that is at work, and keeps others from beginning only
+    /// for short times.
+    ///
+    /// Costs the directories that are reached, each once, the object tables of all
+    /// packs, and copying what is needed of packs that are mostly garbage.
+    ///
+    /// # Errors
+    /// A directory that cannot be read is an error, and then nothing is removed: what
+    /// it holds is not known. [`Error::Locked`] when another process collects.
+    pub fn gc(&self, options: GcOptions, progress: &dyn GcProgress) -> Result<Collected> {
+        let inner = self.inner();
+        let _collector = Lock::take_collector(&inner.path)?;
+        inner.remove_leftovers()?;
+        self.refresh()?;
+        let marks = Marks::default();
+        mark::mark(inner, &marks, roots(self, &inner.log().refs)?, progress)?;
+        let Swept { mut collected, sparse } = self.sweep(&marks, options, progress)?;
+        rewrite::rewrite(inner, &marks, sparse, progress, &mut collected)?;
+        Ok(collected)
+    }
+
+    /// What [`Store::gc`] would do if the states `without` were not there; changes
+    /// nothing.
+    pub fn preview_gc(
+        &self,
+        options: GcOptions,
+        without: &[StateId],
+        progress: &dyn GcProgress,
+    ) -> Result<Collected> {
+        let inner = self.inner();
+        self.refresh()?;
+        let mut refs = inner.log().refs;
+        refs.states.retain(|id, _| !without.contains(id));
+        let marks = Marks::default();
+        mark_records(&marks, &refs);
+        mark::mark(inner, &marks, roots(self, &refs)?, progress)?;
+        let mut census = Census::take(inner, &marks)?;
+        census.settle_copies(inner, Some(&*inner.index()?))?;
+        let mut collected = Collected::new(&refs, &census);
+        for pack in census.packs {
+            if pack.is_dead() {
+                collected.goes(&pack);
+            } else if pack.is_sparse(options.rewrite_below) {
+                collected.is_replaced(&pack, pack.live_len());
+            }
+        }
+        collected.unreadable = census.unreadable;
+        Ok(collected)
+    }
+
+    /// Has the index forget what is not marked, and removes the packs that hold
+    /// nothing else.
+    fn sweep(&self, marks: &Marks, options: GcOptions, progress: &dyn GcProgress) -> Result<Swept> {
+        let inner = self.inner();
+        let _lock = inner.wait_for_lock()?;
+        let mut writer = Writer::open(inner)?;
+        let refs = inner.log().refs;
+        mark_records(marks, &refs);
+        mark::mark(inner, marks, roots(self, &refs)?, progress)?;
+        progress.begin(GcPhase::Sweep, None);
+        let mut census = Census::take(inner, marks)?;
+        let unsettled = census.settle_copies(inner, writer.index.as_deref())?;
+        let mut collected = Collected::new(&refs, &census);
+        let (dead, packs): (Vec<_>, Vec<_>) =
+            census.packs.into_iter().partition(|pack| pack.is_dead());
+        dead.iter().for_each(|pack| collected.goes(pack));
+        let dead: Vec<PackId> = dead.into_iter().map(|pack| pack.id).collect();
+        match writer.forget(&census.garbage, unsettled, &dead) {
+            Err(err) if err.is_full() => {
+                writer.give_up_index()?;
+                inner.remove_packs(&dead)?;
+                // Now there is room for it, unless nothing was removed.
+                drop(inner.open_writer(&inner.log())?);
+            }
+            result => {
+                result?;
+                inner.remove_packs(&dead)?;
+            }
+        }
+        collected.unreadable = census.unreadable;
+        let is_sparse = |pack: &PackCensus| pack.is_sparse(options.rewrite_below);
+        Ok(Swept { collected, sparse: packs.into_iter().filter(is_sparse).collect() })
+    }
+}
+
+struct Swept {
+    collected: Collected,
+    sparse: Vec<PackCensus>,
+}
+
+impl Collected {
+    /// Before anything is removed.
+    fn new(refs: &Refs, census: &Census) -> Self {
+        Self {
+            states: refs.states.len() as u64,
+            kept: census.packs.iter().map(|pack| pack.live).sum(),
+            left: census.packs.iter().map(|pack| pack.dead).sum(),
+            stored: census.packs.iter().map(|pack| pack.len).sum(),
+            ..Self::default()
+        }
+    }
+
+    fn goes(&mut self, pack: &PackCensus) {
+        self.packs_removed += 1;
+        self.frees(pack, 0);
+    }
+
+    fn is_replaced(&mut self, pack: &PackCensus, new_len: u64) {
+        self.packs_rewritten += 1;
+        self.frees(pack, new_len);
+    }
+
+    fn frees(&mut self, pack: &PackCensus, new_len: u64) {
+        self.left.move_to(&mut self.removed, pack.dead);
+        let freed = pack.len.saturating_sub(new_len);
+        self.freed += freed;
+        self.stored -= freed;
+    }
+}
+
+/// Everything that must be kept, with all below it.
+pub(crate) fn roots(store: &Store, refs: &Refs) -> Result<Vec<TreeId>> {
+    let mut roots: Vec<TreeId> =
+        refs.states.values().flat_map(|state| [state.tree, state.packages]).collect();
+    for (_, record) in store.workspaces()? {
+        roots.extend(record.trees());
+    }
+    let run = store.path().join("run");
+    for holder in Holder::list(&run)? {
+        roots.extend(holder.trees(&run)?);
+    }
+    Ok(roots)
+}
+
+/// The records of states in packs are kept as long as the states.
+fn mark_records(marks: &Marks, refs: &Refs) {
+    for state in refs.states.values() {
+        marks.insert(ObjectId::State(State::digest(&state.encode())));
+    }
+}
+
+/// The index, open for writing while the lock is held; `None` on a full disk.
+struct Writer<'a> {
+    inner: &'a Inner,
+    index: Option<Arc<Index>>,
+}
+
+impl<'a> Writer<'a> {
+    fn open(inner: &'a Inner) -> Result<Self> {
+        let opened = inner.open_writer(&inner.log()).and_then(|index| {
+            // What an interrupted collection left is counted as what it is.
+            inner.index_packs(&index)?;
+            Ok(Arc::new(index))
+        });
+        let index = match opened {
+            Err(err) if err.is_full() => None,
+            opened => Some(opened?),
+        };
+        if index.is_some() {
+            inner.set_index(index.clone());
+        }
+        Ok(Self { inner, index })
+    }
+
+    /// Forgets garbage, says where copies lie, and has readers look again when
+    /// packs are about to go.
+    fn forget(
+        &self,
+        garbage: &[ObjectId],
+        settled: Vec<(ObjectId, Location)>,
+        dead: &[PackId],
+    ) -> Result<()> {
+        let Some(index) = &self.index else {
+            return Err(Error::io(self.inner.index_path())(io::ErrorKind::StorageFull.into()));
+        };
+        let mut batch = Batch::default();
+        for (object, location) in settled {
+            batch.relocate(object, location);
+        }
+        for object in garbage {
+            if index.location_of(*object)?.is_some() {
+                batch.forget(*object);
+            }
+        }
+        dead.iter().for_each(|pack| batch.remove(*pack));
+        index.write(batch)?;
+        if dead.is_empty() { Ok(()) } else { self.inner.note_repack(index) }
+    }
+
+    /// Removes the index, which can be made anew, for the sake of its room.
+    fn give_up_index(&mut self) -> Result<()> {
+        self.index = None;
+        self.inner.set_index(None);
+        let path = self.inner.index_path();
+        match fs::remove_dir_all(&path) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(Error::io(path)(err)),
+            _ => {}
+        }
+        // Before any pack goes: an index that came back would name it.
+        let disk = &self.inner.disk;
+        disk.sync_directory(&self.inner.path).map_err(Error::io(&self.inner.path))
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        // An index that is open for writing would keep other writers out.
+        self.inner.set_index(None);
+    }
+}
+
+impl Inner {
+    /// Records that packs are about to go, so that nobody trusts an index that does not
+    /// know it.
+    pub(crate) fn note_repack(&self, index: &Index) -> Result<()> {
+        self.append(vec![Change::Repack])?;
+        // If this fails, the next opening compares the index with the packs.
+        let _ = index.set_generation(self.log().published);
+        Ok(())
+    }
+
+    pub(crate) fn remove_packs(&self, ids: &[PackId]) -> Result<()> {
+        for id in ids {
+            let path = self.pack_path(*id);
+            match self.disk.remove(&path) {
+                Err(err) if err.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io(path)(err));
+                }
+                _ => {}
+            }
+        }
+        self.forget_packs();
+        // Without a sync: a pack that a power cut brings back is garbage for the next
+        // collection.
+        Ok(())
+    }
+
+    /// Where packs grow that are to replace others.
+    fn rewrite_directory(&self) -> std::path::PathBuf {
+        self.path.join("packs/gc")
+    }
+
+    /// Removes what an interrupted collection left.
+    fn remove_leftovers(&self) -> Result<()> {
+        let directory = self.rewrite_directory();
+        let entries = match fs::read_dir(&directory) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(Error::io(&directory))?,
+        };
+        for entry in entries {
+            let path = entry.map_err(Error::io(&directory))?.path();
+            self.disk.remove(&path).map_err(Error::io(&path))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! Damage is found, never read, and mended from wherever the lost can be had.
+
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may fail")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cairn_store::{Error, RepairSource, State, Store};
+use support::model::{Dice, Files, publish, read_back};
+use support::{copy, fast_directory};
+
+/// A store with three states, of which the files of all are returned.
+fn make(path: &Path) -> Vec<(State, Files)> {
+    let store = Store::create(path).unwrap();
+    let mut dice = Dice::new(11);
+    let mut files = Files::new();
+    for number in 0..300 {
+        files.insert(("many".into(), format!("f{number}")), number.to_string().into_bytes());
+    }
+    let mut states = Vec::new();
+    for generation in 0..3 {
+        for number in 0..6 {
+            let name = format!("{generation}-{number}");
+            let len = 100 + dice.roll(9000);
+            files.insert(("some".into(), name), dice.noise(len));
+        }
+        files.insert(("many".into(), format!("f{generation}")), dice.noise(150_000));
+        states.push((publish(&store, &files).unwrap(), files.clone()));
+    }
+    states
+}
+
+fn packs(store: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(store.join("packs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut packs: Vec<PathBuf> = entries.filter(|path| path.is_file()).collect();
+    packs.sort();
+    packs
+}
+
+/// What is read is what was put in, or is told to be damaged.
+fn check_never_wrong(store: &Store, states: &[(State, Files)], at: &str) -> usize {
+    let mut whole = 0;
+    for (state, files) in states {
+        match read_back(store, state.tree) {
+            Ok(found) => {
+                assert!(found == *files, "wrong bytes, {at}");
+                whole += 1;
+            }
+            Err(err) => assert!(err.is_damage(), "{at}: {err}"),
+        }
+    }
+    whole
+}
+
+#[test]
+fn a_byte_flipped_anywhere_is_found_never_read_and_mended() {
+    let home = fast_directory();
+    let (sound, path) = (home.path().join("sound"), home.path().join("store"));
+    let states = make(&sound);
+    let mut dice = Dice::new(1);
+    let all = packs(&sound);
+    let sizes: Vec<u64> = all.iter().map(|pack| pack.metadata().unwrap().len()).collect();
+    let total: u64 = sizes.iter().sum();
+    for flip in 0..1000 {
+        // One of all bytes of all packs.
+        let mut at = dice.roll(total as usize) as u64;
+        let which = sizes.iter().position(|size| {
+            let is_here = at < *size;
+            at -= if is_here { 0 } else { *size };
+            is_here
+        });
+        let pack = &all[which.unwrap()];
+        let target = path.join("packs").join(pack.file_name().unwrap());
+        if flip == 0 || flip % 20 == 1 {
+            let _ = fs::remove_dir_all(&path);
+            copy(&sound, &path);
+        }
+        let whole = fs::read(pack).unwrap();
+        let mut bytes = whole.clone();
+        bytes[at as usize] ^= 1 << dice.roll(8);
+        fs::write(&target, &bytes).unwrap();
+        let told = format!("flip {flip}: byte {at} of {}", pack.display());
+        let store = Store::open(&path).unwrap();
+        assert!(!store.verify(&()).unwrap().damage.is_empty(), "{told}");
+        check_never_wrong(&store, &states, &told);
+        if flip % 20 != 0 {
+            fs::write(&target, &whole).unwrap();
+            continue;
+        }
+        let mut source = Store::open(&sound).unwrap();
+        let repaired = store.repair(&mut [&mut source], &()).unwrap();
+        assert_eq!(repaired.quarantined.len(), 1, "{told}: {repaired:?}");
+        assert!(repaired.missing.is_empty(), "{told}: {repaired:?}");
+        for store in [&store, &Store::open(&path).unwrap()] {
+            assert_eq!(check_never_wrong(store, &states, &told), states.len(), "{told}");
+            let damage = store.verify(&()).unwrap().damage;
+            assert!(damage.is_empty(), "{told}: {damage:?}");
+        }
+        let kept = path.join("quarantine").join(pack.file_name().unwrap());
+        assert!(fs::read(kept).unwrap() == bytes, "{told}: what was damaged is kept");
+        store.gc(Default::default(), &()).unwrap();
+        assert_eq!(check_never_wrong(&store, &states, &told), states.len(), "{told}");
+        store.rebuild_index().unwrap();
+        assert_eq!(check_never_wrong(&store, &states, &told), states.len(), "{told}");
+    }
+}
+
+#[test]
+fn what_no_source_has_is_told_and_the_rest_goes_on() {
+    let home = fast_directory();
+    let path = home.path().join("store");
+    let states = make(&path);
+    let store = Store::open(&path).unwrap();
+    let lost = packs(&path).into_iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    let mut bytes = fs::read(&lost).unwrap();
+    bytes[50_000] ^= 1;
+    fs::write(&lost, bytes).unwrap();
+    let before = store.verify(&()).unwrap();
+    let affected: usize = before.damage.iter().map(|damage| damage.paths.len()).sum();
+    assert!(affected > 0);
+    struct Broken;
+    impl RepairSource for Broken {
+        fn name(&self) -> String {
+            "broken".into()
+        }
+        fn restore(
+            &mut self,
+            _: &mut cairn_store::Transaction,
+            missing: &cairn_store::Missing,
+        ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            assert!(!missing.objects.is_empty() && !missing.states.is_empty());
+            Err(Error::NoState.into())
+        }
+    }
+    let repaired = store.repair(&mut [&mut Broken], &()).unwrap();
+    assert_eq!(repaired.failures.len(), 1);
+    assert!(repaired.salvaged > 0 && !repaired.missing.is_empty(), "{repaired:?}");
+    let after = store.verify(&()).unwrap();
+    let still: usize = after.damage.iter().map(|damage| damage.paths.len()).sum();
+    assert_eq!(still, affected, "the same paths, and no others");
+    check_never_wrong(&store, &states, "after the repair");
+    // What comes again is taken in again, and mends the old states, too.
+    let (_, files) = &states[2];
+    let again = publish(&store, files).unwrap();
+    assert_eq!(again.tree, states[2].0.tree);
+    assert_eq!(check_never_wrong(&store, &states, "when it came again"), states.len());
+    assert!(store.verify(&()).unwrap().damage.is_empty());
+}
+
+#[test]
+fn a_lost_pack_is_made_anew_from_another_store() {
+    let home = fast_directory();
+    let (sound, path) = (home.path().join("sound"), home.path().join("store"));
+    let states = make(&sound);
+    for pack in packs(&sound) {
+        let _ = fs::remove_dir_all(&path);
+        copy(&sound, &path);
+        let harmed = path.join("packs").join(pack.file_name().unwrap());
+        for gone in [true, false] {
+            if gone {
+                fs::remove_file(&harmed).unwrap();
+            } else {
+                fs::write(&harmed, b"nothing of it is left").unwrap();
+            }
+            let store = Store::open(&path).unwrap();
+            let mut source = Store::open(&sound).unwrap();
+            let repaired = store.repair(&mut [&mut source], &()).unwrap();
+            assert!(repaired.missing.is_empty(), "{repaired:?}");
+            assert_eq!(check_never_wrong(&store, &states, "lost"), states.len());
+            assert!(store.verify(&()).unwrap().damage.is_empty());
+        }
+    }
+    // Nothing to do is nothing done.
+    let store = Store::open(&path).unwrap();
+    let before = packs(&path);
+    let repaired = store.repair(&mut [], &()).unwrap();
+    assert!(repaired.quarantined.is_empty() && repaired.missing.is_empty());
+    assert_eq!(packs(&path), before);
+}
