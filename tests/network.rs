@@ -93,7 +93,7 @@ impl World {
     fn assert_large(&self, path: &PathBuf) {
         let there = fs::read(path).unwrap();
         assert_eq!(there, fs::read(self.stones.path().join(LARGE_FILE)).unwrap());
-        assert_eq!(self.downloads(), [path.clone()], "nothing is left over");
+        assert_eq!(self.downloads(), std::slice::from_ref(path), "nothing is left over");
     }
 }
 

@@ -8,11 +8,15 @@ mod check;
 mod completions;
 mod convert;
 mod depends;
+pub(crate) mod diff;
 mod downgrade;
+mod du;
+mod export;
 mod export_model;
 mod extract;
 mod fetch;
 mod files;
+mod find;
 pub(crate) mod gc;
 mod history;
 mod import;
@@ -21,6 +25,7 @@ mod inspect;
 mod install;
 mod key;
 mod list;
+mod log;
 mod ls;
 mod man;
 mod mount;
@@ -90,17 +95,22 @@ pub(crate) enum Command {
     State(state::Command),
     Switch(switch::Args),
     Rollback(rollback::Args),
+    Export(export::Args),
     Import(import::Args),
     Ls(ls::Args),
+    Find(find::Args),
+    Diff(diff::Args),
+    Log(log::Args),
+    Du(du::Args),
     Cat(cat::Args),
     Mount(mount::Args),
     Umount(umount::Args),
     Run(run::Args),
     Bisect(bisect::Args),
-    Gc(gc::Args),
     #[command(subcommand)]
     Workspace(workspace::Command),
     Snapshot(snapshot::Args),
+    Gc(gc::Args),
     Verify(verify::Args),
     #[command(subcommand)]
     Store(store::Command),
@@ -147,16 +157,21 @@ impl Command {
             Self::State(command) => state::run(command, context, output),
             Self::Switch(args) => switch::run(args, context, output),
             Self::Rollback(args) => rollback::run(args, context, output),
+            Self::Export(args) => export::run(args, context, output),
             Self::Import(args) => import::run(args, context, output),
+            Self::Find(args) => find::run(args, context, output),
+            Self::Diff(args) => diff::run(args, context, output),
+            Self::Log(args) => log::run(args, context, output),
+            Self::Du(args) => du::run(args, context, output),
             Self::Ls(args) => ls::run(args, context, output),
             Self::Cat(args) => cat::run(args, context, output),
             Self::Mount(args) => mount::run(args, context, output),
             Self::Umount(args) => umount::run(args, output),
             Self::Run(args) => return run::run(args, context),
             Self::Sandbox(_) => return Ok(sandbox::run()),
-            Self::Gc(args) => gc::run(args, context, output),
             Self::Workspace(command) => workspace::run(command, context, output),
             Self::Snapshot(args) => snapshot::run(args, context, output),
+            Self::Gc(args) => gc::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),

@@ -42,6 +42,12 @@ pub(crate) enum Error {
     /// A signal came, and the work was stopped before it changed anything.
     #[error("it was interrupted; nothing was changed")]
     Interrupted { signal: i32 },
+    /// An archive is taken in as a whole.
+    #[error("--exclude, --one-file-system and --no-cache are for directories, not for archives")]
+    NotForArchives,
+    /// Bytes that are not for people would go to a terminal.
+    #[error("standard output is a terminal")]
+    ToTerminal,
     /// A text is not a pattern of paths.
     #[error("cannot understand a pattern")]
     Pattern(#[source] globset::Error),
@@ -87,6 +93,12 @@ pub(crate) enum Error {
     /// A text names no state.
     #[error("{0:?} does not name a state")]
     NotAState(String),
+    /// No state ever had it.
+    #[error("no state has {0}")]
+    InNoState(String),
+    /// No name or path is like the pattern.
+    #[error("state {state} has nothing like {pattern:?}")]
+    NothingFound { pattern: String, state: StateId },
     /// There is nothing at the path.
     #[error("state {state} has no {path}")]
     NoSuchFile { state: StateId, path: String },
@@ -221,6 +233,8 @@ impl Error {
             | Self::NotAPlace(_)
             | Self::NotAState(_)
             | Self::NoJson { .. }
+            | Self::NotForArchives
+            | Self::ToTerminal
             | Self::Pattern(_) => 2.into(),
             _ => ExitCode::FAILURE,
         }
@@ -244,6 +258,7 @@ impl Error {
             Self::Model { .. } => None,
             Self::NotInstalled(_) => Some("cairn list shows what is installed"),
             Self::NoStorePath => Some("pass --store DIR or set CAIRN_STORE"),
+            Self::ToTerminal => Some("name a file, or pass the archive on: cairn export 5 - | ..."),
             Self::CannotAsk => Some("pass --yes to answer every question with yes"),
             Self::Read { source, .. } | Self::Write { source, .. } => advice_on_access(source),
             Self::Stone { source: stone::Error::NotEmpty(_), .. } => {
@@ -268,12 +283,15 @@ impl Error {
             | Self::NoJson { .. }
             | Self::Declined
             | Self::Interrupted { .. }
+            | Self::NotForArchives
             | Self::Pattern(_)
             | Self::Signals(_)
             | Self::Supervisor(_)
             | Self::Output(_)
             | Self::Input(_)
-            | Self::Json(_) => None,
+            | Self::Json(_)
+            | Self::InNoState(_)
+            | Self::NothingFound { .. } => None,
         }
     }
 }
@@ -301,6 +319,7 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         StoreError::NotAStore { .. } => {
             Some("cairn install makes a store when there is none; --store DIR names another")
         }
+        StoreError::OccupiedTarget { .. } => Some("name an empty or a new directory"),
         StoreError::NotEmpty { .. } => Some("name an empty or a new directory with --store"),
         StoreError::UnknownFormat { .. } => Some("use the version of Cairn that wrote it"),
         StoreError::Locked { .. } => Some("wait until it is done, or end that process"),
@@ -340,6 +359,8 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::SourceChanged { .. }
         | StoreError::NotADirectory(_)
         | StoreError::NoSuchPath(_)
+        | StoreError::Archive(_)
+        | StoreError::Target { .. }
         | StoreError::Cancelled => None,
     }
 }

@@ -28,6 +28,11 @@ pub(crate) struct Excluded {
 }
 
 impl ExcludeArgs {
+    /// Whether there is anything to leave out.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.exclude.is_empty() || !self.exclude_from.is_empty()
+    }
+
     /// Reads the patterns; `None` when there are none.
     pub(crate) fn read(&self) -> Result<Option<Excluded>, Error> {
         let mut patterns = self.exclude.clone();

@@ -21,8 +21,8 @@ pub(crate) fn has_come() -> bool {
 
 /// Says of work that was stopped for the sake of a signal that it was.
 pub(crate) fn explain(error: cairn_store::Error) -> Error {
-    match (error, SIGNAL.load(Ordering::Relaxed)) {
-        (cairn_store::Error::Cancelled, signal) if signal != 0 => Error::Interrupted { signal },
-        (error, _) => error.into(),
+    match SIGNAL.load(Ordering::Relaxed) {
+        0 => error.into(),
+        signal => Error::Interrupted { signal },
     }
 }

@@ -252,7 +252,7 @@ mod tests {
             steps,
         };
         let mut page = Page::new(Look { width: Some(80), colors: false });
-        PlanView::new(&plan).show(&mut page);
+        PlanView::new(&plan, LocalChanges::default()).show(&mut page);
         page.into_text()
     }
 

@@ -94,7 +94,8 @@ pub(crate) fn note_signals(noted: &'static AtomicI32) -> io::Result<()> {
         // SAFETY: zeroes are a valid sigaction: no flags, and an empty mask.
         let action = unsafe { action.assume_init_mut() };
         action.sa_sigaction = note_signal as *const () as libc::sighandler_t;
-        action.sa_flags = libc::SA_RESTART | libc::SA_RESETHAND;
+        // Without SA_RESTART, so that reading from a pipe ends.
+        action.sa_flags = libc::SA_RESETHAND;
         let mut before = MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: the handler has the type that sa_flags without SA_SIGINFO
         // demand, and does only what signal-safety(7) allows; both pointers are

@@ -48,3 +48,94 @@ fn what_cannot_be_imported_is_told_and_leaves_nothing() {
     check(&["import", ".", "--exclude-from", "absent"], 1, "cannot read absent");
     assert_eq!(world.json(&["state", "list"]), serde_json::json!([]));
 }
+
+/// Fills a directory with most of what one can hold.
+fn fill(root: &std::path::Path) {
+    fs::create_dir_all(root.join("usr/bin")).unwrap();
+    fs::write(root.join("usr/bin/a"), "bytes of a").unwrap();
+    fs::write(root.join("usr/large"), "0123456789abcdef".repeat(3_000_000)).unwrap();
+    fs::hard_link(root.join("usr/bin/a"), root.join("twin")).unwrap();
+    std::os::unix::fs::symlink("bin/a", root.join("usr/link")).unwrap();
+    fs::write(root.join("x".repeat(255)), "").unwrap();
+    fs::create_dir(root.join("empty")).unwrap();
+    let deep = root.join("a-long-name/".repeat(12));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("file"), "deep").unwrap();
+}
+
+#[test]
+fn archives_and_directories_go_out_and_come_back_the_same() {
+    let world = World::new();
+    fill(&world.path().join("root"));
+    let first = world.json(&["import", "root"]);
+    world.data(&["export", "1", "out.tar"]);
+    world.data(&["export", "1", "out.tar.gz"]);
+    world.data(&["export", "1", "out.tar.zst"]);
+    world.data(&["export", "1", "directory", "--sparse"]);
+    let piped = world.cairn(&["export", "1", "-"]);
+    assert!(piped.status.success());
+    assert_eq!(piped.stdout, fs::read(world.path().join("out.tar")).unwrap());
+    for source in ["out.tar", "out.tar.gz", "out.tar.zst", "directory"] {
+        let again = world.json(&["import", source]);
+        assert_eq!(again["tree"], first["tree"], "{source}");
+        assert_eq!(again["bytes_stored"], 0, "{source}");
+    }
+    let mut command = world.command(&["--json", "import", "-"]);
+    let archive = fs::File::open(world.path().join("out.tar.gz")).unwrap();
+    let output = command.stdin(archive).output().unwrap();
+    let again: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(again["tree"], first["tree"]);
+    let said = world.failure(1, &["export", "1", "directory"]);
+    assert!(said.contains("directory is not empty"), "{said}");
+}
+
+#[test]
+fn an_archive_that_is_not_whole_leaves_nothing() {
+    let world = World::new();
+    fill(&world.path().join("root"));
+    world.data(&["import", "root"]);
+    world.data(&["export", "1", "out.tar"]);
+    let whole = fs::read(world.path().join("out.tar")).unwrap();
+    fs::write(world.path().join("cut.tar"), &whole[..whole.len() / 2]).unwrap();
+    fs::write(world.path().join("no.tar"), "this is no archive".repeat(100)).unwrap();
+    for archive in ["cut.tar", "no.tar"] {
+        let said = world.failure(1, &["import", archive]);
+        assert!(said.contains("cannot take in the archive"), "{said}");
+    }
+    assert_eq!(world.json(&["state", "list"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn an_interrupted_import_leaves_the_old_state() {
+    use std::io::Write;
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+
+    let world = World::new();
+    let mut command = world.command(&["import", "-"]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    pipe.write_all(&[0; 100]).unwrap();
+    // SIGINT is the second signal; the mask is in hexadecimal.
+    let begun = Instant::now();
+    let catches = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap() & 2 != 0
+    };
+    while !catches() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never catches SIGINT");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let killed = std::process::Command::new("bash")
+        .args(["-c", &format!("kill -INT {}", child.id())])
+        .status();
+    assert!(killed.unwrap().success());
+    // The signal may come just before it waits for more.
+    let _ = pipe.write_all(&[0; 4096]);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("it was interrupted; nothing was changed"));
+    assert_eq!(world.json(&["state", "list"]), serde_json::json!([]));
+    drop(pipe);
+}

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::archive::ArchiveError;
 use crate::hash::{BlobKey, Digest, PackId, PageId, TreeId};
 use crate::name::TreePath;
 use crate::state::{StateId, Tag};
@@ -79,6 +80,15 @@ pub enum Error {
     /// A source gave other bytes than before or than promised.
     #[error("{name} changed while it was read")]
     SourceChanged { name: String },
+    /// What is made outside of the store could not be written.
+    #[error("cannot write {name}")]
+    Target { name: String, source: io::Error },
+    /// The directory that was to be filled has something in it.
+    #[error("{} is not empty", path.display())]
+    OccupiedTarget { path: PathBuf },
+    /// An archive that was to be taken in is damaged, or has what no tree can have.
+    #[error("cannot take in the archive")]
+    Archive(#[source] ArchiveError),
     /// Whoever watches the progress wants it to end.
     #[error("it was cancelled")]
     Cancelled,

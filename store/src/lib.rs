@@ -3,11 +3,13 @@
 //! Knows files and hashes, nothing about packages. A [`Store`] is read; a
 //! [`Transaction`] changes it, by one record of refs/log or not at all.
 
+pub mod archive;
 mod cache;
 mod diff;
 pub mod disk;
 mod edit;
 mod error;
+pub mod export;
 mod follow;
 mod gc;
 pub mod hash;
@@ -30,6 +32,7 @@ mod store;
 mod sys;
 mod transaction;
 pub mod tree;
+mod usage;
 mod verify;
 pub mod workspace;
 
@@ -57,5 +60,6 @@ pub use state::{InvalidTag, State, StateId, Tag};
 pub use store::Store;
 pub use transaction::{Draft, Standing, Transaction};
 pub use tree::{Attributes, Content, Entry, Leaf, Subtree, Summary, Timestamp, Tree, Xattr};
+pub use usage::{StateUsage, Usage};
 pub use verify::{Damage, Report, VerifyProgress};
 pub use workspace::{InvalidWorkspaceName, Workspace, WorkspaceName};

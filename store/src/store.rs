@@ -156,6 +156,25 @@ impl Store {
         })
     }
 
+    /// Gives `each` a whole blob piece by piece, without copying it. Frames are
+    /// verified as in [`Store::read_at`].
+    pub fn write_to(
+        &self,
+        blob: &BlobRef,
+        mut each: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut done = 0;
+        // Where gc has moved the blob meanwhile, it goes on behind what was given.
+        self.inner.at_blob(blob, |location| {
+            while done < blob.size {
+                let piece = self.inner.piece(location, done)?;
+                each(piece.bytes())?;
+                done += piece.bytes().len() as u64;
+            }
+            Ok(())
+        })
+    }
+
     /// Reads a whole blob and verifies it by its digest.
     pub fn read(&self, blob: &BlobRef) -> Result<Vec<u8>> {
         let bytes = self.inner.at_blob(blob, |location| self.inner.object(location))?;

@@ -118,6 +118,9 @@ impl Transaction {
         let (open_pack, packs) = (&mut self.open_pack, &mut self.packs);
         let next_path = || temporary(&self.store, &self.temporaries);
         let (blobs, own_packs) = ingest.run(sources, |frames, placed| {
+            if frames.is_empty() {
+                return Ok(());
+            }
             let pack = match open_pack {
                 Some(pack) => pack,
                 None => open_pack.insert(PackWriter::create(&*inner.disk, &next_path())?),
@@ -229,7 +232,9 @@ impl Transaction {
         inner.note_repack(&self.index)?;
         inner.remove_packs(&removed)?;
         inner.forget_all();
-        Ok(())
+        // One that a power cut brought back would be found damaged again.
+        let directory = inner.path.join("packs");
+        inner.disk.sync_directory(&directory).map_err(Error::io(&directory))
     }
 
     /// Gives packs a second name in STORE/quarantine.

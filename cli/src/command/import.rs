@@ -1,12 +1,17 @@
 //! `cairn import`: a state made from any tree.
 
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use cairn_store::archive::{ArchiveOptions, Compression, Whiteouts, import_archives};
 use cairn_store::host::{ScanProgress, Unread};
 use cairn_store::{
-    ImportOptions, ImportProgress, Imported, IngestProgress, State, Tag, TreePath, import_directory,
+    ImportOptions, ImportProgress, Imported, IngestProgress, Standing, State, Store, Tag, TreePath,
+    import_directory,
 };
 use serde::Serialize;
 
@@ -21,7 +26,7 @@ use crate::page::{Page, Style};
 use crate::progress::{Phase, Progress, Unit};
 use crate::units::{count, counted, duration, size};
 
-/// Make a state from a directory
+/// Make a state from a directory or a tar archive
 ///
 /// Everything is taken in: owners, modes, times, links, devices, extended
 /// attributes, ACLs and capabilities. What has not changed since the last import
@@ -29,7 +34,8 @@ use crate::units::{count, counted, duration, size};
 /// current, unless --switch asks for it or there is no state yet.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Directory
+    /// Directory; archive, plain or compressed with gzip, xz or zstd; - for an
+    /// archive from standard input
     source: PathBuf,
     /// Say in the list of states what this is (default: the command)
     #[arg(short, long, value_name = "TEXT")]
@@ -86,9 +92,16 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         afresh: args.no_cache,
     };
     interrupt::note()?;
-    let phases = Phases::new(output.progress());
-    let imported = import_directory(&store, &args.source, &options, &phases);
-    drop(phases);
+    let is_stdin = args.source.as_os_str() == "-";
+    let imported = if is_stdin || args.source.is_file() {
+        if args.only_for_directories() {
+            return Err(Error::NotForArchives);
+        }
+        archive(args, &store, &options, output)
+    } else {
+        let phases = Phases::new(output.progress());
+        import_directory(&store, &args.source, &options, &phases)
+    };
     let Imported { state, summary, read, stored, unsettled } =
         imported.map_err(interrupt::explain)?;
     if let Some(tag) = &args.tag {
@@ -116,6 +129,82 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     };
     output.data(&done)?;
     done.mounts.check()
+}
+
+impl Args {
+    fn only_for_directories(&self) -> bool {
+        self.one_file_system || self.no_cache || self.exclude.is_given()
+    }
+}
+
+/// More plain bytes than any system has: what says that it has more is there to
+/// fill the disk.
+const MOST: u64 = 1 << 40;
+
+/// Imports an archive.
+fn archive(
+    args: &Args,
+    store: &Store,
+    options: &ImportOptions<'_>,
+    output: &Output<'_>,
+) -> cairn_store::Result<Imported> {
+    let failed =
+        |source| cairn_store::Error::Source { name: args.source.display().to_string(), source };
+    let (from, total): (Box<dyn Read>, _) = if args.source.as_os_str() == "-" {
+        // Not through the standard library's, which waits for whoever may ask a
+        // question.
+        let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
+        (Box::new(File::from(stdin)), None)
+    } else {
+        let file = File::open(&args.source).map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len();
+        (Box::new(file), Some(len))
+    };
+    let phase = output.phase("Reading the archive", total, Unit::Bytes);
+    let from = Watched { from, phase: &phase };
+    let mut from = BufReader::with_capacity(256 << 10, from);
+    let compression = Compression::of_magic(from.fill_buf().map_err(failed)?);
+    let plain = compression.reader(from, MOST).map_err(failed)?;
+    let options = ArchiveOptions {
+        request: options.request,
+        parent: options.parent,
+        standing: if options.switch { Standing::Current } else { Standing::Aside },
+    };
+    import_archives(store, [Ok(plain)], Whiteouts::None, &options, &Stoppable)
+}
+
+/// Counts what is read, and stops when a signal has come.
+struct Watched<'a, R> {
+    from: R,
+    phase: &'a Phase,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = loop {
+            if interrupt::has_come() {
+                return Err(io::Error::other("it was interrupted"));
+            }
+            match self.from.read(buf) {
+                // By the signal, perhaps.
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        self.phase.advance(len as u64);
+        Ok(len)
+    }
+}
+
+/// Progress that is counted elsewhere.
+struct Stoppable;
+
+impl IngestProgress for Stoppable {
+    fn advance(&self, _: u64, _: u64) {}
+
+    fn is_cancelled(&self) -> bool {
+        interrupt::has_come()
+    }
 }
 
 impl View for Done {

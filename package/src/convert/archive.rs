@@ -1,252 +1,48 @@
-//! The entries of a tar archive, checked and with their extended headers
-//! applied.
-//!
-//! Formats: tar(5), ustar, GNU and pax. Sparse files, ACLs as text and
-//! everything else that a package has no use for is refused instead of being
-//! half understood.
+//! The entries of a package's archives: what every archive may have, with the
+//! owners that Debian has fixed, and names that a stone can hold.
 
-use std::io::{self, Read};
+use std::io::Read;
 
-use cairn_store::name::TreePath;
-use cairn_store::tree::{Device, MAX_TARGET_LEN};
-use cairn_store::{Timestamp, Xattr};
-use tar::{EntryType, Header};
+pub(super) use cairn_store::archive::{ArchiveEntry as Entry, ArchiveKind as Kind};
+use cairn_store::archive::{ArchiveError, read_archive};
+pub(super) use cairn_store::tree::Attributes;
 
 use super::error::{EntryProblem, Problem};
-use super::extended::Extended;
 use super::owner;
 
-/// One entry.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    /// The root for `./`.
-    pub(super) path: TreePath,
-    pub(super) attributes: Attributes,
-    pub(super) kind: Kind,
-}
-
-/// What every entry has. A hard link has that of the file that it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Attributes {
-    pub(super) mode: u16,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime: Timestamp,
-    /// Sorted by name, no name twice.
-    pub(super) xattrs: Vec<Xattr>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A regular file of so many bytes, which the reader has.
-    File(u64),
-    /// Another name of the regular file with this path.
-    HardLink(TreePath),
-    Symlink(Box<[u8]>),
-    Directory,
-    CharDevice(Device),
-    BlockDevice(Device),
-    Fifo,
-}
-
-impl Kind {
-    /// The number of a device.
-    pub(super) fn device(&self) -> Option<Device> {
-        match self {
-            Self::CharDevice(device) | Self::BlockDevice(device) => Some(*device),
-            _ => None,
-        }
-    }
-}
-
-/// More entries than any package has: the kernel's headers have 25,000.
-const MAX_ENTRIES: usize = 1 << 20;
-
-/// The most bytes of an extended header: a path and some attributes.
-const MAX_EXTENDED_LEN: u64 = 1 << 20;
-
-/// The most bytes of all extended headers together, since what they say stays
-/// in memory.
-const MAX_EXTENDED_TOTAL: u64 = 64 << 20;
-
-/// Reads an archive to its end, and past it to the end of `tar`, so that the
-/// checksums of its compression are verified.
-///
-/// `visit` gets each entry with the bytes of a regular file; what it does not
-/// read is skipped. `member` names the archive in errors.
+/// Reads an archive, which errors call `member`, as
+/// [`read_archive`](cairn_store::archive::read_archive) does.
 pub(super) fn read(
     tar: impl Read,
     member: &str,
     mut visit: impl FnMut(&Entry, &mut dyn Read) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
-    let unpack = |source| Problem::Unpack { member: member.into(), source };
-    let mut archive = tar::Archive::new(tar);
-    let mut pending = Extended::default();
-    let mut count = 0;
-    let mut extended = 0;
-    // Raw: the library itself would read extended headers of any length into
-    // memory, and splits attributes at line feeds in their values.
-    for entry in archive.entries().map_err(unpack)?.raw(true) {
-        let mut entry = entry.map_err(unpack)?;
-        let header = entry.header().clone();
-        let name = pending.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
-        let fail = |source| Problem::Entry { member: member.into(), entry: name.clone(), source };
-
-        count += 1;
-        if count > MAX_ENTRIES {
-            return Err(fail(EntryProblem::TooMany(MAX_ENTRIES)));
+    let owners = |user: &[u8], group: &[u8]| (owner::user(user), owner::group(group));
+    let fail = |error| match error {
+        ArchiveError::Unpack(source) => Problem::Unpack { member: member.into(), source },
+        ArchiveError::Entry { entry, source } => {
+            Problem::Entry { member: member.into(), entry, source: source.into() }
         }
-        if Extended::is_header(header.entry_type()) {
-            let size = header.size().map_err(|_| fail(EntryProblem::Number("its size")))?;
-            if size > MAX_EXTENDED_LEN {
-                return Err(fail(EntryProblem::Extended("it is too long")));
-            }
-            extended += size;
-            if extended > MAX_EXTENDED_TOTAL {
-                return Err(fail(EntryProblem::Extended("all of them are too long together")));
-            }
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).map_err(unpack)?;
-            if bytes.len() as u64 != size {
-                return Err(fail(EntryProblem::Truncated));
-            }
-            pending.add(header.entry_type(), &bytes).map_err(fail)?;
-            continue;
-        }
-        let checked = check(&header, std::mem::take(&mut pending)).map_err(fail)?;
-        let Kind::File(size) = checked.kind else {
-            visit(&checked, &mut io::empty())?;
-            continue;
+    };
+    read_archive(tar, Some(owners), fail, |entry, bytes| {
+        let link = match &entry.kind {
+            Kind::Symlink(text) => text,
+            _ => &[][..],
         };
-        let mut content = Counted { inner: &mut entry, count: 0 };
-        visit(&checked, &mut content)?;
-        io::copy(&mut content, &mut io::sink()).map_err(unpack)?;
-        if content.count != size {
-            return Err(fail(EntryProblem::Truncated));
+        let path = entry.path.to_bytes();
+        if std::str::from_utf8(&path).is_err() || std::str::from_utf8(link).is_err() {
+            let source = EntryProblem::NotUtf8;
+            return Err(Problem::Entry { member: member.into(), entry: path, source });
         }
-    }
-    if !pending.is_empty() {
-        let fault = io::Error::new(io::ErrorKind::UnexpectedEof, "an extended header is the last");
-        return Err(unpack(fault));
-    }
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(unpack)?;
-    Ok(())
-}
-
-struct Counted<R> {
-    inner: R,
-    count: u64,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let len = self.inner.read(buf)?;
-        self.count += len as u64;
-        Ok(len)
-    }
-}
-
-/// Makes an entry of a header and the extended headers before it.
-fn check(header: &Header, extended: Extended) -> Result<Entry, EntryProblem> {
-    let Extended { path, link, uid, gid, user, group, mtime, mut xattrs } = extended;
-
-    let entry_type = header.entry_type();
-    let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
-    let path = tree_path(&path, entry_type.is_dir())?;
-    let link = link.or_else(|| Some(header.link_name_bytes()?.into_owned())).unwrap_or_default();
-
-    let mode = header.mode().map_err(|_| EntryProblem::Number("its mode"))?;
-    // Some writers add the bits of the type.
-    let mode = u16::try_from(mode & 0o7777).expect("12 bits");
-    let user = user.as_deref().or_else(|| header.username_bytes());
-    let group = group.as_deref().or_else(|| header.groupname_bytes());
-    let uid = match (owner::user(user.unwrap_or_default()), uid) {
-        (Some(uid), _) | (None, Some(uid)) => uid,
-        (None, None) => narrow(header.uid(), "its user")?,
-    };
-    let gid = match (owner::group(group.unwrap_or_default()), gid) {
-        (Some(gid), _) | (None, Some(gid)) => gid,
-        (None, None) => narrow(header.gid(), "its group")?,
-    };
-    let mtime = match mtime {
-        Some(mtime) => mtime,
-        None => {
-            let seconds = header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok());
-            seconds.and_then(|s| Timestamp::new(s, 0)).ok_or(EntryProblem::Number("its time"))?
-        }
-    };
-    xattrs.sort();
-    if xattrs.windows(2).any(|pair| pair[0].name == pair[1].name) {
-        return Err(EntryProblem::Extended("an attribute is there twice"));
-    }
-
-    let kind = kind(header, &link)?;
-    Ok(Entry { path, attributes: Attributes { mode, uid, gid, mtime, xattrs }, kind })
-}
-
-fn kind(header: &Header, link: &[u8]) -> Result<Kind, EntryProblem> {
-    let size = || header.entry_size().map_err(|_| EntryProblem::Number("its size"));
-    let device = || {
-        let major = header.device_major().ok().flatten();
-        let minor = header.device_minor().ok().flatten();
-        let numbers = major.zip(minor).ok_or(EntryProblem::Number("its device"))?;
-        Ok(Device { major: numbers.0, minor: numbers.1 })
-    };
-    let kind = match header.entry_type() {
-        EntryType::Regular | EntryType::Continuous => return Ok(Kind::File(size()?)),
-        EntryType::Link => {
-            let target = tree_path(link, false);
-            Kind::HardLink(target.map_err(|_| EntryProblem::LinkTarget(link.into()))?)
-        }
-        EntryType::Symlink => {
-            if !(1..=MAX_TARGET_LEN).contains(&link.len()) || link.contains(&0) {
-                return Err(EntryProblem::LinkText);
-            }
-            std::str::from_utf8(link).map_err(|_| EntryProblem::NotUtf8)?;
-            Kind::Symlink(link.into())
-        }
-        EntryType::Directory => Kind::Directory,
-        EntryType::Char => Kind::CharDevice(device()?),
-        EntryType::Block => Kind::BlockDevice(device()?),
-        EntryType::Fifo => Kind::Fifo,
-        other => return Err(EntryProblem::Type(other.as_byte())),
-    };
-    match size()? {
-        0 => Ok(kind),
-        size => Err(EntryProblem::Bytes(size)),
-    }
-}
-
-/// Reads `./a/b`, `a/b` and, for a directory, `./` and `./a/b/`.
-fn tree_path(name: &[u8], is_directory: bool) -> Result<TreePath, EntryProblem> {
-    if name.starts_with(b"/") {
-        return Err(EntryProblem::Absolute);
-    }
-    if std::str::from_utf8(name).is_err() {
-        return Err(EntryProblem::NotUtf8);
-    }
-    let bare = match name.strip_suffix(b"/") {
-        Some(bare) if is_directory => bare,
-        _ => name,
-    };
-    if is_directory && bare == b"." {
-        return Ok(TreePath::root());
-    }
-    let bare = bare.strip_prefix(b"./").unwrap_or(bare);
-    // `.//a` and `./` of a file must not lose what is wrong with them.
-    let relative = if bare.is_empty() || bare.starts_with(b"/") { name } else { bare };
-    if relative.is_empty() {
-        return Err(EntryProblem::Nameless);
-    }
-    TreePath::new(relative).map_err(EntryProblem::Name)
-}
-
-fn narrow(number: io::Result<u64>, what: &'static str) -> Result<u32, EntryProblem> {
-    number.ok().and_then(|number| number.try_into().ok()).ok_or(EntryProblem::Number(what))
+        visit(entry, bytes)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use cairn_store::tree::Device;
+    use cairn_store::{Timestamp, TreePath, Xattr};
+
     use super::*;
     use crate::convert::fixture::Tar;
 
@@ -398,14 +194,14 @@ mod tests {
         check(new().file("/a", b""), "its name is absolute");
         check(new().pax(&[("path", b"/a")]).file("a", b""), "\"/a\": its name is absolute");
         check(new().pax(&[("path", b"a\0b")]).file("a", b""), "its name cannot be");
-        check(new().pax(&[("path", b"\xff")]).file("a", b""), "\"\\xff\": its name or");
+        check(new().pax(&[("path", b"\xff")]).file("a", b""), "\"/\\xff\": its name or");
         check(new().pax(&[("path", &[b'x'; 256])]).file("a", b""), "its name cannot be");
         check(new().symlink("a", ""), "text of the link cannot be");
         check(new().pax(&[("linkpath", b"a\0b")]).symlink("a", "b"), "text of the link");
         check(new().pax(&[("linkpath", b"\xff")]).symlink("a", "b"), "not UTF-8");
         check(new().pax(&[("linkpath", &[b'x'; 4096])]).symlink("a", "b"), "text of the link");
-        check(new().hard_link("a", "../b"), "\"../b\" is not a regular file");
-        check(new().hard_link("a", ""), "\"\" is not a regular file");
+        check(new().hard_link("a", "../b"), "\"../b\" is not a file");
+        check(new().hard_link("a", ""), "\"\" is not a file");
         check(new().entry(b'S', "a", "", b""), "type 'S'");
         check(new().entry(b'V', "a", "", b""), "type 'V'");
         check(new().entry(b'2', "a", "b", b"bytes"), "has 5 bytes");

@@ -13,8 +13,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
+use cairn_store::archive::Compression;
+
 use super::error::Problem;
-use super::unpack::Compression;
 
 /// Where the members lie.
 #[derive(Debug)]

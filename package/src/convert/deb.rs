@@ -7,13 +7,14 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
+use cairn_store::archive::EntryProblem::Twice;
 use cairn_store::{BlobHasher, Digest};
 
 use super::archive::{self, Kind};
 use super::container::Container;
 use super::control::Paragraph;
 use super::describe;
-use super::error::{EntryProblem, Problem};
+use super::error::Problem;
 
 /// A Debian package.
 #[derive(Debug)]
@@ -95,7 +96,7 @@ impl Deb {
         archive::read(tar.map_err(unpack)?, &member.name, |entry, bytes| {
             if !paths.insert(entry.path.clone()) {
                 let (member, entry) = (member.name.clone(), entry.path.to_bytes());
-                return Err(Problem::Entry { member, entry, source: EntryProblem::Twice });
+                return Err(Problem::Entry { member, entry, source: Twice.into() });
             }
             let ([name], Kind::File(size)) = (entry.path.names(), &entry.kind) else {
                 return Ok(());

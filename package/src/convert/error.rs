@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use cairn_store::name::InvalidPath;
-
 use super::control::InvalidParagraph;
 use super::version::InvalidVersion;
 use crate::stone;
@@ -72,51 +70,17 @@ pub enum Problem {
 /// Why an entry of a Debian package cannot be taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum EntryProblem {
-    /// Its name is empty.
-    #[error("it has no name")]
-    Nameless,
-    /// Its name leads out of the root or is too long.
-    #[error("its name cannot be a path of a package")]
-    Name(#[source] InvalidPath),
-    /// Its name begins with a slash.
-    #[error("its name is absolute")]
-    Absolute,
+    /// It cannot be taken over from any archive.
+    #[error(transparent)]
+    Archive(#[from] cairn_store::archive::EntryProblem),
     /// Its name or its link is not UTF-8, which stones demand.
     #[error("its name or the text of its link is not UTF-8")]
     NotUtf8,
-    /// The archive has two entries of that name.
-    #[error("the archive has it twice")]
-    Twice,
-    /// What the archive says of it is no number, or none that this can be.
-    #[error("{0} is not a number that it can be")]
-    Number(&'static str),
-    /// The archive has a kind of entry that a package cannot have.
-    #[error("entries of type {:?} are not for packages", char::from(*.0))]
-    Type(u8),
-    /// An entry that is not a regular file has bytes.
-    #[error("it is not a regular file and has {0} bytes")]
-    Bytes(u64),
-    /// The archive ends before the file does.
-    #[error("the archive ends within it")]
-    Truncated,
-    /// The text of the symbolic link is empty, too long or has a NUL.
-    #[error("the text of the link cannot be that of a link")]
-    LinkText,
     /// A hard link to something that is not a regular file before it.
     #[error("\"{}\" is not a regular file before it in the archive", .0.escape_ascii())]
     LinkTarget(Vec<u8>),
-    /// An extended header that is damaged, too long, or says what cannot be
-    /// kept.
-    #[error("its extended header is unusable: {0}")]
-    Extended(&'static str),
-    /// It lies below something that is not a directory.
-    #[error("\"{}\" above it is not a directory", .0.escape_ascii())]
-    NotBelowDirectory(Vec<u8>),
     /// Another entry, which differs, lies in the same place once /bin, /lib
     /// and so on are part of /usr.
     #[error("\"{}\" differs from it and would lie in the same place", .0.escape_ascii())]
     Collision(Vec<u8>),
-    /// There are more entries than any package has.
-    #[error("it is one entry more than the {0} that a package may have")]
-    TooMany(usize),
 }

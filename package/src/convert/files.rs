@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use cairn_store::archive::EntryProblem::{NotBelowDirectory, Twice};
 use cairn_store::name::TreePath;
 use cairn_store::{BlobHasher, BlobRef};
 
@@ -87,7 +88,7 @@ impl Files {
                 kind => placed(Content::Other(kind.clone())),
             };
             match raw.insert(path.clone(), placed) {
-                Some(_) => Err(fail(EntryProblem::Twice)),
+                Some(_) => Err(fail(Twice.into())),
                 None => Ok(()),
             }
         })?;
@@ -267,7 +268,7 @@ fn check_parents(entries: &[Placed], member: &str) -> Result<(), Problem> {
     let mut leaf: Option<&Placed> = None;
     for entry in entries {
         if let Some(leaf) = leaf.filter(|leaf| entry.is_below(leaf)) {
-            let problem = EntryProblem::NotBelowDirectory(leaf.path.to_bytes());
+            let problem = NotBelowDirectory(leaf.path.to_bytes()).into();
             return Err(entry_problem(member, &entry.path, problem));
         }
         if !entry.is_directory() {

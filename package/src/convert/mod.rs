@@ -22,7 +22,6 @@ mod control;
 mod deb;
 mod describe;
 mod error;
-mod extended;
 mod files;
 #[cfg(test)]
 mod fixture;
@@ -36,7 +35,6 @@ mod stamp;
 #[cfg(test)]
 mod tests;
 mod triggers;
-mod unpack;
 mod version;
 
 pub use batch::Progress;

@@ -169,7 +169,7 @@ fn a_damaged_package_leaves_no_stone_and_replaces_none() {
     assert_eq!(
         chain(&error),
         format!(
-            "cannot convert {}: data.tar: \"../x\": its name cannot be a path of a package: \
+            "cannot convert {}: data.tar: \"../x\": its name cannot be a path below the root: \
              \"../x\" is not a path of a tree: \"..\" cannot be the name of a file",
             deb.display()
         )

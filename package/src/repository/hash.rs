@@ -68,6 +68,11 @@ impl Hasher {
     }
 }
 
+/// Whether a file of this machine is what an index announces.
+pub(super) fn is(expected: &Expected<'_>, path: &Path) -> bool {
+    compare(expected, path).is_ok_and(|compared| compared.is_ok())
+}
+
 /// Compares a file of this machine with what an index says of it.
 pub(super) fn verify(
     repository: &RepositoryName,
@@ -79,11 +84,15 @@ pub(super) fn verify(
         at: path.display().to_string(),
         problem,
     };
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    if file.metadata().map_err(Error::io(path))?.len() != expected.size {
-        return Err(mismatch("its size differs"));
+    compare(expected, path).map_err(Error::io(path))?.map_err(mismatch)
+}
+
+fn compare(expected: &Expected<'_>, path: &Path) -> io::Result<Result<(), &'static str>> {
+    let mut file = File::open(path)?;
+    if file.metadata()?.len() != expected.size {
+        return Ok(Err("its size differs"));
     }
     let mut hasher = Hasher::default();
-    hasher.read(&mut file).map_err(Error::io(path))?;
-    hasher.check(expected).map_err(mismatch)
+    hasher.read(&mut file)?;
+    Ok(hasher.check(expected))
 }

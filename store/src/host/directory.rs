@@ -155,7 +155,7 @@ impl HostDirectory {
 
     /// A path that begins at the descriptor: no system call of all kernels that
     /// we run on reads the attributes of a link or device by descriptor.
-    fn by_proc(&self, name: &[u8]) -> CString {
+    pub(crate) fn by_proc(&self, name: &[u8]) -> CString {
         let begin = format!("/proc/self/fd/{}/", self.0.as_raw_fd()).into_bytes();
         CString::new([&begin, name].concat()).expect("a name has no NUL")
     }

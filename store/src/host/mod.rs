@@ -20,6 +20,7 @@ mod status;
 pub use directory::HostDirectory;
 pub use known::Known;
 pub use put::Unread;
+pub(crate) use scan::full_path;
 pub use scan::{
     Scan, ScanOptions, ScanProgress, ScannedDirectory, ScannedEntry, ScannedLeaf, scan, scan_opened,
 };

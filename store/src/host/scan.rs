@@ -385,7 +385,7 @@ pub(super) fn has_gone(err: &io::Error) -> bool {
     err.raw_os_error().is_some_and(|code| gone.contains(&code))
 }
 
-pub(super) fn full_path(root: &Path, path: &TreePath) -> PathBuf {
+pub(crate) fn full_path(root: &Path, path: &TreePath) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     let names = path.names().iter().map(|name| std::ffi::OsStr::from_bytes(name));
     root.iter().chain(names).collect()

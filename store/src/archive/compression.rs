@@ -1,4 +1,4 @@
-//! The plain bytes of a member, bounded.
+//! The plain bytes of a compressed stream, bounded.
 
 use std::io::{self, Read};
 
@@ -6,12 +6,16 @@ use flate2::read::MultiGzDecoder;
 use liblzma::read::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
 
-/// How a member is compressed.
+/// How a stream is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compression {
+pub enum Compression {
+    /// Not at all.
     None,
+    /// gzip(1), RFC 1952.
     Gzip,
+    /// xz(1).
     Xz,
+    /// zstd(1), RFC 8878.
     Zstd,
 }
 
@@ -20,8 +24,9 @@ pub(super) enum Compression {
 const XZ_MEMORY: u64 = 256 << 20;
 
 impl Compression {
-    /// Recognises the end of a member's name, such as `.xz`.
-    pub(super) fn of(suffix: &str) -> Option<Self> {
+    /// Recognises the end of a file's name, such as `.xz`.
+    #[must_use]
+    pub fn of(suffix: &str) -> Option<Self> {
         Some(match suffix {
             "" => Self::None,
             ".gz" => Self::Gzip,
@@ -31,14 +36,22 @@ impl Compression {
         })
     }
 
+    /// Recognises the first bytes of a stream; what begins otherwise is taken for
+    /// not compressed.
+    #[must_use]
+    pub fn of_magic(begin: &[u8]) -> Self {
+        match begin {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            _ => Self::None,
+        }
+    }
+
     /// Decompresses `stored`, and fails once that makes more than `limit` bytes.
     ///
     /// All checksums of the formats are verified when the end is reached.
-    pub(super) fn reader<'a>(
-        self,
-        stored: impl Read + 'a,
-        limit: u64,
-    ) -> io::Result<Box<dyn Read + 'a>> {
+    pub fn reader<'a>(self, stored: impl Read + 'a, limit: u64) -> io::Result<Box<dyn Read + 'a>> {
         let plain: Box<dyn Read + 'a> = match self {
             Self::None => Box::new(stored),
             Self::Gzip => Box::new(MultiGzDecoder::new(stored)),

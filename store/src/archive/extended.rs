@@ -1,9 +1,11 @@
 //! Extended headers of tar archives: long names, and what pax knows more.
 
-use cairn_store::{Timestamp, Xattr};
+use std::str::FromStr;
+
 use tar::EntryType;
 
 use super::error::EntryProblem;
+use crate::tree::{Timestamp, Xattr};
 
 /// What extended headers say of the entry after them.
 #[derive(Default)]
@@ -15,6 +17,7 @@ pub(super) struct Extended {
     pub(super) user: Option<Vec<u8>>,
     pub(super) group: Option<Vec<u8>>,
     pub(super) mtime: Option<Timestamp>,
+    pub(super) size: Option<u64>,
     pub(super) xattrs: Vec<Xattr>,
 }
 
@@ -29,9 +32,10 @@ impl Extended {
 
     /// Whether no header said anything.
     pub(super) fn is_empty(&self) -> bool {
-        let Self { path, link, uid, gid, user, group, mtime, xattrs } = self;
+        let Self { path, link, uid, gid, user, group, mtime, size, xattrs } = self;
         let texts = [path, link, user, group].into_iter().all(Option::is_none);
-        texts && uid.is_none() && gid.is_none() && mtime.is_none() && xattrs.is_empty()
+        let numbers = uid.is_none() && gid.is_none() && mtime.is_none() && size.is_none();
+        texts && numbers && xattrs.is_empty()
     }
 
     /// Takes over what one header says.
@@ -65,9 +69,7 @@ impl Extended {
                 let time = text.and_then(decimal_time).ok_or(EntryProblem::Number("its time"))?;
                 set(&mut self.mtime, time)
             }
-            // Two lengths of one file are how archives are made that two
-            // readers see differently; the header holds up to 2^63.
-            b"size" => Err(EntryProblem::Extended("it changes the size")),
+            b"size" => set(&mut self.size, parse(text, "its size")?),
             _ if key.starts_with(b"GNU.sparse") => Err(EntryProblem::Extended("a sparse file")),
             _ if key.starts_with(b"SCHILY.acl.") => Err(EntryProblem::Extended("an ACL as text")),
             _ => match key.strip_prefix(b"SCHILY.xattr.") {
@@ -95,7 +97,7 @@ fn set<T>(slot: &mut Option<T>, value: T) -> Result<(), EntryProblem> {
     }
 }
 
-fn parse(text: Option<&str>, what: &'static str) -> Result<u32, EntryProblem> {
+fn parse<N: FromStr>(text: Option<&str>, what: &'static str) -> Result<N, EntryProblem> {
     let digits = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     digits.and_then(|digits| digits.parse().ok()).ok_or(EntryProblem::Number(what))
 }

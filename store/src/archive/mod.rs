@@ -1,0 +1,18 @@
+//! Archives of tar(5), compressed or not.
+//!
+//! Reading is strict: whatever two readers could see differently is refused, and
+//! nothing is written anywhere but into a tree in memory and the store.
+
+mod builder;
+mod compression;
+mod error;
+mod extended;
+mod import;
+mod read;
+pub(crate) mod write;
+
+pub use builder::{FileId, TreeBuilder};
+pub use compression::Compression;
+pub use error::{ArchiveError, EntryProblem};
+pub use import::{ArchiveOptions, Whiteouts, import_archives};
+pub use read::{ArchiveEntry, ArchiveKind, Owners, read_archive};

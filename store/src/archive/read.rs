@@ -1,0 +1,258 @@
+//! The entries of a tar archive, checked and with their extended headers
+//! applied.
+//!
+//! Formats: tar(5), ustar, GNU and pax. Sparse files, ACLs as text and
+//! everything else on which readers disagree is refused instead of being half
+//! understood.
+
+use std::io::{self, Read};
+
+use tar::{EntryType, Header};
+
+use super::error::{ArchiveError, EntryProblem};
+use super::extended::Extended;
+use crate::name::TreePath;
+use crate::tree::{Attributes, Device, MAX_TARGET_LEN, Timestamp};
+
+/// One entry.
+#[derive(Clone, Debug)]
+pub struct ArchiveEntry {
+    /// The root for `./`.
+    pub path: TreePath,
+    /// A hard link has those of the file that it is.
+    pub attributes: Attributes,
+    /// What it is.
+    pub kind: ArchiveKind,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArchiveKind {
+    /// A regular file of so many bytes, which the reader has.
+    File(u64),
+    /// Another name of the file with this path.
+    HardLink(TreePath),
+    /// A symbolic link with its text.
+    Symlink(Box<[u8]>),
+    /// A directory.
+    Directory,
+    /// A character device.
+    CharDevice(Device),
+    /// A block device.
+    BlockDevice(Device),
+    /// A named pipe.
+    Fifo,
+}
+
+/// Numbers that the names of a user and of a group stand for, where they are to
+/// win over the numbers in the archive.
+pub type Owners = fn(user: &[u8], group: &[u8]) -> (Option<u32>, Option<u32>);
+
+impl ArchiveKind {
+    /// The number of a device.
+    #[must_use]
+    pub fn device(&self) -> Option<Device> {
+        match self {
+            Self::CharDevice(device) | Self::BlockDevice(device) => Some(*device),
+            _ => None,
+        }
+    }
+}
+
+/// More entries than any system has.
+const MAX_ENTRIES: usize = 8 << 20;
+
+/// The most bytes of an extended header: a path and some attributes.
+const MAX_EXTENDED_LEN: u64 = 1 << 20;
+
+/// The most bytes of all extended headers together, since what they say stays
+/// in memory; and so many more for each entry.
+const MAX_EXTENDED_TOTAL: u64 = 64 << 20;
+const MAX_EXTENDED_MEAN: u64 = 1 << 10;
+
+/// Reads an archive to its end, and past it to the end of `tar`, so that the
+/// checksums of its compression are verified.
+///
+/// `visit` gets each entry in the order of the archive, with the bytes of a
+/// regular file; what it does not read is skipped. Entries are checked each on
+/// its own: whether they fit together is for a
+/// [`TreeBuilder`](super::TreeBuilder) to say. `fail` makes an error of
+/// what is wrong with the archive.
+pub fn read_archive<E>(
+    tar: impl Read,
+    owners: Option<Owners>,
+    fail_with: impl Fn(ArchiveError) -> E,
+    mut visit: impl FnMut(&ArchiveEntry, &mut dyn Read) -> Result<(), E>,
+) -> Result<(), E> {
+    let unpack = |source| fail_with(ArchiveError::Unpack(source));
+    let mut archive = tar::Archive::new(tar);
+    let mut pending = Extended::default();
+    let mut count = 0;
+    let mut extended = 0;
+    // Raw: the library itself would read extended headers of any length into
+    // memory, and splits attributes at line feeds in their values.
+    for entry in archive.entries().map_err(unpack)?.raw(true) {
+        let mut entry = entry.map_err(unpack)?;
+        let header = entry.header().clone();
+        let name = pending.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
+        let fail = |source| fail_with(ArchiveError::Entry { entry: name.clone(), source });
+
+        count += 1;
+        if count > MAX_ENTRIES {
+            return Err(fail(EntryProblem::TooMany(MAX_ENTRIES)));
+        }
+        if Extended::is_header(header.entry_type()) {
+            let size = header.size().map_err(|_| fail(EntryProblem::Number("its size")))?;
+            if size > MAX_EXTENDED_LEN {
+                return Err(fail(EntryProblem::Extended("it is too long")));
+            }
+            extended += size;
+            if extended > MAX_EXTENDED_TOTAL + MAX_EXTENDED_MEAN * count as u64 {
+                return Err(fail(EntryProblem::Extended("all of them are too long together")));
+            }
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).map_err(unpack)?;
+            if bytes.len() as u64 != size {
+                return Err(fail(EntryProblem::Truncated));
+            }
+            pending.add(header.entry_type(), &bytes).map_err(fail)?;
+            continue;
+        }
+        let checked = check(&header, std::mem::take(&mut pending), owners).map_err(fail)?;
+        let ArchiveKind::File(size) = checked.kind else {
+            visit(&checked, &mut io::empty())?;
+            continue;
+        };
+        let mut content = Counted { inner: &mut entry, count: 0 };
+        visit(&checked, &mut content)?;
+        io::copy(&mut content, &mut io::sink()).map_err(unpack)?;
+        if content.count != size {
+            return Err(fail(EntryProblem::Truncated));
+        }
+    }
+    if !pending.is_empty() {
+        let fault = io::Error::new(io::ErrorKind::UnexpectedEof, "an extended header is the last");
+        return Err(unpack(fault));
+    }
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(unpack)?;
+    Ok(())
+}
+
+struct Counted<R> {
+    inner: R,
+    count: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = self.inner.read(buf)?;
+        self.count += len as u64;
+        Ok(len)
+    }
+}
+
+/// Makes an entry of a header and the extended headers before it.
+fn check(
+    header: &Header,
+    extended: Extended,
+    owners: Option<Owners>,
+) -> Result<ArchiveEntry, EntryProblem> {
+    let Extended { path, link, uid, gid, user, group, mtime, size, mut xattrs } = extended;
+
+    let entry_type = header.entry_type();
+    let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
+    let path = tree_path(&path, entry_type.is_dir())?;
+    let link = link.or_else(|| Some(header.link_name_bytes()?.into_owned())).unwrap_or_default();
+
+    let mode = header.mode().map_err(|_| EntryProblem::Number("its mode"))?;
+    // Some writers add the bits of the type.
+    let mode = u16::try_from(mode & 0o7777).expect("12 bits");
+    let user = user.as_deref().or_else(|| header.username_bytes()).unwrap_or_default();
+    let group = group.as_deref().or_else(|| header.groupname_bytes()).unwrap_or_default();
+    let (known_user, known_group) = owners.map_or((None, None), |owners| owners(user, group));
+    let uid = match known_user.or(uid) {
+        Some(uid) => uid,
+        None => narrow(header.uid(), "its user")?,
+    };
+    let gid = match known_group.or(gid) {
+        Some(gid) => gid,
+        None => narrow(header.gid(), "its group")?,
+    };
+    let mtime = match mtime {
+        Some(mtime) => mtime,
+        None => {
+            let seconds = header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok());
+            seconds.and_then(|s| Timestamp::new(s, 0)).ok_or(EntryProblem::Number("its time"))?
+        }
+    };
+    xattrs.sort();
+    if xattrs.windows(2).any(|pair| pair[0].name == pair[1].name) {
+        return Err(EntryProblem::Extended("an attribute is there twice"));
+    }
+
+    // Two lengths of one file are how archives are made that two readers see
+    // differently; the header holds up to 2^63.
+    if size.is_some_and(|size| header.entry_size().ok() != Some(size)) {
+        return Err(EntryProblem::Extended("it changes the size"));
+    }
+    let kind = kind(header, &link)?;
+    let mode = if matches!(kind, ArchiveKind::Symlink(_)) { 0o777 } else { mode };
+    Ok(ArchiveEntry { path, attributes: Attributes { mode, uid, gid, mtime, xattrs }, kind })
+}
+
+fn kind(header: &Header, link: &[u8]) -> Result<ArchiveKind, EntryProblem> {
+    let size = || header.entry_size().map_err(|_| EntryProblem::Number("its size"));
+    let device = || {
+        let major = header.device_major().ok().flatten();
+        let minor = header.device_minor().ok().flatten();
+        let numbers = major.zip(minor).ok_or(EntryProblem::Number("its device"))?;
+        Ok(Device { major: numbers.0, minor: numbers.1 })
+    };
+    let kind = match header.entry_type() {
+        EntryType::Regular | EntryType::Continuous => return Ok(ArchiveKind::File(size()?)),
+        EntryType::Link => {
+            let target = tree_path(link, false);
+            ArchiveKind::HardLink(target.map_err(|_| EntryProblem::LinkTarget(link.into()))?)
+        }
+        EntryType::Symlink => {
+            if !(1..=MAX_TARGET_LEN).contains(&link.len()) || link.contains(&0) {
+                return Err(EntryProblem::LinkText);
+            }
+            ArchiveKind::Symlink(link.into())
+        }
+        EntryType::Directory => ArchiveKind::Directory,
+        EntryType::Char => ArchiveKind::CharDevice(device()?),
+        EntryType::Block => ArchiveKind::BlockDevice(device()?),
+        EntryType::Fifo => ArchiveKind::Fifo,
+        other => return Err(EntryProblem::Type(other.as_byte())),
+    };
+    match size()? {
+        0 => Ok(kind),
+        size => Err(EntryProblem::Bytes(size)),
+    }
+}
+
+/// Reads `./a/b`, `a/b` and, for a directory, `./` and `./a/b/`.
+fn tree_path(name: &[u8], is_directory: bool) -> Result<TreePath, EntryProblem> {
+    if name.starts_with(b"/") {
+        return Err(EntryProblem::Absolute);
+    }
+    let bare = match name.strip_suffix(b"/") {
+        Some(bare) if is_directory => bare,
+        _ => name,
+    };
+    if is_directory && bare == b"." {
+        return Ok(TreePath::root());
+    }
+    let bare = bare.strip_prefix(b"./").unwrap_or(bare);
+    // `.//a` and `./` of a file must not lose what is wrong with them.
+    let relative = if bare.is_empty() || bare.starts_with(b"/") { name } else { bare };
+    if relative.is_empty() {
+        return Err(EntryProblem::Nameless);
+    }
+    TreePath::new(relative).map_err(EntryProblem::Name)
+}
+
+fn narrow(number: io::Result<u64>, what: &'static str) -> Result<u32, EntryProblem> {
+    number.ok().and_then(|number| number.try_into().ok()).ok_or(EntryProblem::Number(what))
+}

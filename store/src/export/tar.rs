@@ -1,0 +1,147 @@
+//! A tree as a tar archive.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+use super::{ExportProgress, Exported};
+use crate::archive::write::{Header, HeaderKind, can_hold, padding, write_end, write_header};
+use crate::edit::TreeReader;
+use crate::error::{Error, Result};
+use crate::hash::{BlobRef, TreeId};
+use crate::name::TreePath;
+use crate::store::Store;
+use crate::tree::{Content, Entry, Leaf, LinkGroup};
+
+/// How an archive names its entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArchiveNames {
+    /// `./usr/bin`, as `tar -C DIR .` does.
+    Dotted,
+    /// `usr/bin`, as layers of OCI images do.
+    Bare,
+}
+
+/// Writes a tree as a tar archive: the same tree as the same bytes.
+///
+/// Entries are sorted by path, a directory before what lies in it. Sockets are
+/// left out, since no tar archive can hold them, and extended attributes with an
+/// equals sign in the name.
+///
+/// # Errors
+/// [`Error::Target`] when `to` does not take the bytes.
+pub fn export_archive(
+    store: &Store,
+    tree: TreeId,
+    names: ArchiveNames,
+    to: &mut impl Write,
+    progress: &dyn ExportProgress,
+) -> Result<Exported> {
+    let mut archive =
+        Archive { store, names, to, progress, links: HashMap::new(), done: Exported::default() };
+    archive.directory(tree, &mut TreePath::root())?;
+    write_end(archive.to).map_err(failed)?;
+    Ok(archive.done)
+}
+
+struct Archive<'a, W> {
+    store: &'a Store,
+    names: ArchiveNames,
+    to: &'a mut W,
+    progress: &'a dyn ExportProgress,
+    /// The path under which a file is in the archive.
+    links: HashMap<LinkGroup, Vec<u8>>,
+    done: Exported,
+}
+
+impl<W: Write> Archive<'_, W> {
+    fn directory(&mut self, id: TreeId, path: &mut TreePath) -> Result<()> {
+        if self.progress.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let tree = self.store.read_tree(id)?;
+        let name = self.name(path);
+        self.note_lost(path, &tree.attributes.xattrs);
+        let kind = HeaderKind::Directory;
+        let header = Header { path: &name, attributes: &tree.attributes, kind };
+        write_header(self.to, &header).map_err(failed)?;
+        for (name, entry) in tree.entries() {
+            path.push(name.clone());
+            match entry {
+                Entry::Directory(subtree) => {
+                    self.done.entries += 1;
+                    self.progress.advance(1, 0);
+                    self.directory(subtree.id, path)?;
+                }
+                Entry::Leaf(leaf) => self.leaf(leaf, path)?,
+            }
+            path.pop();
+        }
+        Ok(())
+    }
+
+    fn leaf(&mut self, leaf: &Leaf, path: &TreePath) -> Result<()> {
+        let name = self.name(path);
+        let first = leaf.link.and_then(|link| self.links.get(&link.group));
+        let kind = match (first, &leaf.content) {
+            (Some(first), _) => HeaderKind::HardLink(first),
+            (None, Content::File(blob)) => HeaderKind::File(blob.size),
+            (None, Content::Symlink(text)) => HeaderKind::Symlink(text),
+            (None, Content::CharDevice(device)) => HeaderKind::CharDevice(*device),
+            (None, Content::BlockDevice(device)) => HeaderKind::BlockDevice(*device),
+            (None, Content::Fifo) => HeaderKind::Fifo,
+            (None, Content::Socket) => {
+                let reason = "no archive can hold a socket";
+                self.done.left_out.push((path.clone(), reason));
+                return Ok(());
+            }
+        };
+        let is_first = first.is_none();
+        let header = Header { path: &name, attributes: &leaf.attributes, kind };
+        write_header(self.to, &header).map_err(failed)?;
+        let mut bytes = 0;
+        if is_first {
+            self.note_lost(path, &leaf.attributes.xattrs);
+            if let Some(link) = leaf.link {
+                self.links.insert(link.group, name);
+            }
+            if let Some(blob) = leaf.blob() {
+                self.content(blob)?;
+                bytes = blob.size;
+            }
+        }
+        self.done.entries += 1;
+        self.done.bytes += bytes;
+        self.progress.advance(1, bytes);
+        Ok(())
+    }
+
+    fn content(&mut self, blob: &BlobRef) -> Result<()> {
+        self.store.write_to(blob, |piece| {
+            if self.progress.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            self.to.write_all(piece).map_err(failed)
+        })?;
+        self.to.write_all(padding(blob.size)).map_err(failed)
+    }
+
+    fn name(&self, path: &TreePath) -> Vec<u8> {
+        let bytes = path.to_bytes();
+        match (self.names, &bytes[1..]) {
+            (_, []) => b".".to_vec(),
+            (ArchiveNames::Bare, bare) => bare.to_vec(),
+            (ArchiveNames::Dotted, _) => [b".", &bytes[..]].concat(),
+        }
+    }
+
+    fn note_lost(&mut self, path: &TreePath, xattrs: &[crate::Xattr]) {
+        if xattrs.iter().any(|xattr| !can_hold(&xattr.name)) {
+            let reason = "an extended attribute has an equals sign in its name";
+            self.done.left_out.push((path.clone(), reason));
+        }
+    }
+}
+
+fn failed(source: io::Error) -> Error {
+    Error::Target { name: "the archive".into(), source }
+}
