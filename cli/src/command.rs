@@ -1,30 +1,42 @@
 //! The commands, each in its own file with its arguments.
 
+mod apply;
+mod bisect;
 mod cache;
 mod cat;
+mod check;
 mod completions;
 mod convert;
+mod depends;
 pub(crate) mod diff;
 mod downgrade;
 mod du;
 mod export;
+mod export_model;
 mod extract;
 mod fetch;
+mod files;
 mod find;
 pub(crate) mod gc;
+mod history;
 mod import;
+mod info;
 mod inspect;
 mod install;
 mod key;
+mod list;
 mod log;
 mod ls;
 mod man;
 mod mount;
+mod owner;
 mod recipe;
 mod remove;
 mod repo;
 mod rollback;
 mod run;
+mod sandbox;
+mod search;
 mod snapshot;
 mod state;
 mod store;
@@ -32,11 +44,13 @@ mod switch;
 mod umount;
 mod upgrade;
 mod verify;
+mod why;
 mod workspace;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use depends::Direction;
 
 use crate::context::Context;
 use crate::error::Error;
@@ -49,8 +63,25 @@ pub(crate) enum Command {
     Install(install::Args),
     #[command(visible_alias = "rm")]
     Remove(remove::Args),
-    #[command(visible_alias = "up")]
+    #[command(visible_alias = "up", alias = "sync")]
     Upgrade(upgrade::Args),
+    Apply(apply::Args),
+    ExportModel(export_model::Args),
+    #[command(visible_alias = "sr")]
+    Search(search::Args),
+    Info(info::Args),
+    List(list::Args),
+    Files(files::Args),
+    Owner(owner::Args),
+    Depends(depends::Args),
+    /// Show who needs a package, as a tree
+    #[command(
+        long_about = "Show who needs a package, as a tree\n\nOf a package that is not installed, what repositories have is shown."
+    )]
+    Rdepends(depends::Args),
+    Why(why::Args),
+    Check(check::Args),
+    History(history::Args),
     Downgrade(downgrade::Args),
     #[command(visible_alias = "fe")]
     Fetch(fetch::Args),
@@ -75,6 +106,7 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
     Run(run::Args),
+    Bisect(bisect::Args),
     #[command(subcommand)]
     Workspace(workspace::Command),
     Snapshot(snapshot::Args),
@@ -89,6 +121,8 @@ pub(crate) enum Command {
     Recipe(recipe::Command),
     Completions(completions::Args),
     Man(man::Args),
+    #[command(name = crate::context::SANDBOX_HELPER, hide = true)]
+    Sandbox(sandbox::Args),
 }
 
 impl Command {
@@ -102,6 +136,19 @@ impl Command {
             Self::Install(args) => install::run(args, context, output),
             Self::Remove(args) => remove::run(args, context, output),
             Self::Upgrade(args) => upgrade::run(args, context, output),
+            Self::Apply(args) => apply::run(args, context, output),
+            Self::ExportModel(args) => export_model::run(args, context, output),
+            Self::Search(args) => search::run(args, context, output),
+            Self::Info(args) => info::run(args, context, output),
+            Self::List(args) => list::run(args, context, output),
+            Self::Files(args) => files::run(args, context, output),
+            Self::Owner(args) => owner::run(args, context, output),
+            Self::Depends(args) => depends::run(args, Direction::Needs, context, output),
+            Self::Rdepends(args) => depends::run(args, Direction::NeededBy, context, output),
+            Self::Why(args) => why::run(args, context, output),
+            Self::Check(args) => check::run(args, context, output),
+            Self::History(args) => history::run(args, context, output),
+            Self::Bisect(args) => bisect::run(args, context, output),
             Self::Downgrade(args) => downgrade::run(args, context, output),
             Self::Fetch(args) => fetch::run(args, context, output),
             Self::Key(command) => key::run(command, context, output),
@@ -121,6 +168,7 @@ impl Command {
             Self::Mount(args) => mount::run(args, context, output),
             Self::Umount(args) => umount::run(args, output),
             Self::Run(args) => return run::run(args, context),
+            Self::Sandbox(_) => return Ok(sandbox::run()),
             Self::Workspace(command) => workspace::run(command, context, output),
             Self::Snapshot(args) => snapshot::run(args, context, output),
             Self::Gc(args) => gc::run(args, context, output),

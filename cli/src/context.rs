@@ -2,11 +2,16 @@
 //! of the store. The environment is read here and nowhere else.
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use cairn_fs::Event;
+use cairn_fs::sandbox::Limits;
 use cairn_package::repository::{Network, ProxyServer, Repositories};
 use cairn_package::stone::ContentOptions;
+use cairn_package::trigger::{RunOptions, Triggers};
 use cairn_store::Store;
 
 use crate::error::Error;
@@ -55,6 +60,9 @@ pub(crate) struct Context {
     temporary: PathBuf,
 }
 
+/// The name of the hidden command from which sandboxes are made.
+pub(crate) const SANDBOX_HELPER: &str = "sandbox-helper";
+
 /// Contents of packages up to this size are decompressed in memory.
 const CONTENT_IN_MEMORY: u64 = 256 << 20;
 
@@ -86,6 +94,26 @@ impl Context {
             Err(cairn_store::Error::NotAStore { .. }) => Ok(Store::create(&path)?),
             opened => Ok(opened?),
         }
+    }
+
+    /// What is done about triggers.
+    pub(crate) fn triggers(&self, skip: bool) -> Triggers {
+        if skip {
+            return Triggers::Skip;
+        }
+        // The program itself, also when another one has come in its place.
+        let helper = vec!["/proc/self/exe".into(), SANDBOX_HELPER.into()];
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        Triggers::Run(RunOptions {
+            helper,
+            stage: self.temporary.clone(),
+            limits: Limits::default(),
+            variables: names.collect(),
+            journal: Arc::new(|event: &Event| {
+                // The trigger that meets it fails, and says so itself.
+                let _ = writeln!(io::stderr(), "cairn: {event}");
+            }),
+        })
     }
 
     /// The repositories of a store, spoken to as the environment says.

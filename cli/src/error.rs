@@ -51,6 +51,9 @@ pub(crate) enum Error {
     /// A text is not a pattern of paths.
     #[error("cannot understand a pattern")]
     Pattern(#[source] globset::Error),
+    /// The change is committed, and system triggers have failed.
+    #[error("done, but triggers have failed in live roots: {failed}")]
+    NotTriggered { failed: usize },
     /// Signals cannot be waited for.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
@@ -108,6 +111,24 @@ pub(crate) enum Error {
     /// The command prints bytes that are not for people.
     #[error("{command} prints bytes as they are, not JSON")]
     NoJson { command: &'static str },
+    /// There is no such package.
+    #[error("there is no package {0}")]
+    UnknownPackage(String),
+    /// The package is not installed.
+    #[error("{0} is not installed")]
+    NotInstalled(String),
+    /// Files of packages are not as they were brought, and it has been told which.
+    #[error("files that are not as their packages have them: {found}")]
+    Deviations { found: usize },
+    /// There is no state to try.
+    #[error("there is no state between {good} and {bad}")]
+    NothingBetween { good: StateId, bad: StateId },
+    /// A file is no model.
+    #[error("cannot use the model {}", path.display())]
+    Model { path: PathBuf, source: cairn_package::model::Problem },
+    /// A model cannot be planned before its repositories are known.
+    #[error("the packages can be planned when the repositories are as the model says")]
+    OtherRepositories,
     /// Nothing names the directory of the store.
     #[error("cannot choose a directory for the store: HOME is not set")]
     NoStorePath,
@@ -171,6 +192,12 @@ pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
     std::iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": ")
 }
 
+impl From<cairn_package::catalog::Error> for Error {
+    fn from(error: cairn_package::catalog::Error) -> Self {
+        Self::Package(error.into())
+    }
+}
+
 impl Error {
     /// For `map_err` where `path` is read.
     pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
@@ -226,6 +253,10 @@ impl Error {
             Self::NotAPlace(_) => {
                 Some("write STATE:PATH, such as 5:/usr/bin, or /usr/bin for the current state")
             }
+            Self::UnknownPackage(_) => Some("cairn search finds packages by words"),
+            Self::OtherRepositories => Some("without --dry-run, they are changed after a question"),
+            Self::Model { .. } => None,
+            Self::NotInstalled(_) => Some("cairn list shows what is installed"),
             Self::NoStorePath => Some("pass --store DIR or set CAIRN_STORE"),
             Self::ToTerminal => Some("name a file, or pass the archive on: cairn export 5 - | ..."),
             Self::CannotAsk => Some("pass --yes to answer every question with yes"),
@@ -235,6 +266,7 @@ impl Error {
             }
             Self::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
             Self::Stone { .. }
+            | Self::NotTriggered { .. }
             | Self::NotUpdated { .. }
             | Self::Key { .. }
             | Self::PasswordsDiffer
@@ -243,6 +275,8 @@ impl Error {
             | Self::NotConverted { .. }
             | Self::NoPackages { .. }
             | Self::DamageFound { .. }
+            | Self::Deviations { .. }
+            | Self::NothingBetween { .. }
             | Self::NoSuchFile { .. }
             | Self::TooManyLinks { .. }
             | Self::NotAFile { .. }
@@ -373,6 +407,12 @@ fn advice_on_packages(error: &PackageError) -> Option<&'static str> {
         PackageError::Outdated => Some("run the command again"),
         PackageError::FileConflicts { .. } => Some("nothing was changed; leave one of them out"),
         PackageError::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
+        PackageError::Trigger { .. } | PackageError::Sandbox { .. } => {
+            Some("the old state stays; --skip-triggers does it without them")
+        }
+        PackageError::Read { source, .. } => advice_on_access(source),
+        PackageError::Catalog(_) => Some("cairn repo update makes it anew"),
+        PackageError::TriggerFile(_) => Some("nothing was changed; leave its package out"),
         PackageError::Stone { .. }
         | PackageError::Layout(_)
         | PackageError::RepeatedName { .. }

@@ -106,6 +106,11 @@ impl Output<'_> {
         self.print(page.into_text().as_bytes())
     }
 
+    /// Like [`Output::data`], for what may be long.
+    pub(crate) fn list(&mut self, view: &impl View) -> Result<(), Error> {
+        self.data(view)
+    }
+
     /// Prints bytes as they are, such as a file's content.
     ///
     /// Returns whether somebody still reads.

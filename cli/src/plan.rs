@@ -1,7 +1,11 @@
 //! What a transaction would do, as it is shown before it is done.
 
+use std::collections::BTreeMap;
+
+use cairn_package::model::{LocalContent, LocalFile};
 use cairn_package::plan::{Action, Plan, Step};
 use cairn_package::solve::{Candidate, Held};
+use cairn_store::TreePath;
 use serde::Serialize;
 
 use crate::output::View;
@@ -14,6 +18,45 @@ pub(crate) struct PlanView<'a> {
     #[serde(flatten)]
     plan: &'a Plan,
     held: Vec<HeldView>,
+    files: LocalChanges,
+}
+
+/// What changes of the files that no package brings.
+#[derive(Default, Serialize)]
+pub(crate) struct LocalChanges {
+    written: Vec<String>,
+    removed: Vec<String>,
+}
+
+impl LocalChanges {
+    /// What turns `old` into `new`; files of the machine count as changed.
+    pub(crate) fn between(
+        old: &BTreeMap<TreePath, LocalFile>,
+        new: &BTreeMap<TreePath, LocalFile>,
+    ) -> Self {
+        let shown = |path: &TreePath| path.to_string();
+        let is_same = |path: &TreePath, file: &LocalFile| {
+            old.get(path).is_some_and(|there| match (&there.content, &file.content) {
+                // A link has no mode of its own.
+                (LocalContent::Link(one), LocalContent::Link(other)) => one == other,
+                (LocalContent::Bytes(one), LocalContent::Source(path)) => {
+                    std::fs::read(path).is_ok_and(|other| *one == other)
+                        && (there.mode, there.uid, there.gid) == (file.mode, file.uid, file.gid)
+                }
+                _ => there == file,
+            })
+        };
+        let written = new.iter().filter(|(path, file)| !is_same(path, file));
+        let removed = old.keys().filter(|path| !new.contains_key(*path));
+        Self {
+            written: written.map(|(path, _)| shown(path)).collect(),
+            removed: removed.map(shown).collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.written.is_empty() && self.removed.is_empty()
+    }
 }
 
 #[derive(Serialize)]
@@ -26,13 +69,13 @@ struct HeldView {
 
 impl<'a> PlanView<'a> {
     /// Shows `plan`.
-    pub(crate) fn new(plan: &'a Plan) -> Self {
-        Self { plan, held: plan.solution.held.iter().map(HeldView::new).collect() }
+    pub(crate) fn new(plan: &'a Plan, files: LocalChanges) -> Self {
+        Self { plan, held: plan.solution.held.iter().map(HeldView::new).collect(), files }
     }
 
     /// Whether nothing would be done.
     pub(crate) fn is_empty(&self) -> bool {
-        self.plan.steps.is_empty()
+        self.plan.steps.is_empty() && self.files.is_empty()
     }
 
     fn steps(&self, actions: &[Action]) -> impl Iterator<Item = &Step> {
@@ -91,6 +134,11 @@ impl View for PlanView<'_> {
         group(page, "Remove", self.steps(&[Remove]).map(going));
         let marked = self.steps(&[Mark]).map(|step| vec![Cell::new(&step.name)]);
         group(page, "Keep as asked for", marked);
+        let files = |paths: &[String], style| {
+            paths.iter().map(|path| vec![Cell::new(path).style(style)]).collect::<Vec<_>>()
+        };
+        group(page, "Write", files(&self.files.written, Style::Good).into_iter());
+        group(page, "Delete", files(&self.files.removed, Style::Bad).into_iter());
         group(page, "Not upgraded", self.held.iter().map(HeldView::row));
         if self.is_empty() {
             page.title("Nothing to do.");
@@ -204,7 +252,7 @@ mod tests {
             steps,
         };
         let mut page = Page::new(Look { width: Some(80), colors: false });
-        PlanView::new(&plan).show(&mut page);
+        PlanView::new(&plan, LocalChanges::default()).show(&mut page);
         page.into_text()
     }
 

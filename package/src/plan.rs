@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cairn_store::{Draft, IngestProgress, State, Store, TreePath};
+use cairn_store::{Draft, IngestProgress, State, Store, TreeId, TreePath};
 use serde::Serialize;
 
+use crate::model::{Local, LocalContent, LocalFile, Model, local_files, put_local};
 use crate::repository::{DownloadProgress, Repositories, Repository, Retry};
 use crate::solve::{self, Candidate, Direction, Origin, Request, Solution, Source, Universe};
 use crate::stone::Package;
 use crate::system::{self, Installed, InstalledPackage};
+use crate::trigger::{self, Job, Ran, Triggers, make_way};
 use crate::{Dependency, Error, Metadata, Result, repository};
 
 /// The current system of a store, and what repositories offer for it.
@@ -98,7 +100,11 @@ pub enum Phase {
     Verify,
     /// Their files are taken into the store; counted in bytes.
     Unpack,
-    /// The new root is computed and made durable; not counted.
+    /// The new root is computed; not counted.
+    Compose,
+    /// Programs run in it that its triggers ask for; counted in those.
+    Triggers,
+    /// It is made durable; not counted.
     Commit,
 }
 
@@ -128,6 +134,17 @@ pub struct Applied {
     pub kept: Vec<TreePath>,
     /// Devices whose numbers stones do not tell, which are left out.
     pub left_out: Vec<TreePath>,
+    /// What triggers have done.
+    pub ran: Vec<Ran>,
+    /// What triggers were to do, and what was left out.
+    pub skipped: Vec<Job>,
+}
+
+impl Applied {
+    /// Nothing was done: `state` is current as before.
+    fn nothing(state: State) -> Self {
+        Self { state, kept: vec![], left_out: vec![], ran: vec![], skipped: vec![] }
+    }
 }
 
 impl System {
@@ -168,17 +185,14 @@ impl System {
                     explicit: package.explicit,
                 })
                 .collect(),
-            offered
-                .iter()
-                .map(|repository| Source {
-                    name: repository.config.name.to_string(),
-                    priority: repository.config.priority,
-                    catalog: Arc::clone(&repository.catalog),
-                })
-                .collect(),
+            sources(&offered),
             files.iter().map(|(_, metadata)| metadata.clone()).collect(),
         );
         Ok(Self { store: store.clone(), repositories, offered, base, installed, files, universe })
+    }
+
+    fn sources(&self) -> Vec<Source> {
+        sources(&self.offered)
     }
 
     /// The packages of the current state.
@@ -213,7 +227,10 @@ impl System {
 
     /// Solves a request; `text` is how people said it.
     pub fn plan(&self, request: &Request, text: &str) -> Result<Plan> {
-        let solution = solve::solve(&self.universe, request)?;
+        self.plan_of(solve::solve(&self.universe, request)?, text)
+    }
+
+    fn plan_of(&self, solution: Solution, text: &str) -> Result<Plan> {
         let mut steps = Vec::new();
         for install in &solution.installs {
             let reason = install
@@ -255,6 +272,68 @@ impl System {
             solution,
             steps,
         })
+    }
+
+    /// Plans to make the system just what `model` says, whatever it is now: the
+    /// packages are chosen as for an empty system.
+    ///
+    /// Repositories of the model are not heeded: they have to be those of the
+    /// store already.
+    pub fn plan_model(&self, model: &Model, text: &str) -> Result<Plan> {
+        let request =
+            Request { install: model.packages.iter().cloned().collect(), ..Request::default() };
+        let universe = Universe::new(Vec::new(), self.sources(), Vec::new());
+        let mut wanted = solve::solve(&universe, &request)?;
+        let mut solution = Solution { packages: wanted.packages, ..Solution::default() };
+        let mut needs: BTreeMap<String, Option<solve::Need>> = wanted
+            .installs
+            .drain(..)
+            .map(|install| (install.new.metadata.name.clone(), install.needed_by))
+            .collect();
+        for package in &mut solution.packages {
+            let new = &package.candidate;
+            let name = &new.metadata.name;
+            let Some(there) = self.installed.get(name) else {
+                let needed_by = needs.remove(name).flatten();
+                solution.installs.push(solve::Install { new: new.clone(), needed_by });
+                continue;
+            };
+            let origin = Origin::Installed { explicit: there.explicit };
+            let old = Candidate { metadata: there.metadata.clone(), origin };
+            if is_same(&there.metadata, &new.metadata) {
+                if package.explicit && !there.explicit {
+                    solution.marked.push(old.clone());
+                }
+                package.candidate = old;
+                continue;
+            }
+            let direction = match new.metadata.age().cmp(&there.metadata.age()) {
+                std::cmp::Ordering::Less => Direction::Downgrade,
+                std::cmp::Ordering::Equal => Direction::Sideways,
+                std::cmp::Ordering::Greater => Direction::Upgrade,
+            };
+            solution.replacements.push(solve::Replacement { old, new: new.clone(), direction });
+        }
+        for (name, there) in &self.installed {
+            let stays = solution.packages.iter().any(|it| it.candidate.metadata.name == *name);
+            if !stays {
+                let origin = Origin::Installed { explicit: there.explicit };
+                let old = Candidate { metadata: there.metadata.clone(), origin };
+                let reason = match there.explicit {
+                    true => solve::Reason::Asked,
+                    false => solve::Reason::Unneeded,
+                };
+                solution.removals.push(solve::Removal { old, reason });
+            }
+        }
+        self.plan_of(solution, text)
+    }
+
+    /// The local files of the current state, as a model says them.
+    pub fn local_files(&self) -> Result<BTreeMap<TreePath, LocalFile>> {
+        self.base
+            .as_ref()
+            .map_or_else(|| Ok(BTreeMap::new()), |base| local_files(&self.store, base))
     }
 
     fn step(
@@ -333,11 +412,44 @@ impl System {
     ///
     /// # Errors
     /// [`Error::Outdated`] when another state became current since the system
-    /// was read. Whatever the error, the old state stays.
-    pub fn apply(&self, plan: &Plan, progress: &dyn Progress) -> Result<Applied> {
+    /// was read; [`Error::Trigger`] when a trigger fails. Whatever the error, the
+    /// old state stays.
+    pub fn apply(
+        &self,
+        plan: &Plan,
+        triggers: &Triggers,
+        progress: &dyn Progress,
+    ) -> Result<Applied> {
+        self.apply_with(plan, None, triggers, progress)
+    }
+
+    /// The same; `files` are all local files of the new state. Without them, those
+    /// of the current one stay.
+    pub fn apply_with(
+        &self,
+        plan: &Plan,
+        files: Option<&BTreeMap<TreePath, LocalFile>>,
+        triggers: &Triggers,
+        progress: &dyn Progress,
+    ) -> Result<Applied> {
         let solution = &plan.solution;
-        if let (true, Some(state)) = (solution.is_empty(), &self.base) {
-            return Ok(Applied { state: state.clone(), kept: vec![], left_out: vec![] });
+        let remarked: Vec<&InstalledPackage> = solution
+            .packages
+            .iter()
+            .filter_map(|package| {
+                let there = self.installed.get(&package.candidate.metadata.name)?;
+                let stays = matches!(package.candidate.origin, Origin::Installed { .. });
+                (stays && there.explicit != package.explicit).then_some(there)
+            })
+            .collect();
+        let same_files = match files {
+            Some(files) => same_content(files, &self.local_files()?)?,
+            None => true,
+        };
+        if let (true, Some(state)) =
+            (solution.is_empty() && remarked.is_empty() && same_files, &self.base)
+        {
+            return Ok(Applied::nothing(state.clone()));
         }
         let new: Vec<&Candidate> = solution
             .installs
@@ -359,7 +471,7 @@ impl System {
             progress.begin(Phase::Unpack, coming_bytes);
         }
         let unpacked = system::unpack(&mut transaction, &stones, &Unpacking(progress))?;
-        progress.begin(Phase::Commit, 0);
+        progress.begin(Phase::Compose, 0);
 
         let explicit: BTreeMap<&str, bool> = solution
             .packages
@@ -387,21 +499,41 @@ impl System {
         let mut leaving: Vec<InstalledPackage> =
             gone.filter_map(|old| self.installed.get(&old.metadata.name).cloned()).collect();
         // What is only marked leaves and comes back with the mark.
-        for marked in &solution.marked {
-            if let Some(package) = self.installed.get(&marked.metadata.name) {
-                leaving.push(package.clone());
-                coming.push(InstalledPackage { explicit: true, ..package.clone() });
-            }
+        for package in remarked {
+            leaving.push(package.clone());
+            coming.push(InstalledPackage { explicit: !package.explicit, ..package.clone() });
         }
-        let base = self.base.as_ref();
-        let made = system::change(&mut transaction, base, &self.installed, &leaving, &coming)?;
+        let trees: Vec<TreeId> =
+            leaving.iter().chain(&coming).map(|package| package.files).collect();
+        let way = self.base.as_ref().map(|base| make_way(&mut transaction, base, &trees));
+        let way = way.transpose()?;
+        let mut base = match (&self.base, &way) {
+            (Some(base), Some(way)) => Some(State { tree: way.tree, ..base.clone() }),
+            _ => None,
+        };
+        let mut local = Local::default();
+        let mut kept = Vec::new();
+        if let Some(base) = &mut base {
+            local = Local::load(&self.store, base.packages)?;
+            (base.tree, kept) = local.take_out(&mut transaction, base.tree, base.packages)?;
+        }
+        if let Some(files) = files {
+            local = put_local(&mut transaction, files)?;
+        }
+        let mut made =
+            system::change(&mut transaction, base.as_ref(), &self.installed, &leaving, &coming)?;
+        (made.tree, made.packages) = local.put_in(&mut transaction, made.tree, made.packages)?;
+        let triggered =
+            trigger::run(&mut transaction, way, made.tree, made.packages, triggers, progress)?;
+        progress.begin(Phase::Commit, 0);
         let state = transaction.commit(Draft {
             parent: base.map(|state| state.id),
             request: plan.request.clone(),
-            tree: made.tree,
-            packages: made.packages,
+            tree: triggered.tree,
+            packages: triggered.packages,
         })?;
-        Ok(Applied { state, kept: made.kept, left_out })
+        let kept = [kept, made.kept, triggered.kept].concat();
+        Ok(Applied { state, kept, left_out, ran: triggered.ran, skipped: triggered.skipped })
     }
 
     /// The stones of `candidates`, verified: those at servers are downloaded,
@@ -506,6 +638,59 @@ impl IngestProgress for Unpacking<'_> {
     fn advance(&self, _: u64, bytes: u64) {
         self.0.advance(bytes);
     }
+}
+
+/// The local files of a state, as a model says them.
+pub fn local_files_of(store: &Store, state: &State) -> Result<BTreeMap<TreePath, LocalFile>> {
+    local_files(store, state)
+}
+
+fn sources(offered: &[Repository]) -> Vec<Source> {
+    let source = |repository: &Repository| Source {
+        name: repository.config.name.to_string(),
+        priority: repository.config.priority,
+        catalog: Arc::clone(&repository.catalog),
+    };
+    offered.iter().map(source).collect()
+}
+
+/// Whether two packages are the same build.
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    match (one.hash(), other.hash()) {
+        (Some(one), Some(other)) => one == other,
+        _ => {
+            let placeless = |it: &Metadata| Metadata { location: None, ..it.clone() };
+            placeless(one) == placeless(other)
+        }
+    }
+}
+
+/// Whether local files are the same, by the bytes that they have now.
+fn same_content(
+    one: &BTreeMap<TreePath, LocalFile>,
+    other: &BTreeMap<TreePath, LocalFile>,
+) -> Result<bool> {
+    let read = |file: &LocalFile| -> Result<LocalFile> {
+        let content = match &file.content {
+            LocalContent::Source(path) => {
+                let failed = |source| Error::Read { path: path.clone(), source };
+                LocalContent::Bytes(std::fs::read(path).map_err(failed)?)
+            }
+            content => content.clone(),
+        };
+        // A link has no mode of its own.
+        let mode = if matches!(content, LocalContent::Link(_)) { 0o777 } else { file.mode };
+        Ok(LocalFile { content, mode, ..file.clone() })
+    };
+    if !one.keys().eq(other.keys()) {
+        return Ok(false);
+    }
+    for (one, other) in one.values().zip(other.values()) {
+        if read(one)? != read(other)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn unavailable(candidate: &Candidate) -> Error {

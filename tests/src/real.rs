@@ -88,14 +88,23 @@ pub const ROOTS: &[&str] = &[
 /// If they could be had, and something goes wrong.
 #[must_use]
 pub fn debs() -> Option<Vec<PathBuf>> {
+    debs_for(ROOTS, "list")
+}
+
+/// Other packages with all that they need; `list` is a name for them.
+///
+/// # Panics
+/// As [`debs`].
+#[must_use]
+pub fn debs_for(roots: &[&str], list: &str) -> Option<Vec<PathBuf>> {
     if !Need::all(&[Need::Debian]) {
         return None;
     }
     let directory = crate::target().join("debs");
     fs::create_dir_all(&directory).unwrap();
     let _lock = lock(&directory.join("lock"));
-    let list = directory.join("list");
-    let asked = format!("{}\n", ROOTS.join(" "));
+    let list = directory.join(list);
+    let asked = format!("{}\n", roots.join(" "));
     let known = fs::read_to_string(&list).unwrap_or_default();
     if let Some(known) = known.strip_prefix(&asked) {
         let debs: Vec<PathBuf> = known.lines().map(PathBuf::from).collect();
@@ -104,7 +113,7 @@ pub fn debs() -> Option<Vec<PathBuf>> {
         }
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/fetch-debs");
-    let fetched = Command::new(script).arg(&directory).args(ROOTS).output().unwrap();
+    let fetched = Command::new(script).arg(&directory).args(roots).output().unwrap();
     let stderr = String::from_utf8_lossy(&fetched.stderr);
     if fetched.status.code() == Some(3) {
         skip(&stderr);
@@ -142,7 +151,8 @@ pub fn repository() -> Option<PathBuf> {
     }
     fs::remove_dir_all(&stones).unwrap();
     fs::create_dir(&stones).unwrap();
-    let words = ["--quiet", "convert", "-o"].map(AsRef::as_ref);
+    // Without triggers a root is what other tools make of the packages.
+    let words = ["--quiet", "convert", "--without-triggers", "-o"].map(AsRef::as_ref);
     let debs = debs.iter().map(|deb| deb.as_os_str());
     cairn.data(words.into_iter().chain([stones.as_os_str()]).chain(debs));
     let index = ["repo", "index"].map(AsRef::as_ref);

@@ -17,13 +17,12 @@ pub(crate) struct Args {
     /// Names of installed packages
     #[arg(value_name = "PACKAGE", required = true)]
     packages: Vec<String>,
-    /// Show what would be done, and do nothing
-    #[arg(short = 'n', long)]
-    dry_run: bool,
+    #[command(flatten)]
+    mode: Mode,
 }
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let text = format!("downgrade {}", args.packages.join(" "));
     let request = Request { downgrade: args.packages.clone(), ..Request::default() };
-    transact(&request, &text, &[], Mode::new(args.dry_run), context, output)
+    transact(&request, &text, &[], &args.mode, context, output)
 }

@@ -19,9 +19,8 @@ pub(crate) struct Args {
     /// Read the indices of all repositories before
     #[arg(short, long)]
     update: bool,
-    /// Show what would be done, and do nothing
-    #[arg(short = 'n', long)]
-    dry_run: bool,
+    #[command(flatten)]
+    mode: Mode,
 }
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
@@ -36,5 +35,5 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         names => Upgrade::Only(names.to_vec()),
     };
     let request = Request { upgrade, ..Request::default() };
-    transact(&request, &text.join(" "), &[], Mode::new(args.dry_run), context, output)
+    transact(&request, &text.join(" "), &[], &args.mode, context, output)
 }

@@ -34,6 +34,7 @@ mod relation;
 mod stamp;
 #[cfg(test)]
 mod tests;
+mod triggers;
 mod version;
 
 pub use batch::Progress;
@@ -72,6 +73,8 @@ pub struct Converter {
     pub known: Known,
     /// What becomes of a dependency that nothing known satisfies.
     pub missing: Missing,
+    /// Whether packages get triggers for the well-known tools in them.
+    pub adds_triggers: bool,
 }
 
 /// What becomes of a dependency none of whose alternatives is known.
@@ -128,6 +131,7 @@ impl Converter {
             threads: NonZeroUsize::MIN,
             known: Known::default(),
             missing: Missing::default(),
+            adds_triggers: true,
         }
     }
 
@@ -157,7 +161,7 @@ impl Converter {
         let Described { mut metadata, unmet, ignored_conflicts, is_essential } =
             describe::describe(&deb.control, self)?;
         let path = to.join(file_name(&metadata));
-        let stamp = stamp::stamp(deb, &metadata, self.level)?;
+        let stamp = stamp::stamp(deb, &metadata, (self.level, self.adds_triggers))?;
         let mut outcome = Outcome {
             metadata: Metadata::default(),
             path,
@@ -182,6 +186,9 @@ impl Converter {
         let mut builder = Builder::new(metadata);
         builder.layout = files.layout();
         builder.attributes.push(stamp);
+        if self.adds_triggers {
+            triggers::add(&files, &mut builder)?;
+        }
         for entry in &files.entries {
             if let Content::File(bytes) = &entry.content {
                 builder.add_hashed(bytes.blob, files.source(bytes))?;

@@ -214,7 +214,8 @@ impl Config {
         std::iter::once(self.source.clone()).chain(mirrors)
     }
 
-    pub(super) fn parse(name: RepositoryName, text: &str) -> Result<Self, InvalidConfig> {
+    /// Reads the file of a repository.
+    pub fn parse(name: RepositoryName, text: &str) -> Result<Self, InvalidConfig> {
         let file: OnDisk = serde_yaml::from_str(text)?;
         let source = match (file.url, file.base, file.version) {
             (Some(url), None, None) if file.channel.is_none() && file.architecture.is_none() => {
@@ -244,7 +245,9 @@ impl Config {
         })
     }
 
-    pub(super) fn to_yaml(&self) -> String {
+    /// The file of the repository.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
         let Self { source, mirrors, description, priority, enabled, keys, .. } = self;
         let mut file = OnDisk {
             mirrors: mirrors.iter().map(|url| url.as_str().into()).collect(),
