@@ -294,7 +294,10 @@ mod tests {
                 ["l", at, target] => builder.hard_link(&path(at), &path(target)),
                 ["w", at] => builder.white_out(&path(at)),
                 ["o", at] => builder.make_opaque(&path(at)),
-                _ => Ok(builder.begin_layer()),
+                _ => {
+                    builder.begin_layer();
+                    Ok(())
+                }
             };
             done.map_err(|problem| format!("{word}: {problem}"))?;
         }
