@@ -1,8 +1,10 @@
 //! The commands, each in its own file with its arguments.
 
+mod build;
 mod cat;
 mod completions;
 mod convert;
+mod enter_build_root;
 mod extract;
 mod import;
 mod inspect;
@@ -57,8 +59,11 @@ pub(crate) enum Command {
     Convert(convert::Args),
     Inspect(inspect::Args),
     Extract(extract::Args),
+    Build(build::Args),
     #[command(subcommand)]
     Recipe(recipe::Command),
+    #[command(hide = true)]
+    EnterBuildRoot(enter_build_root::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -89,7 +94,9 @@ impl Command {
             Self::Convert(args) => convert::run(args, output),
             Self::Inspect(args) => inspect::run(args, context, output),
             Self::Extract(args) => extract::run(args, context, output),
-            Self::Recipe(command) => recipe::run(command, output),
+            Self::Build(args) => return build::run(args, context, output),
+            Self::Recipe(command) => recipe::run(command, context, output),
+            Self::EnterBuildRoot(args) => return enter_build_root::run(args, context),
             Self::Completions(args) => completions::run(args, output),
             Self::Man(args) => man::run(args, output),
         }?;

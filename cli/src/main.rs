@@ -1,11 +1,13 @@
 //! The program `cairn`: words in, words out.
 
+mod build_root;
 mod command;
 mod context;
 mod error;
 mod escape;
 mod exclude;
 mod interrupt;
+mod live;
 mod mounts;
 mod output;
 mod page;

@@ -136,6 +136,15 @@ impl View for Done<'_> {
     }
 }
 
+/// What people are told of a phase that is to count to `total`.
+pub(crate) fn words_of(phase: plan::Phase, total: u64) -> (&'static str, Option<u64>, Unit) {
+    match phase {
+        plan::Phase::Verify => ("Verifying stones", Some(total), Unit::Pieces),
+        plan::Phase::Unpack => ("Storing files", Some(total), Unit::Bytes),
+        plan::Phase::Commit => ("Committing", None, Unit::Pieces),
+    }
+}
+
 /// Shows the phases of a transaction one after the other.
 struct Phases {
     progress: Progress,
@@ -144,11 +153,7 @@ struct Phases {
 
 impl plan::Progress for Phases {
     fn begin(&self, phase: plan::Phase, total: u64) {
-        let (name, total, unit) = match phase {
-            plan::Phase::Verify => ("Verifying stones", Some(total), Unit::Pieces),
-            plan::Phase::Unpack => ("Storing files", Some(total), Unit::Bytes),
-            plan::Phase::Commit => ("Committing", None, Unit::Pieces),
-        };
+        let (name, total, unit) = words_of(phase, total);
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         // The bar before it goes first.
         *current = None;

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::attach;
 use crate::error::Error;
 use crate::mount::Trust;
-use crate::run::{GO, Program};
-use crate::sys::{self, Forked, HeldSignals};
+use crate::run::{Bind, GO, Program};
+use crate::sys::{self, Forked, HeldSignals, Network};
 
 /// Why a program could not be started, as it is told to the process outside.
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,6 +98,7 @@ fn start(
                 .args(&program.arguments)
                 .env_clear()
                 .envs(program.environment.iter().map(|(name, value)| (name, value)))
+                .current_dir(&program.directory)
                 .exec();
             report(&Failure::Execute(error.raw_os_error().unwrap_or(libc::EIO)), outside);
             sys::exit(127)
@@ -142,6 +143,10 @@ fn prepare(program: &Program, user: (u32, u32), outside: &mut UnixStream) -> Res
     // in these namespaces.
     hand_over(state, &program.name, Trust::System, outside)?;
     furnish(state, user.0 == 0)?;
+    if program.network == Network::None {
+        sys::bring_up_loopback().during(|| "bring up the loopback interface".into())?;
+    }
+    program.binds.iter().try_for_each(|it| bind(state, it))?;
     std::env::set_current_dir(state).during(|| "change to the state".into())?;
     // Puts the old root on top of the new one, where it is then taken away.
     sys::pivot_root(Path::new("."), Path::new(".")).during(|| "change the root".into())?;
@@ -233,6 +238,22 @@ fn cover(root: &Path, name: &str, layers: &[&str]) -> Result<()> {
     let options =
         format!("lowerdir={},upperdir={upper},workdir={work},userxattr", layers.join(":"));
     mount("overlay", &root.join(name), "overlay", libc::MS_NOSUID | libc::MS_NODEV, &options)
+}
+
+/// Shows a directory or file of the machine inside the root.
+fn bind(root: &Path, Bind { from, to, writable }: &Bind) -> Result<()> {
+    let target = root.join(to.strip_prefix("/").unwrap_or(to));
+    // A link would lead out of the root.
+    let is_there = fs::symlink_metadata(&target).is_ok_and(|it| !it.is_symlink());
+    if !is_there {
+        return Err(Failure::MountPoint(to.display().to_string()));
+    }
+    sys::mount(from.as_os_str(), &target, "", libc::MS_BIND | libc::MS_REC, OsStr::new(""))
+        .during(|| format!("bind {} to {}", from.display(), to.display()))?;
+    if !writable {
+        sys::make_read_only(&target).during(|| format!("make {} read-only", to.display()))?;
+    }
+    Ok(())
 }
 
 /// Makes the devices that every program may use, and terminals.

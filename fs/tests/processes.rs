@@ -23,7 +23,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use cairn_fs::{Error, Options, Program, Shape, Signals, Unmount, control};
+use cairn_fs::{Error, Network, Options, Program, Shape, Signals, Unmount, control};
 use cairn_store::{StateId, Store};
 use support::{Directory, Lab, PATIENCE, eventually, file, items_of, put, sys};
 
@@ -120,6 +120,9 @@ fn run(arguments: &[String]) {
         stage: stage.into(),
         name: store.clone(),
         run: Some(Path::new(store).join("run")),
+        binds: Vec::new(),
+        network: Network::OfCaller,
+        directory: "/".into(),
     };
     let open = || -> Result<_, Error> {
         let store = Store::open(Path::new(store))?;
