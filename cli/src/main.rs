@@ -1,5 +1,6 @@
 //! The program `cairn`: words in, words out.
 
+mod build_root;
 mod command;
 mod context;
 mod error;
@@ -7,6 +8,7 @@ mod escape;
 mod exclude;
 mod interrupt;
 mod key;
+mod lines;
 mod live;
 mod mounts;
 mod output;
