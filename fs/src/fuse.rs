@@ -53,7 +53,8 @@ const WANTED: InitFlags = NEEDED
 pub(crate) fn first_request() -> Vec<u8> {
     const INIT: u32 = 26;
     let flags = WANTED.union(InitFlags::FUSE_INIT_EXT).bits();
-    let [low, high] = [flags, flags >> 32].map(|bits| (bits & u64::from(u32::MAX)) as u32);
+    let [a, b, c, d, e, f, g, h] = flags.to_le_bytes();
+    let [low, high] = [[a, b, c, d], [e, f, g, h]].map(u32::from_le_bytes);
     let mut request = Vec::with_capacity(104);
     for word in [104, INIT, 1, 0, 0, 0, 0, 0, 0, 0] {
         request.extend_from_slice(&word.to_ne_bytes());

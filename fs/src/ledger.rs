@@ -48,6 +48,7 @@ pub(crate) enum Record<'a> {
 pub struct InvalidLedger(pub u64);
 
 const MAGIC: [u8; 8] = *b"CrnLdgr1";
+/// The magic, and where the records begin.
 const HEADER_LEN: u64 = 16;
 
 /// Records that wait are written when there are so many bytes of them, also if
@@ -122,7 +123,7 @@ impl Ledger {
     /// Begins a ledger in an empty file; what is `said` is noted with the first
     /// [`Ledger::rewrite`].
     pub(crate) fn create(file: File, said: Said) -> io::Result<Self> {
-        let mut header = [0; HEADER_LEN as usize];
+        let mut header = [0; 16];
         header[..8].copy_from_slice(&MAGIC);
         header[8..].copy_from_slice(&HEADER_LEN.to_le_bytes());
         file.write_all_at(&header, 0)?;
@@ -143,7 +144,7 @@ impl Ledger {
         mut visit: impl FnMut(Record<'_>) -> Option<()>,
     ) -> io::Result<Self> {
         let invalid = |at| io::Error::new(io::ErrorKind::InvalidData, InvalidLedger(at));
-        let mut header = [0; HEADER_LEN as usize];
+        let mut header = [0; 16];
         file.read_exact_at(&mut header, 0).map_err(|_| invalid(0))?;
         let start = match header.split_first_chunk::<8>() {
             Some((&MAGIC, start)) => u64::from_le_bytes(start.try_into().expect("8 of 16 bytes")),
