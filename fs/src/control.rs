@@ -103,15 +103,34 @@ fn unexpected(mount: &Registration, answer: Answer) -> Error {
     }
 }
 
+/// Asks a mount, and asks once more when its process dies over it and another
+/// takes over: every request can be made twice.
 fn ask(run: &Path, mount: &Registration, request: &str, deadline: Duration) -> Result<Answer> {
+    let end = Instant::now() + deadline;
     let attempt = || {
+        let rest = end.saturating_duration_since(Instant::now());
         let mut stream = registration::connect(run, mount)?;
-        stream.set_write_timeout(Some(deadline))?;
+        stream.set_write_timeout(Some(rest.max(Duration::from_millis(1))))?;
         stream.write_all(format!("{request}\n").as_bytes())?;
-        let line = read_line(&stream, deadline)?;
+        let line = read_line(&stream, rest)?;
         Ok(serde_json::from_str(&line)?)
     };
-    attempt().map_err(|source| Error::Control { target: mount.target.clone(), source })
+    let is_cut_off = |err: &io::Error| {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        matches!(err.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
+    };
+    loop {
+        match attempt() {
+            // Without another process the registration ends with the first one.
+            Err(err) if is_cut_off(&err) && registration::is_registered(run, mount)? => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            result => {
+                let target = mount.target.clone();
+                return result.map_err(|source| Error::Control { target, source });
+            }
+        }
+    }
 }
 
 /// The longest line that is read: more than any message has.

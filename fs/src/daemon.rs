@@ -1,16 +1,18 @@
-//! Leaving a mount behind in the background, and telling a supervisor of it.
+//! Leaving a mount behind in the background, with somebody who keeps it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, with_causes};
+use crate::event::{Event, Journal};
+use crate::keeper::{Keeper, Kept};
 use crate::mount::Running;
-use crate::sys::{self, Forked};
+use crate::sys::{self, Forked, HeldSignals};
 
 /// Runs `start` in a new process that stays behind, and returns that process's
 /// number when the mount can be used.
@@ -25,6 +27,27 @@ use crate::sys::{self, Forked};
 /// copy would have only one, with the locks of the others;
 /// [`Error::Background`] with the text and the causes of what `start` returned.
 pub fn background<E: std::error::Error>(start: impl FnOnce() -> Result<Running, E>) -> Result<u32> {
+    stay_behind(|report| live(start, Some(report)))
+}
+
+/// Like [`background`], with a second process that keeps the mount and starts
+/// another process when the first one dies without having unmounted it.
+///
+/// `start` is called in each of these: with nothing to take over in the first,
+/// which is to leave its mount with the keeper, and with what a dead process has
+/// left in the others, which are to [`resume`](crate::resume) it.
+///
+/// # Errors
+/// As of [`background`].
+pub fn background_kept<E: std::error::Error>(
+    start: impl Fn(&Keeper, Option<Kept>) -> Result<Running, E>,
+    target: &str,
+    journal: &Journal,
+) -> Result<u32> {
+    stay_behind(|report| keep_alive(start, report, target, journal).unwrap_or(1))
+}
+
+fn stay_behind(life: impl FnOnce(PipeWriter) -> i32) -> Result<u32> {
     let failed = |source| Error::Process { source };
     if !sys::is_alone().map_err(failed)? {
         return Err(Error::Threads);
@@ -33,7 +56,7 @@ pub fn background<E: std::error::Error>(start: impl FnOnce() -> Result<Running, 
     let child = match sys::fork().map_err(failed)? {
         Forked::Child => {
             drop(answer);
-            sys::exit(leave(start, report))
+            sys::exit(separate(life, report))
         }
         Forked::Parent(child) => child,
     };
@@ -53,19 +76,26 @@ pub fn background<E: std::error::Error>(start: impl FnOnce() -> Result<Running, 
 const READY: &str = "ready";
 const FAILED: &str = "failed";
 
-/// Becomes the process that stays behind; the result is its exit code.
-fn leave<E: std::error::Error>(
-    start: impl FnOnce() -> Result<Running, E>,
-    mut report: PipeWriter,
-) -> i32 {
+/// Becomes a process that stays behind, and lives; the result is its exit code.
+fn separate(life: impl FnOnce(PipeWriter) -> i32, mut report: PipeWriter) -> i32 {
     // The second copy is no leader of its session, so that it never gets a
     // terminal by opening one.
-    let separated = sys::new_session().and_then(|()| sys::fork());
-    let started = match separated {
-        Ok(Forked::Parent(_)) => return 0,
-        Ok(Forked::Child) => start().map_err(|err| with_causes(&err)),
-        Err(err) => Err(err.to_string()),
-    };
+    match sys::new_session().and_then(|()| sys::fork()) {
+        Ok(Forked::Parent(_)) => 0,
+        Ok(Forked::Child) => life(report),
+        Err(err) => {
+            let _ = write!(report, "{FAILED} {err}");
+            1
+        }
+    }
+}
+
+/// Is the process of a mount until that ends; the result is its exit code.
+fn live<E: std::error::Error>(
+    start: impl FnOnce() -> Result<Running, E>,
+    report: Option<PipeWriter>,
+) -> i32 {
+    let started = start().map_err(|err| with_causes(&err));
     // Only now, so that `start` finds relative paths.
     let started = started.and_then(|running| match close_doors() {
         Ok(()) => Ok(running),
@@ -74,13 +104,122 @@ fn leave<E: std::error::Error>(
     // Whoever waits for the report may have gone; the mount works without.
     match started {
         Ok(running) => {
-            let _ = write!(report, "{READY} {}", std::process::id());
-            drop(report);
+            if let Some(mut report) = report {
+                let _ = write!(report, "{READY} {}", std::process::id());
+            }
             i32::from(running.wait().is_err())
         }
         Err(message) => {
-            let _ = write!(report, "{FAILED} {message}");
+            if let Some(mut report) = report {
+                let _ = write!(report, "{FAILED} {message}");
+            }
             1
+        }
+    }
+}
+
+/// A process of a mount that ends sooner has something wrong with it.
+const SHORT_LIFE: Duration = Duration::from_millis(200);
+
+/// After so many short lives one after the other there is no point in more:
+/// whoever uses the mount should get errors rather than wait for ever.
+const MAX_SHORT_LIVES: u32 = 16;
+
+/// How a process of a mount has ended.
+struct Life {
+    /// Its exit code, or 128 and the signal that ended it.
+    code: i32,
+    /// Whether it had come to answer the kernel.
+    was_ready: bool,
+}
+
+impl Life {
+    /// Whether somebody else has ended it, who is not to be taken for a defect.
+    fn was_taken(&self) -> bool {
+        self.was_ready && self.code == 128 + libc::SIGKILL
+    }
+}
+
+/// Keeps a mount, and starts one process after the other for it until one ends
+/// in good order; the result is the exit code.
+fn keep_alive<E: std::error::Error>(
+    start: impl Fn(&Keeper, Option<Kept>) -> Result<Running, E>,
+    report: PipeWriter,
+    target: &str,
+    journal: &Journal,
+) -> io::Result<i32> {
+    let signals =
+        HeldSignals::hold_these(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP], &[])?;
+    let incoming = signals.descriptor()?;
+    let (keeper, messages) = Keeper::pair()?;
+    let (mut kept, mut report) = (Kept::default(), Some(report));
+    let mut short_lives = 0;
+    loop {
+        let begun = Instant::now();
+        let child = match sys::fork()? {
+            Forked::Child => {
+                signals.release();
+                drop((incoming, messages));
+                let inherited = kept.has_mount().then_some(kept);
+                let begin = || {
+                    let running = start(&keeper, inherited)?;
+                    // If nobody hears it, nobody needs to.
+                    let _ = keeper.ready();
+                    Ok::<Running, E>(running)
+                };
+                sys::exit(live(begin, report))
+            }
+            Forked::Parent(child) => child,
+        };
+        if report.take().is_some() {
+            close_doors()?;
+        }
+        let life = wait_and_keep(child, &incoming, &messages, &mut kept)?;
+        let code = life.code;
+        // Nothing to keep: it is unmounted, or was never mounted.
+        if code == 0 || !kept.has_mount() {
+            return Ok(code);
+        }
+        let is_short = begun.elapsed() < SHORT_LIFE && !life.was_taken();
+        short_lives = if is_short { short_lives + 1 } else { 0 };
+        let target = target.to_owned();
+        if short_lives > MAX_SHORT_LIVES {
+            journal(&Event::GivenUp { target });
+            return Ok(1);
+        }
+        if short_lives > 2 {
+            thread::sleep(Duration::from_millis(1 << short_lives.min(10)));
+        }
+        journal(&Event::Succeeded { target, code });
+    }
+}
+
+/// Waits until a process of a mount has ended, and keeps what it leaves; passes
+/// on signals that ask for the end.
+fn wait_and_keep(
+    child: libc::pid_t,
+    signals: &File,
+    messages: &UnixDatagram,
+    kept: &mut Kept,
+) -> io::Result<Life> {
+    let mut was_ready = false;
+    loop {
+        let [signal, message] = sys::wait_readable([signals.as_fd(), messages.as_fd()], None)?;
+        if message {
+            was_ready |= kept.receive(messages)?;
+            // What was left before the end is kept before the end is noticed.
+            continue;
+        }
+        if !signal {
+            continue;
+        }
+        while let Some(signal) = sys::next_signal(signals)? {
+            if signal != libc::SIGCHLD {
+                // It may have ended already.
+                let _ = sys::kill(child, signal);
+            } else if let Some(ended) = sys::next_ended(child)? {
+                return Ok(Life { code: ended.code, was_ready });
+            }
         }
     }
 }
@@ -98,10 +237,5 @@ fn close_doors() -> io::Result<()> {
 /// # Errors
 /// When there is no such socket. Protocol: sd_notify(3).
 pub fn notify_ready(socket: &OsStr) -> io::Result<()> {
-    let address = match socket.as_bytes().split_first() {
-        Some((b'@', name)) => SocketAddr::from_abstract_name(name)?,
-        _ => SocketAddr::from_pathname(OsString::from(socket))?,
-    };
-    let message = format!("READY=1\nMAINPID={}\n", std::process::id());
-    UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address).map(drop)
+    Keeper::supervisor(socket)?.ready()
 }

@@ -58,6 +58,10 @@ pub enum Error {
     /// The process of a mount could not do what it was asked for.
     #[error("the mount on {target} failed: {message}")]
     Refused { target: String, message: String },
+    /// A mount could not be left with the process that keeps it, or taken over
+    /// from there.
+    #[error("cannot hand the mount over")]
+    Keeper { source: io::Error },
     /// A process with several threads cannot be copied safely.
     #[error("cannot leave a process in the background once threads run")]
     Threads,

@@ -26,6 +26,14 @@ pub enum Event {
     Control { source: std::io::Error },
     /// A mount whose process had ended was taken off `target`.
     DeadRemoved { target: std::path::PathBuf },
+    /// The process of a mount has ended without unmounting it, and another has
+    /// taken its place. `code` is its exit code, or 128 and the signal.
+    Succeeded { target: String, code: i32 },
+    /// So many processes of a mount have ended at once that no other is started.
+    GivenUp { target: String },
+    /// What the kernel knows could not be noted: if this process dies, the mount
+    /// dies with it.
+    NotKept { source: std::io::Error },
     /// What the mount keeps from gc could not be written down.
     NotRegistered { source: crate::Error },
 }
@@ -57,6 +65,19 @@ impl fmt::Display for Event {
             Self::Control { source } => write!(f, "a control request failed: {source}"),
             Self::DeadRemoved { target } => {
                 write!(f, "removed what a mount on {} had left when it died", target.display())
+            }
+            Self::Succeeded { target, code } => {
+                let how = match code {
+                    129.. => format!("was ended by signal {}", code - 128),
+                    _ => format!("ended with code {code}"),
+                };
+                write!(f, "the process of the mount on {target} {how}; another has taken over")
+            }
+            Self::GivenUp { target } => {
+                write!(f, "every process of the mount on {target} ends at once; none is started")
+            }
+            Self::NotKept { source } => {
+                write!(f, "cannot note what the kernel knows of the mount: {source}")
             }
             Self::NotRegistered { source } => {
                 write!(f, "cannot update the registration of the mount: {}", with_causes(source))

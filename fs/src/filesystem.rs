@@ -4,18 +4,22 @@
 //! depends on what the mount shows now is asked through a [`View`]: as long as
 //! one exists, no switch happens.
 
+use std::fs::File;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use cairn_store::tree::Content;
 use cairn_store::{Attributes, Entry, Leaf, Name, StateId, Summary, Tree, TreeId};
 
+use crate::ledger::{Ledger, Record, Said};
 use crate::listing::{Cookie, Listing};
 use crate::node::NodeId;
 use crate::places::Location;
-use crate::shape::{Shape, Shown};
+use crate::shape::{Selection, Shape, Shown};
 use crate::source::Source;
 use crate::stat::{Kind, Stat};
-use crate::table::{Comparison, Directory, Position, Table, Way};
+use crate::switch::Switched;
+use crate::table::{Comparison, Directory, Position, Table, Uncertain, Way};
 use crate::xattrs::Xattrs;
 
 /// Why the kernel does not get what it asked for.
@@ -61,8 +65,7 @@ pub(crate) struct View<'a, S> {
 impl<S: Source> Filesystem<S> {
     /// Shows what the source has of `shape`.
     pub(crate) fn new(source: S, shape: Shape) -> cairn_store::Result<Self> {
-        // 0 is that of directories at which nobody has looked yet.
-        let shown = Shown { switch: 1, ..Shown::new(shape, &source.refs())? };
+        let shown = Shown::of(shape, &source.refs())?;
         let mut table = Table::new(shape.position());
         table.show(shown.root, shown.switch);
         Ok(Self {
@@ -72,6 +75,93 @@ impl<S: Source> Filesystem<S> {
             shown: RwLock::new(shown),
             table: Mutex::new(table),
         })
+    }
+
+    /// Takes over what a predecessor has noted in `ledger`. Returns as well what
+    /// the mount is, as the predecessor said it, and what the kernel has to be
+    /// told, since the predecessor may not have come to it.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] when the ledger cannot be understood.
+    pub(crate) fn resume(source: S, ledger: File) -> io::Result<(Self, Vec<u8>, Switched)> {
+        let shown = |text: &[u8]| {
+            let selection: Selection = serde_json::from_slice(text)?;
+            Shown::new(selection).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+        };
+        let mut table: Option<Table> = None;
+        let ledger = Ledger::open(ledger, |record| match (&mut table, record) {
+            (Some(table), record) => table.take_over(&record),
+            // It begins with these two.
+            (None, Record::About(_)) => Some(()),
+            (None, Record::Showing(what)) => {
+                table = Some(Table::new(shown(what).ok()?.selection.shape.position()));
+                Some(())
+            }
+            (None, _) => None,
+        })?;
+        let mut table = table.ok_or(io::ErrorKind::InvalidData)?;
+        let said = ledger.said().clone();
+        table.go_on_in(ledger);
+        let told = shown(&said.told)?;
+        table.show(told.root, told.switch);
+        let shape = told.selection.shape;
+        let filesystem = Self {
+            source,
+            shape,
+            xattrs: Xattrs::default(),
+            shown: RwLock::new(told),
+            table: Mutex::new(table),
+        };
+        let switched = match said.telling {
+            Some(telling) => filesystem.switch(shown(&telling)?),
+            None => Switched::default(),
+        };
+        Ok((filesystem, said.about, switched))
+    }
+
+    /// Notes from here on what the kernel is told, in `ledger`, an empty file;
+    /// `about` says what the mount is.
+    pub(crate) fn keep_in(&self, ledger: File, about: Vec<u8>) -> io::Result<()> {
+        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        let told = serde_json::to_vec(&shown.selection)?;
+        let ledger = Ledger::create(ledger, Said { about, told, telling: None })?;
+        self.table().keep_in(ledger)
+    }
+
+    /// To be called before the kernel gets an answer that tells it of nodes.
+    ///
+    /// # Errors
+    /// From here on there can be no successor.
+    pub(crate) fn keep(&self) -> io::Result<()> {
+        self.table().keep()
+    }
+
+    /// Notes that the kernel has been told what a switch has changed.
+    pub(crate) fn has_told(&self) -> io::Result<()> {
+        let mut table = self.table();
+        table.note(Record::Told);
+        table.keep()
+    }
+
+    /// Asks the kernel for the nodes of which a predecessor told it, since what
+    /// it has forgotten may have got lost with the predecessor. `knows_file` and
+    /// `knows_directory` ask for one each.
+    pub(crate) fn ask_for_uncertain(
+        &self,
+        knows_file: impl Fn(NodeId) -> io::Result<bool>,
+        knows_directory: impl Fn(NodeId) -> io::Result<bool>,
+    ) -> io::Result<()> {
+        let Uncertain { files, directories } = self.table().uncertain();
+        let drop_unknown = |ids: Vec<NodeId>, knows: &dyn Fn(NodeId) -> io::Result<bool>| {
+            for id in ids {
+                if !knows(id)? {
+                    self.table().is_not_known(id);
+                }
+            }
+            Ok(())
+        };
+        drop_unknown(files, &knows_file)?;
+        drop_unknown(directories, &knows_directory)
     }
 
     /// What is shown now; no switch happens before it is dropped.

@@ -45,7 +45,27 @@ const WANTED: InitFlags = NEEDED
     .union(InitFlags::FUSE_READDIRPLUS_AUTO)
     .union(InitFlags::FUSE_PARALLEL_DIROPS)
     .union(InitFlags::FUSE_CACHE_SYMLINKS)
-    .union(InitFlags::FUSE_EXPLICIT_INVAL_DATA);
+    .union(InitFlags::FUSE_EXPLICIT_INVAL_DATA)
+    .union(InitFlags::FUSE_HAS_RESEND);
+
+/// The request with which the kernel begins a connection, as it was when the
+/// dead process answered it: `fuse_in_header` and `fuse_init_in`.
+pub(crate) fn first_request() -> Vec<u8> {
+    const INIT: u32 = 26;
+    let flags = WANTED.union(InitFlags::FUSE_INIT_EXT).bits();
+    let [a, b, c, d, e, f, g, h] = flags.to_le_bytes();
+    let [low, high] = [[a, b, c, d], [e, f, g, h]].map(u32::from_le_bytes);
+    let mut request = Vec::with_capacity(104);
+    for word in [104, INIT, 1, 0, 0, 0, 0, 0, 0, 0] {
+        request.extend_from_slice(&word.to_ne_bytes());
+    }
+    // Version 7.36, the first with the upper half of the flags.
+    for word in [7, 36, 128 << 10, low, high] {
+        request.extend_from_slice(&word.to_ne_bytes());
+    }
+    request.resize(104, 0);
+    request
+}
 
 /// A filesystem as fuser calls it.
 pub(crate) struct Fuse<S> {
@@ -66,6 +86,13 @@ impl<S: Source> Fuse<S> {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(handler)) {
             let message = message(&*panic);
             (self.journal)(&Event::Panicked { operation, message });
+        }
+    }
+
+    /// To be called before an answer goes out that tells the kernel of nodes.
+    fn keep(&self) {
+        if let Err(source) = self.filesystem.keep() {
+            (self.journal)(&Event::NotKept { source });
         }
     }
 
@@ -96,7 +123,10 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         self.handle("lookup", || {
             let view = self.filesystem.view();
             match view.lookup(node(parent), name.as_bytes()) {
-                Ok(Found::Node(stat)) => reply.entry(&FOREVER, &attr(&stat), Generation(0)),
+                Ok(Found::Node(stat)) => {
+                    self.keep();
+                    reply.entry(&FOREVER, &attr(&stat), Generation(0));
+                }
                 Ok(Found::Nothing) => reply.entry(&FOREVER, &NOTHING, Generation(0)),
                 Err(refusal) => reply.error(self.errno(refusal)),
             }
@@ -236,6 +266,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
                     break;
                 }
             }
+            self.keep();
             reply.ok();
         });
     }

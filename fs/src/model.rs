@@ -5,6 +5,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::collapsible_match, reason = "dice are small")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::sync::{Arc, Mutex};
 
 use cairn_store::tree::{Content, HardLink, LinkGroup};
@@ -19,6 +20,8 @@ use crate::node::NodeId;
 use crate::shape::{Shape, Shown};
 use crate::source::Source;
 use crate::stat::{Kind, Stat};
+use crate::switch::Change;
+use crate::sys;
 
 /// Trees in memory.
 #[derive(Default)]
@@ -102,6 +105,8 @@ fn grow(memory: &Memory, dice: &mut Dice, depth: u64) -> TreeId {
     memory.put(Attributes::of_root(mode), entries)
 }
 
+type Mount = Filesystem<Arc<Memory>>;
+
 /// What the kernel believes.
 #[derive(Default)]
 struct Kernel {
@@ -109,17 +114,20 @@ struct Kernel {
     nodes: BTreeMap<NodeId, (Stat, u64)>,
     /// Directories that some process is in.
     used: BTreeSet<NodeId>,
+    /// Whether what it forgets gets lost on its way to a mount that dies.
+    is_unheard: bool,
 }
 
 impl Kernel {
     /// Finds a name as a program does, and asks only what it does not know.
-    fn look(&mut self, mount: &Filesystem<Memory>, parent: NodeId, text: &str) -> Option<NodeId> {
+    fn look(&mut self, mount: &Mount, parent: NodeId, text: &str) -> Option<NodeId> {
         let key = (parent, name(text));
         if let Some(known) = self.names.get(&key) {
             return *known;
         }
         let found = match mount.view().lookup(parent, text.as_bytes()) {
             Ok(Found::Node(stat)) => {
+                mount.keep().unwrap();
                 self.told(stat);
                 Some(stat.id)
             }
@@ -138,20 +146,21 @@ impl Kernel {
     }
 
     /// Lists a directory as readdirplus does.
-    fn list(&mut self, mount: &Filesystem<Memory>, id: NodeId) {
+    fn list(&mut self, mount: &Mount, id: NodeId) {
         let view = mount.view();
         let Ok(listing) = view.list(id, Cookie::START) else { return };
         for (item, _) in listing.items() {
             let Item::Entry(at) = item else { continue };
             let stat = view.enter(&listing, at).unwrap();
             assert_eq!(view.number(&listing, at).0, stat.id);
+            mount.keep().unwrap();
             self.told(stat);
             self.names.insert((id, listing.tree.entries()[at].0.clone()), Some(stat.id));
         }
     }
 
     /// Drops a name, with all below it that nobody uses.
-    fn drop_name(&mut self, mount: &Filesystem<Memory>, key: &(NodeId, Name)) {
+    fn drop_name(&mut self, mount: &Mount, key: &(NodeId, Name)) {
         let Some(Some(id)) = self.names.remove(key) else { return };
         if self.used.contains(&id) || self.names.values().any(|other| *other == Some(id)) {
             return;
@@ -159,12 +168,14 @@ impl Kernel {
         let below: Vec<_> =
             self.names.keys().filter(|(parent, _)| *parent == id).cloned().collect();
         below.iter().for_each(|key| self.drop_name(mount, key));
-        if let Some((_, count)) = self.nodes.remove(&id) {
+        if let Some((_, count)) = self.nodes.remove(&id)
+            && !self.is_unheard
+        {
             mount.forget(id, count);
         }
     }
 
-    fn drop_if_unused(&mut self, mount: &Filesystem<Memory>, id: NodeId) {
+    fn drop_if_unused(&mut self, mount: &Mount, id: NodeId) {
         if !self.names.values().any(|other| *other == Some(id)) {
             self.names.insert((id, name("marker")), None);
             self.names.insert((NodeId::ROOT, name("marker")), Some(id));
@@ -173,7 +184,7 @@ impl Kernel {
     }
 
     /// Compares everything that is kept with what the mount says now.
-    fn check(&self, mount: &Filesystem<Memory>, seed: u64) {
+    fn check(&self, mount: &Mount, seed: u64) {
         let view = mount.view();
         for ((parent, name), known) in &self.names {
             let now = match view.lookup(*parent, name) {
@@ -196,11 +207,16 @@ impl Kernel {
     }
 }
 
-fn switch(mount: &Filesystem<Memory>, kernel: &mut Kernel) {
-    let next = Shown::new(mount.shape, &mount.source.refs()).unwrap();
+fn switch(mount: &Mount, kernel: &mut Kernel) {
+    let next = Shown::of(mount.shape, &mount.source.refs()).unwrap();
     let switched = mount.switch(next);
     assert!(switched.unreadable.is_empty());
-    for change in switched.changes {
+    tell(mount, kernel, switched.changes);
+    mount.has_told().unwrap();
+}
+
+fn tell(mount: &Mount, kernel: &mut Kernel, changes: Vec<Change>) {
+    for change in changes {
         for changed in change.names {
             kernel.drop_name(mount, &(change.directory, changed));
         }
@@ -212,7 +228,35 @@ fn switch(mount: &Filesystem<Memory>, kernel: &mut Kernel) {
     }
 }
 
-fn play(shape: Shape, seed: u64) {
+/// The mount dies, and another process takes over.
+fn succeed(mount: &mut Mount, kernel: &mut Kernel, ledger: &File) {
+    let again = ledger.try_clone().unwrap();
+    let (successor, about, switched) = Filesystem::resume(mount.source.clone(), again).unwrap();
+    assert_eq!(about, b"about");
+    // What the dead mount had not written is lost with it.
+    *mount = successor;
+    kernel.is_unheard = false;
+    tell(mount, kernel, switched.changes);
+    mount.has_told().unwrap();
+    let knows = |id| Ok(kernel.nodes.contains_key(&id));
+    mount.ask_for_uncertain(knows, knows).unwrap();
+    let known = mount.table().len();
+    let way = |id| mount.table().directory(id).is_some();
+    assert!(kernel.nodes.keys().all(|id| way(*id) || mount.table().file(*id).is_some()));
+    // What is known beside lies on the way to something.
+    let kept = mount.table().uncertain();
+    let unknown = kept.files.iter().filter(|id| !kernel.nodes.contains_key(id)).count();
+    assert_eq!(unknown, 0, "of {known}");
+}
+
+/// Who ends how a game goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deaths {
+    None,
+    Many,
+}
+
+fn play(shape: Shape, seed: u64, deaths: Deaths) {
     let memory = Memory::default();
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let trees: Vec<TreeId> = (0..5).map(|_| grow(&memory, &mut dice, 3)).collect();
@@ -220,8 +264,12 @@ fn play(shape: Shape, seed: u64) {
         memory.publish(id, *tree);
     }
     memory.refs.lock().unwrap().current = Some(StateId(1));
-    let mount = Filesystem::new(memory, shape).unwrap();
+    let mut mount = Filesystem::new(Arc::new(memory), shape).unwrap();
     let mut kernel = Kernel::default();
+    let ledger = sys::file_in_memory().unwrap();
+    if deaths == Deaths::Many {
+        mount.keep_in(ledger.try_clone().unwrap(), b"about".into()).unwrap();
+    }
     let tags = ["kept", "other"].map(|text| Tag::new(text).unwrap());
     for _ in 0..40 {
         for _ in 0..dice.roll(30) {
@@ -253,6 +301,16 @@ fn play(shape: Shape, seed: u64) {
                     }
                 }
                 3..6 => kernel.list(&mount, at),
+                6 if deaths == Deaths::Many && dice.roll(4) == 0 => {
+                    kernel.is_unheard = true;
+                    for _ in 0..dice.roll(5) {
+                        let keys: Vec<_> = kernel.names.keys().cloned().collect();
+                        if !keys.is_empty() {
+                            kernel.drop_name(&mount, &keys[dice.roll(keys.len() as u64) as usize]);
+                        }
+                    }
+                    succeed(&mut mount, &mut kernel, &ledger);
+                }
                 _ => {}
             }
         }
@@ -273,7 +331,16 @@ fn play(shape: Shape, seed: u64) {
         } else {
             mount.source.refs.lock().unwrap().states.remove(&StateId(4));
         }
-        switch(&mount, &mut kernel);
+        if deaths == Deaths::Many && dice.roll(2) == 0 {
+            // Dies when it has told some of what there is to tell.
+            let next = Shown::of(mount.shape, &mount.source.refs()).unwrap();
+            let mut changes = mount.switch(next).changes;
+            changes.truncate(dice.roll(changes.len() as u64 + 1) as usize);
+            tell(&mount, &mut kernel, changes);
+            succeed(&mut mount, &mut kernel, &ledger);
+        } else {
+            switch(&mount, &mut kernel);
+        }
         kernel.check(&mount, seed);
     }
     // What the kernel has forgotten altogether leaves nothing behind.
@@ -285,7 +352,7 @@ fn play(shape: Shape, seed: u64) {
     }
     assert_eq!(mount.table().len(), 1, "seed {seed}");
     let shown: BTreeMap<_, _> = mount.roots().into_iter().map(|root| (root, ())).collect();
-    let expected = Shown::new(shape, &mount.source.refs()).unwrap().roots;
+    let expected = Shown::of(shape, &mount.source.refs()).unwrap().roots;
     assert!(shown.keys().eq(&expected), "seed {seed}: roots are held for nobody");
 }
 
@@ -296,12 +363,20 @@ fn seeds(usual: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn what_the_kernel_keeps_is_true_after_every_switch_of_a_followed_root() {
-    seeds(300).for_each(|seed| play(Shape::Follow, seed));
+    seeds(300).for_each(|seed| play(Shape::Follow, seed, Deaths::None));
 }
 
 #[test]
 fn what_the_kernel_keeps_is_true_after_every_switch_in_a_mount_of_all_states() {
-    seeds(300).for_each(|seed| play(Shape::Folder, seed));
+    seeds(300).for_each(|seed| play(Shape::Folder, seed, Deaths::None));
+}
+
+#[test]
+fn what_the_kernel_keeps_is_true_for_every_successor_of_a_mount_that_dies() {
+    for seed in seeds(200) {
+        play(Shape::Follow, seed, Deaths::Many);
+        play(Shape::Folder, seed, Deaths::Many);
+    }
 }
 
 /// Old states vanish from the source as soon as nobody holds them.
@@ -316,7 +391,7 @@ fn a_file_that_is_known_can_be_read_until_it_is_forgotten_whatever_gc_takes() {
         }
         memory.refs.lock().unwrap().current = Some(StateId(1));
         let shape = [Shape::Follow, Shape::Folder][dice.roll(2) as usize];
-        let mount = Filesystem::new(memory, shape).unwrap();
+        let mount = Filesystem::new(Arc::new(memory), shape).unwrap();
         let mut kernel = Kernel::default();
         for current in 1..8 {
             for _ in 0..60 {

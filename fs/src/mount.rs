@@ -1,16 +1,15 @@
 //! A store mounted on a directory: begun, switched and ended.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, PipeReader};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use cairn_store::Workspace;
-use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
+use fuser::{Config, Session, SessionACL};
 
 use crate::attach;
 use crate::control::{self, Live, Refreshed, Status};
@@ -18,12 +17,15 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Journal};
 use crate::filesystem::Filesystem;
 use crate::fuse::Fuse;
+use crate::keeper::Keeper;
 use crate::mountinfo::MountPoint;
+use crate::notice::Notices;
 use crate::registration::{Registered, Registration};
 use crate::shape::{Shape, Shown};
 use crate::source::Source;
-use crate::switch::Change;
+use crate::switch::{Change, Switched};
 use crate::sys;
+use crate::takeover;
 use crate::unmounter::Unmounter;
 
 /// Whether the kernel heeds what in a mount could give rights away.
@@ -59,6 +61,9 @@ pub struct Options {
     pub run: Option<PathBuf>,
     /// Whether setuid programs and device nodes have effect.
     pub trust: Trust,
+    /// Who keeps the mount when this process dies, for [`resume`](crate::resume)
+    /// in another one; it takes a registration as well.
+    pub keeper: Option<Keeper>,
 }
 
 impl Options {
@@ -75,6 +80,7 @@ impl Options {
             name: store.display().to_string(),
             run: Some(store.join("run")),
             trust,
+            keeper: None,
         }
     }
 }
@@ -128,10 +134,14 @@ pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Resul
     remove_dead(&options.target, &journal)?;
     let target = check_target(&options.target)?;
     let filesystem = Arc::new(Filesystem::new(source, options.shape)?);
-    let registered = match &options.run {
+    let mut registered = match &options.run {
         Some(run) => Some(register(&filesystem, run, &target)?),
         None => None,
     };
+    if let (Some((registered, _)), Some(keeper)) = (&mut registered, &options.keeper) {
+        let failed = |source| Error::Keeper { source };
+        registered.keep_with(keeper.clone()).map_err(failed)?;
+    }
     let place = Place { target, name: &options.name, trust: options.trust };
     serve(filesystem, place, registered, journal)
 }
@@ -158,19 +168,17 @@ pub(crate) fn serve<S: Source>(
     // The kernel has just made it, and nobody else knows of it yet.
     let device = device_of(&place.target)?;
     let unmounter = Unmounter::new(place.target, device);
-    let session = session(fuse, connection).inspect_err(|_| {
+    let begun = session(fuse, connection).and_then(|session| {
+        if let (Some(registered), Some(listener)) = (&registered, &listener) {
+            takeover::leave(&filesystem, registered, &unmounter, device, [&session, listener])?;
+        }
+        let live = Mounted::new(filesystem, &session, registered, journal, unmounter.clone())?;
+        run(Arc::new(live), session, listener)
+    });
+    let running = begun.inspect_err(|_| {
         // The error to report is the first one.
         let _ = unmounter.unmount(Unmount::WhenUnused);
     })?;
-    let live = Arc::new(Mounted {
-        filesystem,
-        notifier: Mutex::new(Some(session.notifier())),
-        registered: Mutex::new(registered),
-        switching: Mutex::new(()),
-        journal,
-        unmounter: unmounter.clone(),
-    });
-    let running = run(live, session, listener, unmounter)?;
     read_further_ahead(device);
     Ok(running)
 }
@@ -184,11 +192,10 @@ pub(crate) fn device_of(target: &Path) -> Result<(u32, u32)> {
 
 /// Answers a connection that is mounted already; `listener` takes control
 /// requests.
-fn run<S: Source>(
+pub(crate) fn run<S: Source>(
     live: Arc<Mounted<S>>,
     session: Session<Fuse<S>>,
     listener: Option<UnixListener>,
-    unmounter: Unmounter,
 ) -> Result<Running> {
     let failed = |source| Error::Process { source };
     let (stop, running) = io::pipe().map_err(failed)?;
@@ -196,9 +203,9 @@ fn run<S: Source>(
     let held = workspace.clone();
     let answer = move || {
         let result = session.run();
-        // The notifier holds the connection open: without answers whoever
-        // still uses the mount would wait for ever instead of getting errors.
-        mounted.notifier().take();
+        // They hold the connection open: without answers whoever still uses the
+        // mount would wait for ever instead of getting errors.
+        mounted.notices().take();
         if result.is_err() {
             let _ = mounted.unmounter.unmount(Unmount::WhenUnused);
         }
@@ -207,6 +214,7 @@ fn run<S: Source>(
         drop(running);
         result
     };
+    let unmounter = live.unmounter.clone();
     let session = thread::Builder::new().name("mount".into()).spawn(answer).map_err(failed)?;
     let mut running = Running { unmounter, workspace, session: Some(session), control: None };
     if let Some(listener) = listener {
@@ -249,7 +257,7 @@ pub(crate) fn register<S: Source>(
         },
     )?;
     filesystem.source.refresh()?;
-    filesystem.switch(Shown::new(filesystem.shape, &filesystem.source.refs())?);
+    filesystem.switch(Shown::of(filesystem.shape, &filesystem.source.refs())?);
     registered.update(filesystem.view().state(), filesystem.roots())?;
     Ok((registered, listener))
 }
@@ -355,19 +363,40 @@ fn remove_dead(target: &Path, journal: &Journal) -> Result<()> {
 }
 
 /// A mount as its own threads see it.
-struct Mounted<S> {
-    filesystem: Arc<Filesystem<S>>,
+pub(crate) struct Mounted<S> {
+    pub(crate) filesystem: Arc<Filesystem<S>>,
     /// Gone when the connection has ended.
-    notifier: Mutex<Option<Notifier>>,
+    notices: Mutex<Option<Notices>>,
     registered: Mutex<Option<Registered>>,
     switching: Mutex<()>,
-    journal: Journal,
+    pub(crate) journal: Journal,
     unmounter: Unmounter,
 }
 
+impl<S: Source> Mounted<S> {
+    pub(crate) fn new(
+        filesystem: Arc<Filesystem<S>>,
+        session: &Session<Fuse<S>>,
+        registered: Option<Registered>,
+        journal: Journal,
+        unmounter: Unmounter,
+    ) -> Result<Self> {
+        let connection = session.as_fd().try_clone_to_owned();
+        let connection = connection.map_err(|source| Error::Session { source })?;
+        Ok(Self {
+            filesystem,
+            notices: Mutex::new(Some(Notices::new(connection.into()))),
+            registered: Mutex::new(registered),
+            switching: Mutex::new(()),
+            journal,
+            unmounter,
+        })
+    }
+}
+
 impl<S> Mounted<S> {
-    fn notifier(&self) -> MutexGuard<'_, Option<Notifier>> {
-        self.notifier.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn notices(&self) -> MutexGuard<'_, Option<Notices>> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn registered(&self) -> MutexGuard<'_, Option<Registered>> {
@@ -394,19 +423,23 @@ impl<S: Source> Mounted<S> {
         }
     }
 
-    /// Tells the kernel what it must no longer believe.
-    fn tell(&self, changes: &[Change]) -> usize {
-        let Some(notifier) = self.notifier().clone() else { return 0 };
+    /// Tells the kernel what it must no longer believe, and notes what went wrong
+    /// with a switch; returns how many names were told.
+    pub(crate) fn tell(&self, switched: Switched) -> usize {
+        for source in switched.unreadable {
+            let what = "a directory that has changed".into();
+            (self.journal)(&Event::Unreadable { what, source });
+        }
+        self.kept(switched.not_kept.map_or(Ok(()), Err));
+        let Some(notices) = self.notices().clone() else { return 0 };
         let mut names = 0;
-        for Change { directory, names: changed } in changes {
+        for Change { directory, names: changed } in &switched.changes {
             // What the kernel has forgotten meanwhile it need not be told.
             if self.filesystem.table().directory(*directory).is_none() {
                 continue;
             }
-            let directory = INodeNo(directory.get());
-            let told =
-                changed.iter().map(|name| notifier.inval_entry(directory, OsStr::from_bytes(name)));
-            let told = told.chain([()].iter().map(|()| notifier.inval_inode(directory, 0, 0)));
+            let told = changed.iter().map(|name| notices.forget_name(*directory, name));
+            let told = told.chain([()].iter().map(|()| notices.look_anew(*directory)));
             for source in told.filter_map(io::Result::err) {
                 // It is unmounted just now, and nothing is believed any more.
                 if source.raw_os_error() != Some(libc::ENOTCONN) {
@@ -415,7 +448,14 @@ impl<S: Source> Mounted<S> {
             }
             names += changed.len();
         }
+        self.kept(self.filesystem.has_told());
         names
+    }
+
+    fn kept(&self, result: io::Result<()>) {
+        if let Err(source) = result {
+            (self.journal)(&Event::NotKept { source });
+        }
     }
 }
 
@@ -427,12 +467,12 @@ impl<S: Source> Live for Mounted<S> {
         if let Shape::Pinned(id) = self.filesystem.shape {
             return Ok(Refreshed { state: Some(id), ..Refreshed::default() });
         }
-        let mut next = Shown::new(self.filesystem.shape, &source.refs())?;
+        let mut next = Shown::of(self.filesystem.shape, &source.refs())?;
         loop {
             self.register(Some(&next))?;
             // What was still there after it had been registered stays.
             source.refresh()?;
-            let again = Shown::new(self.filesystem.shape, &source.refs())?;
+            let again = Shown::of(self.filesystem.shape, &source.refs())?;
             if again.roots == next.roots {
                 next = again;
                 break;
@@ -445,16 +485,10 @@ impl<S: Source> Live for Mounted<S> {
             source.tree(main)?;
         }
         let switched = self.filesystem.switch(next);
-        for source in switched.unreadable {
-            (self.journal)(&Event::Unreadable {
-                what: "a directory that has changed".into(),
-                source,
-            });
-        }
-        let names = self.tell(&switched.changes);
+        let directories = switched.changes.len();
+        let names = self.tell(switched);
         self.register(None)?;
-        let state = self.filesystem.view().state();
-        Ok(Refreshed { state, directories: switched.changes.len(), names })
+        Ok(Refreshed { state: self.filesystem.view().state(), directories, names })
     }
 
     fn status(&self) -> Status {

@@ -85,9 +85,10 @@ impl Places {
         Some(directory)
     }
 
-    /// Holds `root` for the files of a place, or lets it go.
-    pub(crate) fn hold(&mut self, number: u32, root: Option<TreeId>) {
-        self.slots[number as usize].held = root;
+    /// Holds `root` for the files of a place, or lets it go; says whether that
+    /// is new.
+    pub(crate) fn hold(&mut self, number: u32, root: Option<TreeId>) -> bool {
+        std::mem::replace(&mut self.slots[number as usize].held, root) != root
     }
 
     /// Each place that has files: its number, its directory and what it holds.

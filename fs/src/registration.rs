@@ -4,11 +4,13 @@
 //! `<pid>-<n>.sock` beside it is its control socket. The process of the mount
 //! keeps the file locked; the kernel takes the lock away with the process,
 //! however that ends, so that a file without a lock is what a dead mount left
-//! behind, and is removed by whoever meets it.
+//! behind, and is removed by whoever meets it. Where a keeper keeps the mount
+//! itself alive, it keeps the lock as well.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,7 @@ use cairn_store::{Holder, StateId, TreeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::keeper::{Keeper, REGISTRATION};
 use crate::shape::Shape;
 
 /// What a running mount shows.
@@ -46,6 +49,9 @@ pub(crate) struct Registered {
     directory: PathBuf,
     registration: Registration,
     lock: File,
+    /// Who keeps the lock beside this process, and how often that was a new one.
+    keeper: Option<Keeper>,
+    locks: u64,
 }
 
 impl Registered {
@@ -67,7 +73,7 @@ impl Registered {
                 Err(err) if already_exists(&err) => continue,
                 result => result.map_err(failed(&path))?,
             }
-            let registered = Self { directory, registration, lock };
+            let registered = Self { directory, registration, lock, keeper: None, locks: 0 };
             let socket = socket_of(&registered.directory, &registered.registration.name);
             let listener = listen(&socket).map_err(failed(&socket))?;
             return Ok((registered, listener));
@@ -75,15 +81,85 @@ impl Registered {
         unreachable!("there are fewer mounts than numbers")
     }
 
+    /// Takes over the registration `name` below `run` from a process that has
+    /// died; `locks` are those that `keeper` kept of it.
+    pub(crate) fn resume(
+        run: &Path,
+        name: &str,
+        locks: Vec<(String, OwnedFd)>,
+        keeper: Keeper,
+    ) -> Result<Self> {
+        let directory = Holder::directory(run);
+        let path = file_of(&directory, name);
+        let text = fs::read(&path).map_err(failed(&path))?;
+        let parsed: serde_json::Result<Registration> = serde_json::from_slice(&text);
+        let registration = parsed.map_err(|err| failed(&path)(err.into()))?;
+        let number = fs::metadata(&path).map_err(failed(&path))?.ino();
+        let mut lock = None;
+        for (kept_as, kept) in locks {
+            let kept = File::from(kept);
+            let is_it = kept.metadata().is_ok_and(|metadata| metadata.ino() == number);
+            match kept_as.strip_prefix(REGISTRATION).and_then(|text| text.parse().ok()) {
+                Some(count) if is_it => lock = Some((kept, count)),
+                // Of a file that did not come to take the place of the other, or
+                // had its place taken.
+                _ => keeper.let_go(&kept_as).map_err(failed(&path))?,
+            }
+        }
+        let (lock, locks) = lock.ok_or_else(|| failed(&path)(io::ErrorKind::NotFound.into()))?;
+        let registration = Registration { name: name.into(), ..registration };
+        let mut resumed = Self { directory, registration, lock, keeper: Some(keeper), locks };
+        let registration = Registration { pid: std::process::id(), ..resumed.registration.clone() };
+        resumed.replace(registration)?;
+        Ok(resumed)
+    }
+
+    /// The `run` directory, as [`Registered::resume`] asks for it.
+    pub(crate) fn run(&self) -> &Path {
+        self.directory.parent().unwrap_or(&self.directory)
+    }
+
+    /// The name, as [`Registered::resume`] asks for it.
+    pub(crate) fn name(&self) -> &str {
+        &self.registration.name
+    }
+
+    /// Who keeps the lock, so that the mount stays registered when this process
+    /// dies.
+    pub(crate) fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.as_ref()
+    }
+
+    /// Lets `keeper` keep the lock as well.
+    pub(crate) fn keep_with(&mut self, keeper: Keeper) -> io::Result<()> {
+        keeper.keep(&format!("{REGISTRATION}{}", self.locks), self.lock.as_fd())?;
+        self.keeper = Some(keeper);
+        Ok(())
+    }
+
     /// Says what the mount shows from now on.
     pub(crate) fn update(&mut self, state: Option<StateId>, trees: Vec<TreeId>) -> Result<()> {
         if self.registration.state == state && self.registration.trees == trees {
             return Ok(());
         }
-        let registration = Registration { state, trees, ..self.registration.clone() };
+        self.replace(Registration { state, trees, ..self.registration.clone() })
+    }
+
+    fn replace(&mut self, registration: Registration) -> Result<()> {
         let (new, lock) = write(&self.directory, &registration)?;
         let path = file_of(&self.directory, &registration.name);
+        if let Some(keeper) = &self.keeper {
+            // Before the name is its, so that the file of that name is locked
+            // whenever this process dies.
+            let kept = keeper.keep(&format!("{REGISTRATION}{}", self.locks + 1), lock.as_fd());
+            kept.map_err(failed(&path))?;
+        }
         fs::rename(&new, &path).map_err(failed(&path))?;
+        if let Some(keeper) = &self.keeper {
+            let name = format!("{REGISTRATION}{}", self.locks);
+            keeper.let_go(&name).map_err(failed(&path))?;
+            self.locks += 1;
+        }
         // Only now, so that the file of that name has always been locked.
         self.lock = lock;
         self.registration = registration;
@@ -136,6 +212,11 @@ fn remove_unfinished(directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether a mount is still there.
+pub(crate) fn is_registered(run: &Path, registration: &Registration) -> Result<bool> {
+    Ok(list(run)?.iter().any(|other| other.name == registration.name))
+}
+
 /// Connects to the control socket of a mount.
 pub(crate) fn connect(run: &Path, registration: &Registration) -> io::Result<UnixStream> {
     by_short_path(&socket_of(&Holder::directory(run), &registration.name), |path| {
@@ -145,7 +226,8 @@ pub(crate) fn connect(run: &Path, registration: &Registration) -> io::Result<Uni
 
 /// Writes a registration under a temporary name and locks it.
 fn write(directory: &Path, registration: &Registration) -> Result<(PathBuf, File)> {
-    let path = directory.join(format!("{}.new", registration.name));
+    // Begins with who writes it, since the name may be that of a predecessor.
+    let path = directory.join(format!("{}-{}.new", std::process::id(), registration.name));
     let attempt = || {
         let mut file = File::options().write(true).create_new(true).open(&path)?;
         file.lock()?;

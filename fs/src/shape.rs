@@ -1,10 +1,10 @@
 //! What a mount shows: all states as directories, one of them, or the current.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use cairn_store::{
-    Attributes, Entry, Error, Name, Refs, Result, StateId, Subtree, Summary, Timestamp, Tree,
+    Attributes, Entry, Error, Name, Refs, Result, StateId, Subtree, Summary, Tag, Timestamp, Tree,
     TreeId,
 };
 use serde::{Deserialize, Serialize};
@@ -33,12 +33,43 @@ impl Shape {
     }
 }
 
+/// Which states a mount shows at a time: what [`Shown`] is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Selection {
+    pub(crate) shape: Shape,
+    current: Option<StateId>,
+    /// Each with its root, and when it was committed in nanoseconds since 1970.
+    states: BTreeMap<StateId, (TreeId, u64)>,
+    tags: BTreeMap<Tag, StateId>,
+}
+
+impl Selection {
+    /// What `shape` shows of `refs`.
+    pub(crate) fn new(shape: Shape, refs: &Refs) -> Self {
+        let only = match shape {
+            Shape::Folder => None,
+            Shape::Pinned(id) => Some(id),
+            Shape::Follow => refs.current,
+        };
+        let is_shown = |id: &StateId| shape == Shape::Folder || only == Some(*id);
+        let states = refs.states.iter().filter(|(id, _)| is_shown(id));
+        let tags = refs.tags.iter().filter(|_| shape == Shape::Folder);
+        Self {
+            shape,
+            current: refs.current,
+            states: states.map(|(id, state)| (*id, (state.tree, state.time))).collect(),
+            tags: tags.map(|(tag, id)| (tag.clone(), *id)).collect(),
+        }
+    }
+}
+
 /// What a mount shows at a time, as one tree from its root on.
 ///
 /// The directories above the states are trees like any other, only made here,
 /// so that a switch of a mount of all states is a difference of two trees.
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
+    pub(crate) selection: Selection,
     pub(crate) root: TreeId,
     /// The state that is followed or pinned, if there is one.
     pub(crate) state: Option<StateId>,
@@ -54,17 +85,26 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
+    /// What `shape` shows of `refs`.
+    ///
     /// # Errors
     /// [`Error::NoState`], [`Error::UnknownState`].
-    pub(crate) fn new(shape: Shape, refs: &Refs) -> Result<Self> {
-        let tree_of = |id| refs.states.get(&id).map(|state| state.tree);
-        let current = refs.current.and_then(|id| Some((id, tree_of(id)?)));
-        let (id, root) = match shape {
-            Shape::Folder => return Ok(Self::folder(refs, current)),
+    pub(crate) fn of(shape: Shape, refs: &Refs) -> Result<Self> {
+        Self::new(Selection::new(shape, refs))
+    }
+
+    /// # Errors
+    /// [`Error::NoState`], [`Error::UnknownState`].
+    pub(crate) fn new(selection: Selection) -> Result<Self> {
+        let tree_of = |id| Some(selection.states.get(&id)?.0);
+        let current = selection.current.and_then(|id| Some((id, tree_of(id)?)));
+        let (id, root) = match selection.shape {
+            Shape::Folder => return Ok(Self::folder(selection, current)),
             Shape::Pinned(id) => (id, tree_of(id).ok_or(Error::UnknownState(id))?),
             Shape::Follow => current.ok_or(Error::NoState)?,
         };
         Ok(Self {
+            selection,
             root,
             state: Some(id),
             main: Some(root),
@@ -74,8 +114,10 @@ impl Shown {
         })
     }
 
-    fn folder(refs: &Refs, current: Option<(StateId, TreeId)>) -> Self {
-        let newest = refs.states.values().map(|state| state.time).max().unwrap_or(0);
+    fn folder(selection: Selection, current: Option<(StateId, TreeId)>) -> Self {
+        let Selection { states, tags, .. } = &selection;
+        let roots = states.values().map(|(tree, _)| *tree).collect();
+        let newest = states.values().map(|(_, time)| *time).max().unwrap_or(0);
         let mut attributes = Attributes::of_root(0o755);
         attributes.mtime = timestamp(newest);
         let mut made = HashMap::new();
@@ -92,21 +134,19 @@ impl Shown {
             made.insert(id, Arc::new(tree));
             id
         };
-        let states = refs.states.iter().map(|(id, state)| (name(&id.to_string()), state.tree));
-        let states = make(states.collect());
-        let tags = refs
-            .tags
-            .iter()
-            .filter_map(|(tag, id)| Some((name(tag.as_str()), refs.states.get(id)?.tree)));
-        let tags = make(tags.collect());
+        let numbered = states.iter().map(|(id, (tree, _))| (name(&id.to_string()), *tree));
+        let tagged =
+            tags.iter().filter_map(|(tag, id)| Some((name(tag.as_str()), states.get(id)?.0)));
+        let (states, tags) = (make(numbered.collect()), make(tagged.collect()));
         let mut top = vec![(name("states"), states), (name("tags"), tags)];
         top.extend(current.map(|(_, tree)| (name("current"), tree)));
         let root = make(top);
         Self {
+            selection,
             root,
             state: current.map(|(id, _)| id),
             main: current.map(|(_, tree)| tree),
-            roots: refs.states.values().map(|state| state.tree).collect(),
+            roots,
             made,
             switch: 1,
         }

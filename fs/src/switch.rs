@@ -14,11 +14,13 @@
 //! A file's content never changes under its number, so that no mixture of two
 //! contents can be read, whatever the kernel still holds.
 
+use std::io;
 use std::sync::{Arc, PoisonError};
 
 use cairn_store::{Attributes, Entry, Name, Tree, TreeId, pairs};
 
 use crate::filesystem::Filesystem;
+use crate::ledger::Record;
 use crate::node::{NodeId, PathHash};
 use crate::places::Location;
 use crate::shape::Shown;
@@ -40,6 +42,8 @@ pub(crate) struct Switched {
     pub(crate) changes: Vec<Change>,
     /// Directories of which it could not be found out how they differ.
     pub(crate) unreadable: Vec<cairn_store::Error>,
+    /// Why it could not be noted for a successor.
+    pub(crate) not_kept: Option<io::Error>,
 }
 
 impl<S: Source> Filesystem<S> {
@@ -51,6 +55,8 @@ impl<S: Source> Filesystem<S> {
         let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
         let mut table = self.table();
         next.switch = shown.switch + 1;
+        let what = serde_json::to_vec(&next.selection).expect("a selection has plain keys");
+        table.note(Record::Showing(&what));
         let mut walk = Walk {
             source: &self.source,
             old: &shown,
@@ -59,7 +65,8 @@ impl<S: Source> Filesystem<S> {
             switched: Switched::default(),
         };
         walk.run();
-        let switched = walk.switched;
+        let mut switched = walk.switched;
+        switched.not_kept = table.keep().err();
         table.show(next.root, next.switch);
         *shown = next;
         switched

@@ -3,9 +3,10 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, OsStr};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -103,30 +104,43 @@ pub(crate) fn peer_user(stream: &UnixStream) -> io::Result<libc::uid_t> {
 #[repr(C, align(8))]
 struct Ancillary([u8; 64]);
 
-/// Receives one descriptor that the other end sends with [`send_descriptor`]
-/// or as `fusermount3` does.
+/// Receives one descriptor that the other end sends with a byte, as
+/// `fusermount3` does.
 pub(crate) fn receive_descriptor(stream: &UnixStream) -> io::Result<OwnedFd> {
-    let mut byte = [0_u8];
-    let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    match receive_message(stream, &mut [0])? {
+        (1, Some(descriptor)) => Ok(descriptor),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Receives a message into `buf`, and the one descriptor that comes with it, if
+/// any.
+pub(crate) fn receive_message(
+    socket: &impl AsFd,
+    buf: &mut [u8],
+) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
     let mut ancillary = Ancillary([0; 64]);
     let mut message = empty_message(&mut part, &mut ancillary);
     message.msg_controllen = ancillary.0.len();
+    let socket = socket.as_fd().as_raw_fd();
     let received = loop {
         // SAFETY: `message` points to `part` and `ancillary`, which outlive the
         // call and have the lengths that it says.
-        let result =
-            unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
-        match result {
-            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            -1 => return Err(io::Error::last_os_error()),
-            len => break len,
+        let result = unsafe { libc::recvmsg(socket, &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        match usize::try_from(result) {
+            Ok(len) => break len,
+            Err(_) if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(io::Error::last_os_error()),
         }
     };
-    let truncated = message.msg_flags & libc::MSG_CTRUNC != 0;
+    if message.msg_flags & libc::MSG_CTRUNC != 0 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
     // SAFETY: the kernel has filled `message`, which still points to live data.
     let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
-    if received == 0 || truncated || header.is_null() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    if header.is_null() {
+        return Ok((received, None));
     }
     // SAFETY: CMSG_FIRSTHDR gives an aligned header inside `ancillary`, or null.
     let header_value = unsafe { *header };
@@ -142,13 +156,22 @@ pub(crate) fn receive_descriptor(stream: &UnixStream) -> io::Result<OwnedFd> {
     let descriptor = unsafe { data.cast::<libc::c_int>().read_unaligned() };
     // SAFETY: the kernel has just made the descriptor for this process, and
     // nothing else knows of it.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    Ok((received, Some(unsafe { OwnedFd::from_raw_fd(descriptor) })))
 }
 
 /// Sends a copy of a descriptor to the other end.
 pub(crate) fn send_descriptor(stream: &UnixStream, descriptor: BorrowedFd<'_>) -> io::Result<()> {
-    let mut byte = [0_u8];
-    let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    send_message(stream, &[0], descriptor)
+}
+
+/// Sends a message with a copy of a descriptor to the other end.
+pub(crate) fn send_message(
+    socket: &impl AsFd,
+    bytes: &[u8],
+    descriptor: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let mut bytes = bytes.to_vec();
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut ancillary = Ancillary([0; 64]);
     let mut message = empty_message(&mut part, &mut ancillary);
     let header = libc::cmsghdr {
@@ -166,10 +189,15 @@ pub(crate) fn send_descriptor(stream: &UnixStream, descriptor: BorrowedFd<'_>) -
     let data = unsafe { libc::CMSG_DATA(first) };
     // SAFETY: as above; the bytes need not be aligned.
     unsafe { data.cast::<libc::c_int>().write_unaligned(descriptor.as_raw_fd()) };
+    let socket = socket.as_fd().as_raw_fd();
     // SAFETY: `message` points to `part` and `ancillary`, which outlive the call
     // and have the lengths that it says.
-    let sent = unsafe { libc::sendmsg(stream.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
-    if sent == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let sent = unsafe { libc::sendmsg(socket, &raw const message, libc::MSG_NOSIGNAL) };
+    match usize::try_from(sent) {
+        Ok(len) if len == bytes.len() => Ok(()),
+        Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Length of a descriptor in a control message.
@@ -189,6 +217,25 @@ fn empty_message(part: &mut libc::iovec, ancillary: &mut Ancillary) -> libc::msg
     message.msg_iovlen = 1;
     message.msg_control = ancillary.0.as_mut_ptr().cast();
     message
+}
+
+/// A new file that exists only in memory, for as long as it is open.
+pub(crate) fn file_in_memory() -> io::Result<File> {
+    // SAFETY: the name is NUL-terminated.
+    let file = unsafe { libc::memfd_create(c"cairn".as_ptr(), libc::MFD_CLOEXEC) };
+    check(file)?;
+    // SAFETY: it is new, and nobody else owns it.
+    Ok(unsafe { File::from_raw_fd(file) })
+}
+
+/// Gives back what `len` bytes of a file from `offset` on occupy; they read as
+/// zeroes.
+pub(crate) fn punch_hole(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let number = |value| libc::off_t::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    let (offset, len) = (number(offset)?, number(len)?);
+    // SAFETY: takes numbers only, and the descriptor is open.
+    check(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) }).map(drop)
 }
 
 /// Waits until one of two descriptors can be read or has been closed at its
@@ -247,6 +294,25 @@ pub(crate) fn replace(descriptor: libc::c_int, by: BorrowedFd<'_>) -> io::Result
     // SAFETY: both are plain numbers; what `descriptor` was is used by number
     // alone, as standard input and output are.
     check(unsafe { libc::dup2(by.as_raw_fd(), descriptor) }).map(drop)
+}
+
+/// Makes `descriptor` refer to what `by` refers to, under its own number.
+pub(crate) fn redirect(descriptor: BorrowedFd<'_>, by: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both are open; whoever owns `descriptor` goes on owning an open one.
+    check(unsafe { libc::dup3(by.as_raw_fd(), descriptor.as_raw_fd(), libc::O_CLOEXEC) }).map(drop)
+}
+
+/// Two connected sockets that keep messages apart.
+pub(crate) fn message_pair() -> io::Result<(File, OwnedFd)> {
+    let mut ends = [0; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: the pointer is to two ints, which outlive the call.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
+    // SAFETY: it is new, and nobody else owns it.
+    let one = unsafe { File::from_raw_fd(ends[0]) };
+    // SAFETY: as above.
+    let other = unsafe { OwnedFd::from_raw_fd(ends[1]) };
+    Ok((one, other))
 }
 
 /// Waits until a child has ended, and gives how, as waitpid(2) does.
@@ -347,6 +413,17 @@ impl HeldSignals {
 }
 
 impl HeldSignals {
+    /// A descriptor from which the number of each signal that comes can be read
+    /// with [`next_signal`].
+    pub(crate) fn descriptor(&self) -> io::Result<File> {
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: the set is initialised and outlives the call.
+        let descriptor = unsafe { libc::signalfd(-1, &raw const self.waited_for, flags) };
+        check(descriptor)?;
+        // SAFETY: it is new, and nobody else owns it.
+        Ok(unsafe { File::from_raw_fd(descriptor) })
+    }
+
     /// Holds what was held before, and nothing else.
     pub(crate) fn release(&self) {
         // SAFETY: the set is what the same call has given, and the old one is
@@ -354,6 +431,20 @@ impl HeldSignals {
         unsafe {
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut())
         };
+    }
+}
+
+/// The next signal, if one has come.
+pub(crate) fn next_signal(mut signals: &File) -> io::Result<Option<libc::c_int>> {
+    let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+    match signals.read_exact(&mut info) {
+        Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(err) => Err(err),
+        // The structure begins with the number.
+        Ok(()) => {
+            let [a, b, c, d, ..] = info;
+            Ok(libc::c_int::try_from(u32::from_ne_bytes([a, b, c, d])).ok())
+        }
     }
 }
 

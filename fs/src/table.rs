@@ -7,13 +7,17 @@
 //! A directory stays known as long as anything below it is, whatever the kernel
 //! says: it forgets a directory before what is below when that is watched, for
 //! example. A switch therefore reaches all that is known by walking down.
+//!
+//! What changes here is noted in a ledger, if there is one, from which a
+//! successor makes the same table.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
 
 use cairn_store::{Name, TreeId};
 
+use crate::ledger::{Ledger, Record};
 use crate::node::{NodeId, PathHash};
 use crate::places::{Location, Places};
 
@@ -82,6 +86,13 @@ pub(crate) struct Way {
     pub(crate) steps: Vec<(NodeId, Name)>,
 }
 
+/// Nodes of which a predecessor may have told the kernel.
+#[derive(Debug)]
+pub(crate) struct Uncertain {
+    pub(crate) files: Vec<NodeId>,
+    pub(crate) directories: Vec<NodeId>,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct File {
     place: u32,
@@ -94,7 +105,8 @@ struct File {
 struct Lookups(u32);
 
 impl Lookups {
-    /// Set in a count that has overflowed: there were more than it says.
+    /// Set where there were more than were counted: before a successor began to
+    /// count, or when the count was full.
     const MORE: u32 = 1 << 31;
 
     fn add(&mut self) {
@@ -139,6 +151,7 @@ pub(crate) struct Table {
     /// How far from its computed number a node was ever put, because others
     /// had it; nearly always 0.
     reach: usize,
+    ledger: Option<Ledger>,
 }
 
 impl Table {
@@ -159,6 +172,7 @@ impl Table {
             directories: HashMap::from_iter([(NodeId::ROOT, directory)]),
             places: Places::default(),
             reach: 0,
+            ledger: None,
         }
     }
 
@@ -220,22 +234,37 @@ impl Table {
     ) -> Option<NodeId> {
         let position = self.directories.get(&parent)?.position.child(name);
         let (id, distance) = self.find(home, |table, id| table.is_directory(id, parent, name));
-        self.reach = self.reach.max(distance);
-        if let Entry::Vacant(free) = self.directories.entry(id) {
-            free.insert(Directory {
-                parent,
-                name: Some(name.clone()),
-                position,
-                tree: None,
-                seen: 0,
-                earlier: Vec::new(),
-                lookups: Lookups::default(),
-                dependents: 0,
-            });
+        self.reach_to(distance);
+        let directory = self.insert_directory(id, parent, name, position);
+        let is_new = directory.lookups.0 == 0;
+        directory.lookups.add();
+        if is_new {
+            self.note(Record::Directory { id, parent, name });
+        }
+        Some(id)
+    }
+
+    /// The directory `id`, made unless it is there.
+    fn insert_directory(
+        &mut self,
+        id: NodeId,
+        parent: NodeId,
+        name: &Name,
+        position: Position,
+    ) -> &mut Directory {
+        if !self.directories.contains_key(&id) {
             self.depend_on(parent);
         }
-        self.directories.get_mut(&id)?.lookups.add();
-        Some(id)
+        self.directories.entry(id).or_insert_with(|| Directory {
+            parent,
+            name: Some(name.clone()),
+            position,
+            tree: None,
+            seen: 0,
+            earlier: Vec::new(),
+            lookups: Lookups::default(),
+            dependents: 0,
+        })
     }
 
     /// The number of the directory `name` in `parent`, if it is known.
@@ -273,11 +302,12 @@ impl Table {
                 comparison != Comparison::Different
             }
         });
-        self.reach = self.reach.max(distance);
+        self.reach_to(distance);
         if !self.files.contains_key(&id) {
             let place = self.add_place(location);
             let file = File { place, entry: location.entry, lookups: Lookups::default() };
             self.files.insert(id, file);
+            self.note(Record::File { id, location });
         } else if is_lost {
             self.relocate(id, location);
         }
@@ -296,6 +326,7 @@ impl Table {
         let before = std::mem::replace(&mut file.place, place);
         file.entry = location.entry;
         self.release_place(before);
+        self.note(Record::File { id, location });
     }
 
     /// The number of the file at `location`, if it is known by this location.
@@ -313,8 +344,10 @@ impl Table {
     /// Holds `root` for files that are known in `tree`, as `directory` showed
     /// it; or notes that `directory` shows it again.
     pub(crate) fn hold(&mut self, directory: NodeId, tree: TreeId, root: Option<TreeId>) {
-        if let Some(number) = self.places.number(directory, tree) {
-            self.places.hold(number, root);
+        if let Some(number) = self.places.number(directory, tree)
+            && self.places.hold(number, root)
+        {
+            self.note(Record::Held { directory, tree, root });
         }
     }
 
@@ -330,7 +363,10 @@ impl Table {
         let shown = self.places.iter().filter(|(_, _, held)| held.is_none());
         let below: Vec<u32> =
             shown.filter(|(_, at, _)| is_below(*at)).map(|(number, ..)| number).collect();
-        below.into_iter().for_each(|number| self.places.hold(number, root));
+        for number in below {
+            let (directory, tree) = self.places.get(number);
+            self.hold(directory, tree, root);
+        }
     }
 
     /// The roots that are held; each may come more than once.
@@ -346,11 +382,157 @@ impl Table {
                 let place = file.place;
                 self.files.remove(&id);
                 self.release_place(place);
+                self.note(Record::Forgotten(id));
             }
         } else if let Some(directory) = self.directories.get_mut(&id).filter(|_| id != NodeId::ROOT)
+            && directory.lookups.0 != 0
             && directory.lookups.forget(count)
         {
             self.drop_unknown(id);
+            self.note(Record::Forgotten(id));
+        }
+    }
+
+    /// Notes what changes from here on in `ledger`, as well as all that is known.
+    pub(crate) fn keep_in(&mut self, ledger: Ledger) -> io::Result<()> {
+        self.ledger = Some(ledger);
+        self.rewrite()
+    }
+
+    /// Notes something that is not about nodes.
+    pub(crate) fn note(&mut self, record: Record<'_>) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.note(&record);
+            // If it cannot be written now, the next `keep` says so.
+            let _ = ledger.flush_some();
+        }
+    }
+
+    /// Writes what has been noted: from here on a successor knows it.
+    ///
+    /// # Errors
+    /// Nothing is noted any more, and there can be no successor.
+    pub(crate) fn keep(&mut self) -> io::Result<()> {
+        let Some(ledger) = &mut self.ledger else { return Ok(()) };
+        let kept = ledger.flush();
+        let is_long = ledger.is_long();
+        match kept {
+            Ok(()) if is_long => self.rewrite(),
+            result => self.give_up_on_failure(result),
+        }
+    }
+
+    fn rewrite(&mut self) -> io::Result<()> {
+        let Some(mut ledger) = self.ledger.take() else { return Ok(()) };
+        let result = ledger.rewrite(|note| self.describe(note));
+        self.ledger = Some(ledger);
+        self.give_up_on_failure(result)
+    }
+
+    fn give_up_on_failure(&mut self, result: io::Result<()>) -> io::Result<()> {
+        if result.is_err() {
+            self.ledger.take().into_iter().for_each(Ledger::invalidate);
+        }
+        result
+    }
+
+    /// Notes all that is known, so that [`Table::take_over`] makes it again.
+    fn describe(&self, note: &mut dyn FnMut(Record<'_>)) {
+        note(Record::Reach(u32::try_from(self.reach).unwrap_or(u32::MAX)));
+        let mut below: HashMap<NodeId, Vec<(NodeId, &Name)>> = HashMap::new();
+        for (id, directory) in &self.directories {
+            if let Some(name) = &directory.name {
+                below.entry(directory.parent).or_default().push((*id, name));
+            }
+        }
+        let mut parents = vec![NodeId::ROOT];
+        while let Some(parent) = parents.pop() {
+            for (id, name) in below.remove(&parent).unwrap_or_default() {
+                note(Record::Directory { id, parent, name });
+                parents.push(id);
+            }
+        }
+        // Those of a place lie side by side, so that it is named once.
+        let mut files: Vec<_> = self.files.iter().collect();
+        files.sort_unstable_by_key(|(_, file)| (file.place, file.entry));
+        for (id, file) in files {
+            let (directory, tree) = self.places.get(file.place);
+            note(Record::File {
+                id: *id,
+                location: Location { directory, tree, entry: file.entry },
+            });
+        }
+        for (number, directory, held) in self.places.iter().filter(|(_, _, held)| held.is_some()) {
+            let (_, tree) = self.places.get(number);
+            note(Record::Held { directory, tree, root: held });
+        }
+        for (id, _) in self.directories.iter().filter(|(_, known)| known.lookups.0 == 0) {
+            note(Record::Forgotten(*id));
+        }
+    }
+
+    /// Does what a predecessor has noted; nothing if that cannot be.
+    pub(crate) fn take_over(&mut self, record: &Record<'_>) -> Option<()> {
+        match *record {
+            Record::Directory { id, parent, name } => {
+                let name = Name::new(name).ok()?;
+                let position = self.directories.get(&parent)?.position.child(&name);
+                if self.files.contains_key(&id) {
+                    return None;
+                }
+                self.insert_directory(id, parent, &name, position).lookups = Lookups(Lookups::MORE);
+            }
+            Record::File { id, location } => {
+                self.directories.get(&location.directory)?;
+                if self.files.contains_key(&id) {
+                    self.relocate(id, location);
+                } else if self.directories.contains_key(&id) {
+                    return None;
+                } else {
+                    let place = self.add_place(location);
+                    let lookups = Lookups(Lookups::MORE);
+                    self.files.insert(id, File { place, entry: location.entry, lookups });
+                }
+            }
+            Record::Forgotten(id) => self.forget(id, u64::MAX),
+            Record::Held { directory, tree, root } => self.hold(directory, tree, root),
+            Record::Reach(reach) => self.reach_to(reach as usize),
+            Record::About(_) | Record::Showing(_) | Record::Told => {}
+        }
+        Some(())
+    }
+
+    /// Goes on in the ledger that was taken over.
+    pub(crate) fn go_on_in(&mut self, ledger: Ledger) {
+        self.ledger = Some(ledger);
+    }
+
+    /// The nodes that a predecessor has noted, and of which the kernel has not
+    /// been told since.
+    pub(crate) fn uncertain(&self) -> Uncertain {
+        let is_uncertain = |lookups: Lookups| lookups.0 == Lookups::MORE;
+        let files = self.files.iter().filter(|(_, file)| is_uncertain(file.lookups));
+        let directories = self.directories.iter().filter(|(_, known)| is_uncertain(known.lookups));
+        Uncertain {
+            files: files.map(|(id, _)| *id).collect(),
+            directories: directories.map(|(id, _)| *id).collect(),
+        }
+    }
+
+    /// Notes that the kernel does not know a node, if it was not told of it by
+    /// this process either.
+    pub(crate) fn is_not_known(&mut self, id: NodeId) {
+        let file = self.files.get(&id).map(|file| file.lookups);
+        let lookups = file.or_else(|| Some(self.directories.get(&id)?.lookups));
+        if lookups.is_some_and(|lookups| lookups.0 == Lookups::MORE) {
+            self.forget(id, 1);
+        }
+    }
+
+    fn reach_to(&mut self, distance: usize) {
+        if distance > self.reach {
+            self.reach = distance;
+            self.note(Record::Reach(u32::try_from(distance).unwrap_or(u32::MAX)));
         }
     }
 

@@ -131,11 +131,22 @@ pub fn unmount(target: &Path) {
     check(unsafe { libc::umount2(target.as_ptr(), 0) }).expect("umount");
 }
 
+/// Makes the kernel forget the pages of a file that nobody has mapped.
+pub fn drop_pages(file: BorrowedFd<'_>) {
+    // SAFETY: takes numbers only, and the descriptor is open.
+    let result = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(result, 0);
+}
+
 /// A file that is mapped read-only.
 pub struct Mapped {
     start: *mut libc::c_void,
     len: usize,
 }
+
+// SAFETY: the mapping belongs to the process, not to a thread, and nobody writes
+// to it.
+unsafe impl Send for Mapped {}
 
 impl Mapped {
     pub fn new(file: &std::fs::File, len: usize) -> Self {
@@ -146,6 +157,15 @@ impl Mapped {
             unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, descriptor, 0) };
         assert_ne!(start, libc::MAP_FAILED, "{}", io::Error::last_os_error());
         Self { start, len }
+    }
+
+    /// Takes the pages out of the mapping; they are asked for again when they are
+    /// needed.
+    pub fn drop_pages(&self) {
+        // SAFETY: it is the mapping that was made, which is only read, and what is
+        // behind it never changes.
+        check(unsafe { libc::madvise(self.start, self.len, libc::MADV_DONTNEED) })
+            .expect("madvise");
     }
 
     pub fn bytes(&self) -> &[u8] {

@@ -1,0 +1,156 @@
+//! Leaving descriptors with a process that outlives this one.
+//!
+//! A mount lives as long as somebody has its connection open. A keeper has it
+//! open beside the process that answers, and gives it to the next one. The
+//! messages are those of sd_notify(3), so that systemd can be the keeper as
+//! well as a process of ours.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+
+use crate::sys;
+
+/// A process that keeps descriptors, as the process that leaves them sees it.
+#[derive(Clone, Debug)]
+pub struct Keeper(Arc<UnixDatagram>);
+
+impl Keeper {
+    /// The supervisor at `socket`, the value of `NOTIFY_SOCKET`.
+    ///
+    /// # Errors
+    /// When there is no such socket.
+    pub fn supervisor(socket: &OsStr) -> io::Result<Self> {
+        let address = match socket.as_bytes().split_first() {
+            Some((b'@', name)) => SocketAddr::from_abstract_name(name)?,
+            _ => SocketAddr::from_pathname(socket)?,
+        };
+        let own = UnixDatagram::unbound()?;
+        own.connect_addr(&address)?;
+        Ok(Self(Arc::new(own)))
+    }
+
+    /// A keeper, and the end at which it listens.
+    pub(crate) fn pair() -> io::Result<(Self, UnixDatagram)> {
+        let (ours, theirs) = UnixDatagram::pair()?;
+        Ok((Self(Arc::new(ours)), theirs))
+    }
+
+    /// Leaves a copy of `descriptor` there under a name that nothing has there.
+    pub(crate) fn keep(&self, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        // Without the last line systemd lets go of a connection as soon as its
+        // mount has ended, which is as well, but also looks at all others.
+        let message = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0\n");
+        sys::send_message(&*self.0, message.as_bytes(), descriptor)
+    }
+
+    /// Lets go of what is kept there under a name.
+    pub(crate) fn let_go(&self, name: &str) -> io::Result<()> {
+        self.0.send(format!("FDSTOREREMOVE=1\nFDNAME={name}\n").as_bytes()).map(drop)
+    }
+
+    /// Says that the mount can be used.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub fn ready(&self) -> io::Result<()> {
+        let message = format!("READY=1\nMAINPID={}\n", std::process::id());
+        self.0.send(message.as_bytes()).map(drop)
+    }
+}
+
+/// Descriptors that were kept for a process, by name.
+#[derive(Debug, Default)]
+pub struct Kept(Vec<(String, OwnedFd)>);
+
+impl Kept {
+    /// What a supervisor gives to a process that it has started, with the names
+    /// from `LISTEN_FDNAMES`.
+    #[must_use]
+    pub fn new(descriptors: Vec<(String, OwnedFd)>) -> Self {
+        Self(descriptors)
+    }
+
+    /// Whether there is a mount to take over.
+    #[must_use]
+    pub fn has_mount(&self) -> bool {
+        [CONNECTION, LEDGER, CONTROL]
+            .iter()
+            .all(|name| self.0.iter().any(|(known, _)| known == name))
+    }
+
+    /// Takes out what has a name.
+    pub(crate) fn take(&mut self, name: &str) -> Option<OwnedFd> {
+        let at = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    /// Takes out what has a name that begins so.
+    pub(crate) fn take_all(&mut self, prefix: &str) -> Vec<(String, OwnedFd)> {
+        self.0.extract_if(.., |(name, _)| name.starts_with(prefix)).collect()
+    }
+
+    /// Does what a message from a process asks for; says whether it is the one
+    /// that the mount can be used.
+    pub(crate) fn receive(&mut self, socket: &impl AsFd) -> io::Result<bool> {
+        let mut message = [0; 256];
+        let (len, descriptor) = sys::receive_message(socket, &mut message)?;
+        let lines = || message[..len].split(|byte| *byte == b'\n');
+        let name = lines().find_map(|line| line.strip_prefix(b"FDNAME="));
+        let Some(name) = name.and_then(|name| std::str::from_utf8(name).ok()) else {
+            return Ok(lines().any(|line| line == b"READY=1"));
+        };
+        if lines().any(|line| line == b"FDSTOREREMOVE=1") {
+            self.0.retain(|(known, _)| known != name);
+        }
+        if let Some(descriptor) = descriptor {
+            self.0.push((name.into(), descriptor));
+        }
+        Ok(false)
+    }
+}
+
+/// The connection to the kernel.
+pub(crate) const CONNECTION: &str = "connection";
+/// The ledger of what the kernel knows.
+pub(crate) const LEDGER: &str = "ledger";
+/// The control socket.
+pub(crate) const CONTROL: &str = "control";
+/// The locked registration; its name goes on with a number, since there are two
+/// while one takes the place of the other.
+pub(crate) const REGISTRATION: &str = "registration-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn what_was_left_comes_back_and_what_was_let_go_does_not() {
+        let (keeper, socket) = Keeper::pair().unwrap();
+        let mut kept = Kept::default();
+        let pipes: Vec<_> = (0..3).map(|_| io::pipe().unwrap()).collect();
+        for (name, (reader, _)) in [CONNECTION, LEDGER, CONTROL].iter().zip(&pipes) {
+            assert!(!kept.has_mount());
+            keeper.keep(name, reader.as_fd()).unwrap();
+            assert!(!kept.receive(&socket).unwrap());
+        }
+        keeper.ready().unwrap();
+        assert!(kept.receive(&socket).unwrap());
+        assert!(kept.has_mount());
+        keeper.let_go(LEDGER).unwrap();
+        kept.receive(&socket).unwrap();
+        assert!(!kept.has_mount());
+        let connection = kept.take(CONNECTION).unwrap();
+        for (reader, writer) in pipes {
+            drop((reader, writer));
+        }
+        let mut rest = Vec::new();
+        std::fs::File::from(connection).read_to_end(&mut rest).unwrap();
+        assert_eq!(kept.take_all("con").len(), 1);
+    }
+}

@@ -1,0 +1,156 @@
+//! A mount whose process has died goes on in another one.
+//!
+//! What a successor needs is with a keeper: the connection, the control socket,
+//! the lock of the registration, and the ledger of what the kernel knows. The
+//! kernel keeps new requests until somebody reads them, and sends those once
+//! more that the dead process had read and not answered; so nobody gets an
+//! error, and nobody notices but for the time that it takes.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use fuser::Session;
+use serde::{Deserialize, Serialize};
+
+use crate::control::Live;
+use crate::error::{Error, Result};
+use crate::event::{Event, Journal};
+use crate::filesystem::Filesystem;
+use crate::fuse::{self, Fuse};
+use crate::keeper::{CONNECTION, CONTROL, Keeper, Kept, LEDGER, REGISTRATION};
+use crate::mount::{self, Mounted, Running};
+use crate::notice::Notices;
+use crate::registration::Registered;
+use crate::source::Source;
+use crate::sys;
+use crate::unmounter::Unmounter;
+
+/// What a successor has to know of a mount, beside what the kernel knows.
+#[derive(Debug, Serialize, Deserialize)]
+struct About {
+    /// The store's `run` directory, as bytes.
+    run: Vec<u8>,
+    /// Name of the registration in it.
+    registration: String,
+    /// Where it is mounted, as bytes.
+    target: Vec<u8>,
+    device: (u32, u32),
+}
+
+/// Leaves with the keeper of a registration, if it has one, what a successor
+/// needs. To be called before the kernel gets its first answer.
+pub(crate) fn leave<S: Source>(
+    filesystem: &Filesystem<S>,
+    registered: &Registered,
+    unmounter: &Unmounter,
+    device: (u32, u32),
+    [connection, control]: [&dyn AsFd; 2],
+) -> Result<()> {
+    let Some(keeper) = registered.keeper() else { return Ok(()) };
+    let about = About {
+        run: registered.run().as_os_str().as_bytes().into(),
+        registration: registered.name().into(),
+        target: unmounter.target().as_os_str().as_bytes().into(),
+        device,
+    };
+    let attempt = || {
+        let ledger = sys::file_in_memory()?;
+        filesystem.keep_in(ledger.try_clone()?, serde_json::to_vec(&about)?)?;
+        keeper.keep(LEDGER, ledger.as_fd())?;
+        keeper.keep(CONTROL, control.as_fd())?;
+        // The last, since with it the mount outlives this process.
+        keeper.keep(CONNECTION, connection.as_fd())
+    };
+    attempt().map_err(|source| Error::Keeper { source })
+}
+
+/// Takes over a mount whose process has died, and returns when it is answered
+/// again and shows what is current. `kept` is what `keeper` kept of it.
+///
+/// # Errors
+/// [`Error::Keeper`] when something is missing or was left by another version;
+/// the mount is then as it was.
+pub fn resume<S: Source>(
+    source: S,
+    mut kept: Kept,
+    keeper: &Keeper,
+    journal: Journal,
+) -> Result<Running> {
+    let failed = |source| Error::Keeper { source };
+    let missing = || failed(io::ErrorKind::NotFound.into());
+    let connection = kept.take(CONNECTION).ok_or_else(missing)?;
+    let control = UnixListener::from(kept.take(CONTROL).ok_or_else(missing)?);
+    let ledger = File::from(kept.take(LEDGER).ok_or_else(missing)?);
+    let (filesystem, about, switched) = Filesystem::resume(source, ledger).map_err(failed)?;
+    let about: About = serde_json::from_slice(&about).map_err(|err| failed(err.into()))?;
+    let path = |bytes| PathBuf::from(OsString::from_vec(bytes));
+    let locks = kept.take_all(REGISTRATION);
+    let registered =
+        Registered::resume(&path(about.run), &about.registration, locks, keeper.clone())?;
+    let filesystem = Arc::new(filesystem);
+    let fuse = Fuse { filesystem: filesystem.clone(), journal: journal.clone() };
+    let session = session_on(fuse, connection)?;
+    let unmounter = Unmounter::new(path(about.target), about.device);
+    let live = Mounted::new(filesystem, &session, Some(registered), journal, unmounter)?;
+    let live = Arc::new(live);
+    let notices = live.notices().clone();
+    if let Some(notices) = &notices {
+        // Before anything is read: what this process reads is not to come twice.
+        ignore_end(notices.resend()).map_err(|source| Error::Session { source })?;
+    }
+    let running = mount::run(live.clone(), session, Some(control))?;
+    live.tell(switched);
+    if let Err(source) = live.refresh() {
+        (live.journal)(&Event::NotRegistered { source });
+    }
+    if let Some(notices) = notices {
+        ask_in_background(live, notices)?;
+    }
+    Ok(running)
+}
+
+/// A session on a connection over which somebody has spoken before.
+///
+/// fuser begins each session by answering the kernel's first request, which has
+/// been answered already. So it gets that request from here, over a socket, in
+/// whose place the connection is put afterwards.
+fn session_on<S: Source>(fuse: Fuse<S>, connection: OwnedFd) -> Result<Session<Fuse<S>>> {
+    let failed = |source| Error::Session { source };
+    let (mut ours, theirs) = sys::message_pair().map_err(failed)?;
+    ours.write_all(&fuse::first_request()).map_err(failed)?;
+    let session = mount::session(fuse, theirs)?;
+    let mut answer = [0; 256];
+    ours.read(&mut answer).map_err(failed)?;
+    sys::redirect(session.as_fd(), connection.as_fd()).map_err(failed)?;
+    Ok(session)
+}
+
+/// Asks the kernel what it still knows of what the ledger says, while requests
+/// are answered: it may have told the dead process that it had forgotten it.
+fn ask_in_background<S: Source>(live: Arc<Mounted<S>>, notices: Notices) -> Result<()> {
+    let ask = move || {
+        let asked = live
+            .filesystem
+            .ask_for_uncertain(|id| notices.knows_file(id), |id| notices.knows_directory(id));
+        if let Err(source) = ignore_end(asked) {
+            (live.journal)(&Event::NotTold { source });
+        }
+    };
+    let thread = thread::Builder::new().name("asking".into()).spawn(ask);
+    thread.map(drop).map_err(|source| Error::Process { source })
+}
+
+/// A mount may end at any time.
+fn ignore_end(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(err) if matches!(err.raw_os_error(), Some(libc::ENOTCONN | libc::ENODEV)) => Ok(()),
+        result => result,
+    }
+}
