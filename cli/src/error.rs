@@ -41,6 +41,9 @@ pub(crate) enum Error {
     /// A signal came, and the work was stopped before it changed anything.
     #[error("it was interrupted; nothing was changed")]
     Interrupted { signal: i32 },
+    /// Another program that was needed is missing or has failed.
+    #[error("{program} failed")]
+    Program { program: &'static str, source: io::Error },
     /// An archive is taken in as a whole.
     #[error("--exclude, --one-file-system and --no-cache are for directories, not for archives")]
     NotForArchives,
@@ -168,6 +171,12 @@ impl Error {
         move |source| Self::Read { path, source }
     }
 
+    /// For `map_err` where `path` is written.
+    pub(crate) fn write(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Write { path, source }
+    }
+
     /// The error with its causes and advice.
     pub(crate) fn failure(&self) -> Failure {
         Failure { error: self.to_string(), causes: causes(self), help: self.advice() }
@@ -216,6 +225,9 @@ impl Error {
                 Some("write STATE:PATH, such as 5:/usr/bin, or /usr/bin for the current state")
             }
             Self::NoStorePath => Some("pass --store DIR or set CAIRN_STORE"),
+            Self::Program { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Some("install it: Debian has it in squashfs-tools or erofs-utils")
+            }
             Self::ToTerminal => Some("name a file, or pass the archive on: cairn export 5 - | ..."),
             Self::CannotAsk => Some("pass --yes to answer every question with yes"),
             Self::Read { source, .. } | Self::Write { source, .. } => advice_on_access(source),
@@ -237,6 +249,7 @@ impl Error {
             | Self::NoJson { .. }
             | Self::Declined
             | Self::Interrupted { .. }
+            | Self::Program { .. }
             | Self::NotForArchives
             | Self::Pattern(_)
             | Self::Signals(_)
@@ -312,6 +325,7 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::NotADirectory(_)
         | StoreError::NoSuchPath(_)
         | StoreError::Archive(_)
+        | StoreError::Image { .. }
         | StoreError::Target { .. }
         | StoreError::Cancelled => None,
     }

@@ -5,6 +5,7 @@ mod context;
 mod error;
 mod escape;
 mod exclude;
+mod image;
 mod interrupt;
 mod mounts;
 mod output;

@@ -163,14 +163,16 @@ impl Store {
         blob: &BlobRef,
         mut each: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        let location = self.inner.locate(blob)?;
+        // It goes on where it was when gc has moved the blob meanwhile.
         let mut done = 0;
-        while done < blob.size {
-            let piece = self.inner.piece(&location, done)?;
-            each(piece.bytes())?;
-            done += piece.bytes().len() as u64;
-        }
-        Ok(())
+        self.inner.at_blob(blob, |location| {
+            while done < blob.size {
+                let piece = self.inner.piece(location, done)?;
+                each(piece.bytes())?;
+                done += piece.bytes().len() as u64;
+            }
+            Ok(())
+        })
     }
 
     /// Reads a whole blob and verifies it by its digest.
