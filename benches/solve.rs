@@ -84,6 +84,7 @@ fn package(number: u64, release: u64) -> Metadata {
             uri: format!("pool/{name}-{release}.stone"),
             hash: format!("{:064x}", number << 16 | release),
             size: 1 + number,
+            ..Location::default()
         }),
         name,
         depends,
@@ -161,7 +162,7 @@ fn main() {
         ("ask for what does not exist", names(["progran".into()]), vec![], Upgrade::None),
     ];
     for (name, install, remove, upgrade) in requests {
-        let request = Request { install, remove, upgrade };
+        let request = Request { install, remove, upgrade, ..Request::default() };
         // Each run begins with packages that nobody has looked at.
         let mut universes: Vec<Universe> = (0..6).map(|_| universe(&installed, &newer)).collect();
         let mut result = None;

@@ -2,10 +2,16 @@
 //! of the store. The environment is read here and nowhere else.
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use cairn_fs::Event;
+use cairn_fs::sandbox::Limits;
+use cairn_package::repository::{Network, ProxyServer, Repositories};
 use cairn_package::stone::ContentOptions;
+use cairn_package::trigger::{RunOptions, Triggers};
 use cairn_store::Store;
 
 use crate::error::Error;
@@ -54,6 +60,9 @@ pub(crate) struct Context {
     temporary: PathBuf,
 }
 
+/// The name of the hidden command from which sandboxes are made.
+pub(crate) const SANDBOX_HELPER: &str = "sandbox-helper";
+
 /// Contents of packages up to this size are decompressed in memory.
 const CONTENT_IN_MEMORY: u64 = 256 << 20;
 
@@ -87,6 +96,40 @@ impl Context {
         }
     }
 
+    /// What is done about triggers.
+    pub(crate) fn triggers(&self, skip: bool) -> Triggers {
+        if skip {
+            return Triggers::Skip;
+        }
+        // The program itself, also when another one has come in its place.
+        let helper = vec!["/proc/self/exe".into(), SANDBOX_HELPER.into()];
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        Triggers::Run(RunOptions {
+            helper,
+            stage: self.temporary.clone(),
+            limits: Limits::default(),
+            variables: names.collect(),
+            journal: Arc::new(|event: &Event| {
+                // The trigger that meets it fails, and says so itself.
+                let _ = writeln!(io::stderr(), "cairn: {event}");
+            }),
+        })
+    }
+
+    /// The repositories of a store, spoken to as the environment says.
+    #[expect(clippy::unused_self, reason = "the environment is a part of the context")]
+    pub(crate) fn repositories(&self, store: &Store) -> Repositories {
+        let variable = |name: &str| std::env::var(name).ok();
+        Repositories::new(store.path(), Network { proxy: proxy(variable), ..Network::default() })
+    }
+
+    /// The password of a secret key, for signing where nobody is there to be
+    /// asked.
+    #[expect(clippy::unused_self, reason = "the environment is a part of the context")]
+    pub(crate) fn key_password(&self) -> Option<String> {
+        std::env::var("CAIRN_KEY_PASSWORD").ok()
+    }
+
     /// How contents of packages are decompressed outside of a store.
     pub(crate) fn content_options(&self) -> ContentOptions<'_> {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -102,6 +145,18 @@ impl Context {
     pub(crate) fn verbose(&self) -> bool {
         self.options.verbose
     }
+}
+
+/// The proxy that the environment names, as curl and others read it.
+fn proxy(variable: impl Fn(&str) -> Option<String>) -> Option<ProxyServer> {
+    let named = |names: &[&str]| {
+        names.iter().filter_map(|name| variable(name)).find(|value| !value.trim().is_empty())
+    };
+    // HTTP_PROXY in capitals is what a CGI program gets from its client.
+    let url = named(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy"])?;
+    let except = named(&["no_proxy", "NO_PROXY"]).unwrap_or_default();
+    let except = except.split(',').map(|host| host.trim().to_owned());
+    Some(ProxyServer { url, except: except.filter(|host| !host.is_empty()).collect() })
 }
 
 /// Whether NO_COLOR asks for text without colours (no-color.org: set, and not
@@ -167,6 +222,19 @@ mod tests {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
         };
         store_path(option.map(PathBuf::from), variable, is_root).ok()
+    }
+
+    #[test]
+    fn a_proxy_is_named_by_the_environment() {
+        let find = |variables: &[(&str, &str)]| {
+            let known = |name: &str| variables.iter().find(|(it, _)| *it == name);
+            proxy(|name| known(name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert_eq!(find(&[]), None);
+        assert_eq!(find(&[("https_proxy", " "), ("HTTP_PROXY", "http://client:1")]), None);
+        let found = find(&[("http_proxy", "http://p:1"), ("no_proxy", "a, .b ,")]).unwrap();
+        let except = vec!["a".into(), ".b".into()];
+        assert_eq!(found, ProxyServer { url: "http://p:1".into(), except });
     }
 
     #[test]

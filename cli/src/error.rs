@@ -4,7 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cairn_package::{Error as PackageError, repository, solve, stone};
+use cairn_package::repository::{self, KeyProblem, NetworkProblem, SignatureProblem};
+use cairn_package::{Error as PackageError, solve, stone};
 use cairn_store::{Error as StoreError, StateId};
 use serde::Serialize;
 
@@ -53,6 +54,9 @@ pub(crate) enum Error {
     /// A text is not a pattern of paths.
     #[error("cannot understand a pattern")]
     Pattern(#[source] globset::Error),
+    /// The change is committed, and system triggers have failed.
+    #[error("done, but triggers have failed in live roots: {failed}")]
+    NotTriggered { failed: usize },
     /// Signals cannot be waited for.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
@@ -65,9 +69,12 @@ pub(crate) enum Error {
     /// Some repositories were not updated, and it has been told which.
     #[error("{failed} of {all} repositories could not be updated; what was known of them stays")]
     NotUpdated { failed: usize, all: usize },
-    /// A path cannot be a URL.
-    #[error("the path {} is not UTF-8", path.display())]
-    NotUtf8 { path: PathBuf },
+    /// A key cannot be used.
+    #[error("cannot use the key {text}")]
+    Key { text: String, source: KeyProblem },
+    /// Two answers should have been the same.
+    #[error("the two passwords differ")]
+    PasswordsDiffer,
     /// A stone cannot be read or extracted.
     #[error("cannot use {}", path.display())]
     Stone { path: PathBuf, source: stone::Error },
@@ -89,6 +96,12 @@ pub(crate) enum Error {
     /// A text names no state.
     #[error("{0:?} does not name a state")]
     NotAState(String),
+    /// No state ever had it.
+    #[error("no state has {0}")]
+    InNoState(String),
+    /// No name or path is like the pattern.
+    #[error("state {state} has nothing like {pattern:?}")]
+    NothingFound { pattern: String, state: StateId },
     /// There is nothing at the path.
     #[error("state {state} has no {path}")]
     NoSuchFile { state: StateId, path: String },
@@ -101,6 +114,24 @@ pub(crate) enum Error {
     /// The command prints bytes that are not for people.
     #[error("{command} prints bytes as they are, not JSON")]
     NoJson { command: &'static str },
+    /// There is no such package.
+    #[error("there is no package {0}")]
+    UnknownPackage(String),
+    /// The package is not installed.
+    #[error("{0} is not installed")]
+    NotInstalled(String),
+    /// Files of packages are not as they were brought, and it has been told which.
+    #[error("files that are not as their packages have them: {found}")]
+    Deviations { found: usize },
+    /// There is no state to try.
+    #[error("there is no state between {good} and {bad}")]
+    NothingBetween { good: StateId, bad: StateId },
+    /// A file is no model.
+    #[error("cannot use the model {}", path.display())]
+    Model { path: PathBuf, source: cairn_package::model::Problem },
+    /// A model cannot be planned before its repositories are known.
+    #[error("the packages can be planned when the repositories are as the model says")]
+    OtherRepositories,
     /// Nothing names the directory of the store.
     #[error("cannot choose a directory for the store: HOME is not set")]
     NoStorePath,
@@ -164,6 +195,12 @@ pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
     std::iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": ")
 }
 
+impl From<cairn_package::catalog::Error> for Error {
+    fn from(error: cairn_package::catalog::Error) -> Self {
+        Self::Package(error.into())
+    }
+}
+
 impl Error {
     /// For `map_err` where `path` is read.
     pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
@@ -198,6 +235,7 @@ impl Error {
                 DAMAGED.into()
             }
             Self::DamageFound { .. } => DAMAGED.into(),
+            Self::Repository(repository::Error::Url(_)) => 2.into(),
             // As shells say it of a program that a signal has ended.
             Self::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(1).into(),
             Self::Dependency(_)
@@ -224,6 +262,10 @@ impl Error {
             Self::NotAPlace(_) => {
                 Some("write STATE:PATH, such as 5:/usr/bin, or /usr/bin for the current state")
             }
+            Self::UnknownPackage(_) => Some("cairn search finds packages by words"),
+            Self::OtherRepositories => Some("without --dry-run, they are changed after a question"),
+            Self::Model { .. } => None,
+            Self::NotInstalled(_) => Some("cairn list shows what is installed"),
             Self::NoStorePath => Some("pass --store DIR or set CAIRN_STORE"),
             Self::Program { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("install it: Debian has it in squashfs-tools or erofs-utils")
@@ -236,13 +278,17 @@ impl Error {
             }
             Self::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
             Self::Stone { .. }
+            | Self::NotTriggered { .. }
             | Self::NotUpdated { .. }
+            | Self::Key { .. }
+            | Self::PasswordsDiffer
             | Self::Macros(_)
             | Self::BadRecipes { .. }
-            | Self::NotUtf8 { .. }
             | Self::NotConverted { .. }
             | Self::NoPackages { .. }
             | Self::DamageFound { .. }
+            | Self::Deviations { .. }
+            | Self::NothingBetween { .. }
             | Self::NoSuchFile { .. }
             | Self::TooManyLinks { .. }
             | Self::NotAFile { .. }
@@ -256,7 +302,9 @@ impl Error {
             | Self::Supervisor(_)
             | Self::Output(_)
             | Self::Input(_)
-            | Self::Json(_) => None,
+            | Self::Json(_)
+            | Self::InNoState(_)
+            | Self::NothingFound { .. } => None,
         }
     }
 }
@@ -367,9 +415,18 @@ fn advice_on_packages(error: &PackageError) -> Option<&'static str> {
         PackageError::Problem(solve::Problem::NotInstalled(_)) => {
             Some("cairn state show lists what is installed")
         }
+        PackageError::Problem(solve::Problem::NothingOlder(_)) => {
+            Some("add the repository that has it, or go back to a whole state: cairn rollback")
+        }
         PackageError::Outdated => Some("run the command again"),
         PackageError::FileConflicts { .. } => Some("nothing was changed; leave one of them out"),
         PackageError::Stone { source, .. } if is_damage(source) => Some("get the file once more"),
+        PackageError::Trigger { .. } | PackageError::Sandbox { .. } => {
+            Some("the old state stays; --skip-triggers does it without them")
+        }
+        PackageError::Read { source, .. } => advice_on_access(source),
+        PackageError::Catalog(_) => Some("cairn repo update makes it anew"),
+        PackageError::TriggerFile(_) => Some("nothing was changed; leave its package out"),
         PackageError::Stone { .. }
         | PackageError::Layout(_)
         | PackageError::RepeatedName { .. }
@@ -379,24 +436,74 @@ fn advice_on_packages(error: &PackageError) -> Option<&'static str> {
 }
 
 fn advice_on_repository(error: &repository::Error) -> Option<&'static str> {
+    use repository::Error;
     match error {
-        repository::Error::Io { path, source } if source.kind() == io::ErrorKind::NotFound => path
+        Error::Io { path, source } if source.kind() == io::ErrorKind::NotFound => path
             .ends_with("stone.index")
             .then_some("cairn repo index DIR makes the index of a directory of stones"),
-        repository::Error::Io { source, .. } => advice_on_access(source),
-        repository::Error::Unknown(_) => Some("cairn repo list shows the repositories"),
-        repository::Error::Exists(_) => {
+        Error::Io { source, .. } => advice_on_access(source),
+        Error::Unknown(_) => Some("cairn repo list shows the repositories"),
+        Error::Exists(_) => {
             Some("name it otherwise, or remove the other first: cairn repo remove NAME")
         }
-        repository::Error::Url { .. } => {
-            Some("name a directory of this machine, such as file:///srv/stones")
+        Error::Url(_) => Some(
+            "name a server, such as https://example.org/stones, or a directory, file:///srv/stones",
+        ),
+        Error::Twice { .. } => Some("remove one of them"),
+        Error::Mismatch { .. } => Some("bring the index up to date: cairn repo update"),
+        Error::Network { source, .. } => advice_on_network(source),
+        Error::Unsigned { .. } => {
+            Some("sign it: cairn repo index DIR --sign KEY; what was known of it stays in use")
         }
-        repository::Error::Twice { .. } => Some("remove one of them"),
-        repository::Error::Mismatch { .. } => Some("bring the index up to date: cairn repo update"),
-        repository::Error::Config { .. }
-        | repository::Error::Index { .. }
-        | repository::Error::Stone { .. }
-        | repository::Error::Location { .. } => None,
+        Error::Signature { source: SignatureProblem::OtherKey, .. } => Some(
+            "if its owner has changed the key, and you have the new one from them: \
+             cairn repo set NAME --key KEY",
+        ),
+        Error::Signature { .. } | Error::SameNumber { .. } => {
+            Some("ask the owner of the repository; what was known of it stays in use")
+        }
+        Error::OtherRepository { .. } => {
+            Some("compare the address with that of its owner; what was known of it stays in use")
+        }
+        Error::Rollback { .. } => Some(
+            "somebody may hold back newer packages; if its owner has gone back on purpose: \
+             cairn repo update NAME --allow-older",
+        ),
+        Error::Expired { .. } => {
+            Some("its owner has to sign it again; what was known of it stays in use")
+        }
+        Error::WasSigned { .. } => {
+            Some("sign it with --sign KEY, or remove the file stone.index.minisig")
+        }
+        Error::Key { source: KeyProblem::NoPassword, .. } => {
+            Some("run it in a terminal, or use a key without a password")
+        }
+        Error::Config { .. }
+        | Error::RootIndex { .. }
+        | Error::Index { .. }
+        | Error::Catalog(_)
+        | Error::Stone { .. }
+        | Error::Key { .. }
+        | Error::Location { .. } => None,
+    }
+}
+
+fn advice_on_network(problem: &NetworkProblem) -> Option<&'static str> {
+    match problem {
+        NetworkProblem::Status { status: 404 | 410, .. } => {
+            Some("compare the address, or bring the index up to date: cairn repo update")
+        }
+        NetworkProblem::Tls(_) => {
+            Some("if the certificates of the machine are missing: apt-get install ca-certificates")
+        }
+        NetworkProblem::Proxy(_) => Some("look at the variables https_proxy and all_proxy"),
+        NetworkProblem::Io(_)
+        | NetworkProblem::UnknownHost(_)
+        | NetworkProblem::TimedOut
+        | NetworkProblem::CutShort { .. } => {
+            Some("look at the connection and run it again; it goes on where it stopped")
+        }
+        _ => None,
     }
 }
 

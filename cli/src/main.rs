@@ -7,6 +7,8 @@ mod escape;
 mod exclude;
 mod image;
 mod interrupt;
+mod key;
+mod live;
 mod mounts;
 mod output;
 mod page;
@@ -17,6 +19,7 @@ mod recipes;
 mod sys;
 mod transact;
 mod units;
+mod words;
 
 use std::process::ExitCode;
 
@@ -36,7 +39,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(words::expand(std::env::args_os()));
     let mut output = output::Output::standard(&cli.options);
     let context = context::Context::new(cli.options);
     match cli.command.run(&context, &mut output) {

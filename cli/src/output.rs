@@ -106,6 +106,11 @@ impl Output<'_> {
         self.print(page.into_text().as_bytes())
     }
 
+    /// Like [`Output::data`], for what may be long.
+    pub(crate) fn list(&mut self, view: &impl View) -> Result<(), Error> {
+        self.data(view)
+    }
+
     /// Prints bytes as they are, such as a file's content.
     ///
     /// Returns whether somebody still reads.
@@ -146,6 +151,13 @@ impl Output<'_> {
     pub(crate) fn status(&mut self, text: fmt::Arguments<'_>) {
         if !self.json && !self.quiet {
             self.tell_styled(Style::Plain, "", text);
+        }
+    }
+
+    /// Tells people what they should know although the command goes on.
+    pub(crate) fn warning(&mut self, text: fmt::Arguments<'_>) {
+        if !self.json {
+            self.tell_styled(Style::Note, "warning: ", text);
         }
     }
 
@@ -190,6 +202,16 @@ impl Output<'_> {
         }
         let yes = matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
         if yes { Ok(()) } else { Err(Error::Declined) }
+    }
+
+    /// Asks for something that nobody is to see, and that is not shown while it
+    /// is typed; nothing if nobody is there to answer.
+    pub(crate) fn ask_secretly(&mut self, question: &str) -> Result<Option<String>, Error> {
+        if !io::stdin().is_terminal() || self.json {
+            return Ok(None);
+        }
+        self.tell(question);
+        rpassword::read_password().map(Some).map_err(Error::Input)
     }
 
     /// Begins a phase of work that may take a while.

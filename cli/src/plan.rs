@@ -1,7 +1,11 @@
 //! What a transaction would do, as it is shown before it is done.
 
+use std::collections::BTreeMap;
+
+use cairn_package::model::{LocalContent, LocalFile};
 use cairn_package::plan::{Action, Plan, Step};
 use cairn_package::solve::{Candidate, Held};
+use cairn_store::TreePath;
 use serde::Serialize;
 
 use crate::output::View;
@@ -14,6 +18,45 @@ pub(crate) struct PlanView<'a> {
     #[serde(flatten)]
     plan: &'a Plan,
     held: Vec<HeldView>,
+    files: LocalChanges,
+}
+
+/// What changes of the files that no package brings.
+#[derive(Default, Serialize)]
+pub(crate) struct LocalChanges {
+    written: Vec<String>,
+    removed: Vec<String>,
+}
+
+impl LocalChanges {
+    /// What turns `old` into `new`; files of the machine count as changed.
+    pub(crate) fn between(
+        old: &BTreeMap<TreePath, LocalFile>,
+        new: &BTreeMap<TreePath, LocalFile>,
+    ) -> Self {
+        let shown = |path: &TreePath| path.to_string();
+        let is_same = |path: &TreePath, file: &LocalFile| {
+            old.get(path).is_some_and(|there| match (&there.content, &file.content) {
+                // A link has no mode of its own.
+                (LocalContent::Link(one), LocalContent::Link(other)) => one == other,
+                (LocalContent::Bytes(one), LocalContent::Source(path)) => {
+                    std::fs::read(path).is_ok_and(|other| *one == other)
+                        && (there.mode, there.uid, there.gid) == (file.mode, file.uid, file.gid)
+                }
+                _ => there == file,
+            })
+        };
+        let written = new.iter().filter(|(path, file)| !is_same(path, file));
+        let removed = old.keys().filter(|path| !new.contains_key(*path));
+        Self {
+            written: written.map(|(path, _)| shown(path)).collect(),
+            removed: removed.map(shown).collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.written.is_empty() && self.removed.is_empty()
+    }
 }
 
 #[derive(Serialize)]
@@ -26,13 +69,13 @@ struct HeldView {
 
 impl<'a> PlanView<'a> {
     /// Shows `plan`.
-    pub(crate) fn new(plan: &'a Plan) -> Self {
-        Self { plan, held: plan.solution.held.iter().map(HeldView::new).collect() }
+    pub(crate) fn new(plan: &'a Plan, files: LocalChanges) -> Self {
+        Self { plan, held: plan.solution.held.iter().map(HeldView::new).collect(), files }
     }
 
     /// Whether nothing would be done.
     pub(crate) fn is_empty(&self) -> bool {
-        self.plan.steps.is_empty()
+        self.plan.steps.is_empty() && self.files.is_empty()
     }
 
     fn steps(&self, actions: &[Action]) -> impl Iterator<Item = &Step> {
@@ -91,17 +134,36 @@ impl View for PlanView<'_> {
         group(page, "Remove", self.steps(&[Remove]).map(going));
         let marked = self.steps(&[Mark]).map(|step| vec![Cell::new(&step.name)]);
         group(page, "Keep as asked for", marked);
+        let files = |paths: &[String], style| {
+            paths.iter().map(|path| vec![Cell::new(path).style(style)]).collect::<Vec<_>>()
+        };
+        group(page, "Write", files(&self.files.written, Style::Good).into_iter());
+        group(page, "Delete", files(&self.files.removed, Style::Bad).into_iter());
         group(page, "Not upgraded", self.held.iter().map(HeldView::row));
         if self.is_empty() {
             page.title("Nothing to do.");
             return;
         }
         page.title(summary(&self.plan.steps, to_do));
-        if self.plan.download > 0 {
-            page.line(format_args!("Stones to read: {}", size(self.plan.download)));
+        let Plan { download, stone_size, .. } = *self.plan;
+        if download > 0 {
+            page.line(format_args!("To download: {}", size(download)));
         }
-        page.line(format_args!("Size of the system: {}", size_change(self.plan.size_change)));
+        if stone_size > download {
+            page.line(format_args!("Stones to read: {}", size(stone_size - download)));
+        }
+        page.line(format_args!("Size of the system: {}", change(self.plan.size_change)));
     }
+}
+
+/// Of indices that do not tell the sizes of what is at servers.
+fn change(bytes: Option<i64>) -> String {
+    bytes.map_or_else(|| "not known yet".into(), size_change)
+}
+
+/// The same in a table.
+fn change_cell(step: &Step) -> Cell {
+    Cell::right(step.size_change.map_or_else(|| "?".into(), size_change))
 }
 
 fn group(page: &mut Page, title: &str, rows: impl Iterator<Item = Vec<Cell>>) {
@@ -126,7 +188,7 @@ fn coming(step: &Step) -> Vec<Cell> {
     vec![
         Cell::new(&step.name).style(Style::Good),
         Cell::new(step.new.as_deref().unwrap_or_default()),
-        Cell::right(size_change(step.size_change)),
+        change_cell(step),
         Cell::new(why).style(Style::Faint),
     ]
 }
@@ -136,7 +198,7 @@ fn replaced(step: &Step) -> Vec<Cell> {
     vec![
         Cell::new(&step.name).style(Style::Note),
         Cell::new(format_args!("{old} -> {new}")),
-        Cell::right(size_change(step.size_change)),
+        change_cell(step),
     ]
 }
 
@@ -144,7 +206,7 @@ fn going(step: &Step) -> Vec<Cell> {
     vec![
         Cell::new(&step.name).style(Style::Bad),
         Cell::new(step.old.as_deref().unwrap_or_default()),
-        Cell::right(size_change(step.size_change)),
+        change_cell(step),
         Cell::new(step.reason.as_deref().unwrap_or_default()).style(Style::Faint),
     ]
 }
@@ -173,8 +235,9 @@ mod tests {
             old: (action != Action::Install).then(|| "1.0-1".into()),
             new: is_coming.then(|| "1.1-2".into()),
             repository: is_coming.then(|| "main".into()),
-            download: 1 << 20,
-            size_change: if is_coming { 5 << 20 } else { -(2 << 20) },
+            download: if name == "nano" { 1 << 20 } else { 0 },
+            stone_size: 1 << 20,
+            size_change: (name != "nano").then_some(if is_coming { 5 << 20 } else { -(2 << 20) }),
             reason: reason.map(Into::into),
         }
     }
@@ -184,11 +247,12 @@ mod tests {
             request: "anything".into(),
             solution: cairn_package::solve::Solution::default(),
             download: steps.iter().map(|step| step.download).sum(),
+            stone_size: steps.iter().map(|step| step.stone_size).sum(),
             size_change: steps.iter().map(|step| step.size_change).sum(),
             steps,
         };
         let mut page = Page::new(Look { width: Some(80), colors: false });
-        PlanView::new(&plan).show(&mut page);
+        PlanView::new(&plan, LocalChanges::default()).show(&mut page);
         page.into_text()
     }
 
@@ -211,7 +275,7 @@ Install because others need them
   tinfo  1.1-2  +5.0 MiB  for bash
 
 Upgrade
-  nano  1.0-1 -> 1.1-2  +5.0 MiB
+  nano  1.0-1 -> 1.1-2  ?
 
 Remove
   vi  1.0-1  -2.0 MiB  nothing needs it any more
@@ -220,8 +284,9 @@ Keep as asked for
   less
 
 3 packages to install, 1 to upgrade, 1 to remove, 1 to keep as asked for
-Stones to read: 6.0 MiB
-Size of the system: +23 MiB
+To download: 1.0 MiB
+Stones to read: 5.0 MiB
+Size of the system: not known yet
 ";
         assert_eq!(shown(steps), expected);
         assert_eq!(shown(vec![]), "Nothing to do.\n");

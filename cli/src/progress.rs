@@ -8,7 +8,12 @@ use std::io::Write;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
+use cairn_package::repository::{DownloadProgress, Retry};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::error::in_one_line;
+use crate::escape::Escaped;
+use crate::units::duration;
 
 /// How phases are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +64,16 @@ impl Progress {
             bar.set_length(total);
         }
         let bars = (self.mode == Mode::Bars).then(|| self.bars.clone());
-        Phase { bar, bars, begun: Instant::now(), shown: Once::new() }
+        Phase { bar, bars, notes: self.clone(), begun: Instant::now(), shown: Once::new() }
+    }
+
+    /// Tells people of something that happens in the middle of a phase.
+    pub(crate) fn note(&self, text: &str) {
+        if self.mode != Mode::Silent {
+            let text = Escaped(text.as_bytes());
+            // A note that cannot be written is no reason to fail.
+            self.suspend(|| drop(writeln!(std::io::stderr(), "{text}")));
+        }
     }
 
     /// Runs `write`, which writes to the terminal, while the bars are away.
@@ -75,6 +89,7 @@ impl Progress {
 pub(crate) struct Phase {
     bar: ProgressBar,
     bars: Option<MultiProgress>,
+    notes: Progress,
     begun: Instant,
     shown: Once,
 }
@@ -84,6 +99,16 @@ impl Phase {
     pub(crate) fn advance(&self, number: u64) {
         self.bar.inc(number);
         self.show_when_it_lasts();
+    }
+
+    /// Counts `number` as done no more.
+    pub(crate) fn lose(&self, number: u64) {
+        self.bar.dec(number);
+    }
+
+    /// There is `number` more to do than was known.
+    pub(crate) fn expect(&self, number: u64) {
+        self.bar.inc_length(number);
     }
 
     /// Sets how much there is to do, when it is known only now.
@@ -102,6 +127,30 @@ impl Phase {
             });
         }
     }
+}
+
+impl DownloadProgress for Phase {
+    fn expect(&self, bytes: u64) {
+        Phase::expect(self, bytes);
+    }
+
+    fn advance(&self, bytes: u64) {
+        Phase::advance(self, bytes);
+    }
+
+    fn lose(&self, bytes: u64) {
+        Phase::lose(self, bytes);
+    }
+
+    fn retry(&self, retry: &Retry<'_>) {
+        self.notes.note(&retry_in_words(retry));
+    }
+}
+
+/// A download that is tried again, and why.
+pub(crate) fn retry_in_words(retry: &Retry<'_>) -> String {
+    let problem = in_one_line(retry.problem);
+    format!("{}: {problem}; trying again in {}", retry.url, duration(retry.delay))
 }
 
 impl Drop for Phase {

@@ -5,34 +5,34 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use cairn_package::model::Model;
 use cairn_package::plan::{self, Action, Plan, System};
+use cairn_package::repository::Retry;
 use cairn_package::solve::Request;
+use cairn_package::trigger::{Job, Ran};
+use cairn_store::{StateId, Store};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Error;
 use crate::escape::Escaped;
+use crate::live::Live;
 use crate::mounts::Mounts;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
-use crate::plan::{PlanView, summary};
-use crate::progress::{Phase, Progress, Unit};
+use crate::plan::{LocalChanges, PlanView, summary};
+use crate::progress::{Phase, Progress, Unit, retry_in_words};
 use crate::units::duration;
 
-/// Whether a plan is carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// After the question was answered with yes.
-    Apply,
-    /// Never: it is only shown.
-    DryRun,
-}
-
-impl Mode {
-    /// What `--dry-run` says.
-    pub(crate) fn new(dry_run: bool) -> Self {
-        if dry_run { Self::DryRun } else { Self::Apply }
-    }
+/// How a plan is carried out, as every command takes it that makes one.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Mode {
+    /// Show what would be done, and do nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Leave out what triggers would do; the next transaction does it
+    #[arg(long)]
+    skip_triggers: bool,
 }
 
 /// What a transaction has done.
@@ -48,7 +48,12 @@ struct Done<'a> {
     kept: Vec<String>,
     /// Devices that were not made, since their packages do not tell enough.
     left_out: Vec<String>,
+    /// What triggers have done.
+    triggers: Vec<Ran>,
+    /// What triggers were to do, and was left out.
+    skipped_triggers: Vec<Job>,
     mounts: Mounts,
+    live: Live,
     #[serde(skip)]
     text: String,
     #[serde(skip)]
@@ -61,18 +66,47 @@ pub(crate) fn transact(
     request: &Request,
     text: &str,
     stones: &[PathBuf],
-    mode: Mode,
+    mode: &Mode,
     context: &Context,
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
-    let store = match mode {
-        Mode::Apply => context.store_or_new()?,
-        Mode::DryRun => context.store()?,
-    };
-    let system = System::read(&store, stones)?;
+    let store = if mode.dry_run { context.store()? } else { context.store_or_new()? };
+    let system = System::with_repositories(&store, context.repositories(&store), stones)?;
+    warn_of_expired(&system, output);
     let plan = system.plan(request, text)?;
-    let view = PlanView::new(&plan);
-    if mode == Mode::DryRun {
+    carry_out(&store, &system, &plan, None, mode, context, output)
+}
+
+/// Makes the system what `model` says, which people said as `text`.
+pub(crate) fn transact_model(
+    model: &Model,
+    text: &str,
+    store: &Store,
+    mode: &Mode,
+    context: &Context,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let system = System::with_repositories(store, context.repositories(store), &[])?;
+    warn_of_expired(&system, output);
+    let plan = system.plan_model(model, text)?;
+    carry_out(store, &system, &plan, Some(model), mode, context, output)
+}
+
+fn carry_out(
+    store: &Store,
+    system: &System,
+    plan: &Plan,
+    model: Option<&Model>,
+    mode: &Mode,
+    context: &Context,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let files = match model {
+        Some(model) => LocalChanges::between(&system.local_files()?, &model.files),
+        None => LocalChanges::default(),
+    };
+    let view = PlanView::new(plan, files);
+    if mode.dry_run {
         return output.data(&view);
     }
     let mut done = Done {
@@ -80,8 +114,11 @@ pub(crate) fn transact(
         seconds: 0.0,
         kept: Vec::new(),
         left_out: Vec::new(),
+        triggers: Vec::new(),
+        skipped_triggers: Vec::new(),
         mounts: Mounts::default(),
-        text: done_in_words(&plan),
+        live: Live::default(),
+        text: done_in_words(plan),
         time: Duration::ZERO,
         plan: view,
     };
@@ -90,19 +127,43 @@ pub(crate) fn transact(
         output.confirm("\nContinue?")?;
         // The time is that of the work, without that of who answers.
         let begun = Instant::now();
-        let phases = Phases { progress: output.progress(), current: Mutex::default() };
-        let applied = system.apply(&plan, &phases)?;
+        let phases = Phases::new(output);
+        let triggers = context.triggers(mode.skip_triggers);
+        let files = model.map(|model| &model.files);
+        let applied = system.apply_with(plan, files, &triggers, &phases)?;
         drop(phases);
-        done.mounts = Mounts::refresh(&store);
+        done.mounts = Mounts::refresh(store);
+        let old = system.base().map(|state| state.tree);
+        done.live = Live::run(store, old, applied.state.tree, &triggers);
         done.time = begun.elapsed();
         done.seconds = done.time.as_secs_f64();
         done.state = Some(applied.state.id.0);
         let shown = |path: &cairn_store::TreePath| Escaped(&path.to_bytes()).to_string();
         done.kept = applied.kept.iter().map(shown).collect();
         done.left_out = applied.left_out.iter().map(shown).collect();
+        done.triggers = applied.ran;
+        done.skipped_triggers = applied.skipped;
+    }
+    if let (Some(model), Some(state)) = (model, done.state) {
+        for tag in &model.tags {
+            store.tag(tag.clone(), StateId(state))?;
+        }
     }
     output.data(&done)?;
-    done.mounts.check()
+    done.mounts.check()?;
+    done.live.check()
+}
+
+/// What a repository has offered once may have been replaced since for good
+/// reason.
+pub(crate) fn warn_of_expired(system: &System, output: &mut Output<'_>) {
+    for repository in system.offered().iter().filter(|it| it.expired.is_some()) {
+        let name = &repository.config.name;
+        output.warning(format_args!(
+            "the index of {name} has expired, so that newer packages may be missing: \
+             cairn repo update"
+        ));
+    }
 }
 
 fn done_in_words(plan: &Plan) -> String {
@@ -116,6 +177,13 @@ fn done_in_words(plan: &Plan) -> String {
     })
 }
 
+impl Mode {
+    /// Whether nothing is to be done.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+}
+
 impl View for Done<'_> {
     fn show(&self, page: &mut Page) {
         for path in &self.kept {
@@ -125,7 +193,17 @@ impl View for Done<'_> {
             let text = format_args!("{path}, a device without a number");
             page.marked_line(Style::Note, "left out: ", text);
         }
+        for ran in &self.triggers {
+            let time = duration(ran.time);
+            let text = format_args!("{}: {} ({time})", ran.job.trigger, ran.job.action);
+            page.marked_line(Style::Faint, "ran: ", text);
+        }
+        for job in &self.skipped_triggers {
+            let text = format_args!("{}: {}", job.trigger, job.action);
+            page.marked_line(Style::Note, "left out: ", text);
+        }
         self.mounts.show_failures(page);
+        self.live.show_failures(page);
         match self.state {
             Some(state) if !self.text.is_empty() => {
                 let time = duration(self.time);
@@ -137,16 +215,26 @@ impl View for Done<'_> {
 }
 
 /// Shows the phases of a transaction one after the other.
-struct Phases {
+pub(crate) struct Phases {
     progress: Progress,
     current: Mutex<Option<Phase>>,
+}
+
+impl Phases {
+    /// Phases of `output`; the last one ends when they are dropped.
+    pub(crate) fn new(output: &Output<'_>) -> Self {
+        Self { progress: output.progress(), current: Mutex::default() }
+    }
 }
 
 impl plan::Progress for Phases {
     fn begin(&self, phase: plan::Phase, total: u64) {
         let (name, total, unit) = match phase {
+            plan::Phase::Download => ("Downloading stones", Some(total), Unit::Bytes),
             plan::Phase::Verify => ("Verifying stones", Some(total), Unit::Pieces),
             plan::Phase::Unpack => ("Storing files", Some(total), Unit::Bytes),
+            plan::Phase::Compose => ("Composing the root", None, Unit::Pieces),
+            plan::Phase::Triggers => ("Running triggers", Some(total), Unit::Pieces),
             plan::Phase::Commit => ("Committing", None, Unit::Pieces),
         };
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,5 +248,16 @@ impl plan::Progress for Phases {
         if let Some(phase) = &*current {
             phase.advance(count);
         }
+    }
+
+    fn lose(&self, count: u64) {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(phase) = &*current {
+            phase.lose(count);
+        }
+    }
+
+    fn retry(&self, retry: &Retry<'_>) {
+        self.progress.note(&retry_in_words(retry));
     }
 }

@@ -23,9 +23,11 @@ fn a_repository_is_made_added_updated_and_removed() {
     assert!(complaint.contains("\nhelp: cairn repo index DIR makes"), "{complaint}");
     check(&["repo", "index", "stones"], "stones/stone.index: 1 package\n");
     check(&["repo", "add", "main", "stones"], "Repository main is added: 1 package.\n");
-    let list = format!("Name  Priority    URL\nmain         0    {}\n", stones.display());
-    check(&["repo", "list"], &list);
-    check(&["repo", "update"], "main: 1 package\n");
+    let list = world.data(&["repo", "list"]);
+    assert!(list.starts_with("Name  Priority  Packages  State       Updated "), "{list}");
+    assert!(list.contains("\nmain         0         1  not signed  20"), "{list}");
+    assert!(list.ends_with(&format!("  {}\n", stones.display())), "{list}");
+    check(&["repo", "update"], "main: 1 package, unchanged\n");
 
     std::fs::write(stones.join("stone.index"), "damaged").unwrap();
     let output = world.cairn(&["repo", "update"]);

@@ -14,6 +14,7 @@ mod support;
 use std::error::Error as _;
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader};
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
@@ -23,8 +24,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
+use cairn_fs::workspace::{self, Becomes, Room};
 use cairn_fs::{Error, Options, Program, Shape, Signals, Unmount, control};
-use cairn_store::{StateId, Store};
+use cairn_store::{StateId, Store, TreePath, WorkspaceName, diff, resolve};
 use support::{Directory, Lab, PATIENCE, eventually, file, items_of, put, sys};
 
 const TESTS: &[(&str, fn())] = &[
@@ -43,6 +45,11 @@ const TESTS: &[(&str, fn())] = &[
     ("a_program_inside_has_the_terminal", terminal),
     ("why_a_program_cannot_be_run_is_told", not_run),
     ("an_ordinary_user_runs_programs_inside_a_state", run_by_user),
+    ("what_a_program_changes_in_a_workspace_stays_in_it", run_in_workspace),
+    ("what_is_thrown_away_was_nowhere", run_and_throw_away),
+    ("what_shone_through_becomes_a_part_of_the_workspace_when_it_is_changed", completed),
+    ("an_ordinary_user_works_in_a_workspace", workspace_of_user),
+    ("a_killed_mount_of_a_workspace_loses_nothing", workspace_killed),
     ("a_walk_of_a_whole_system_stays_within_the_memory_that_is_allowed", memory),
 ];
 
@@ -68,8 +75,10 @@ fn main() {
 
 /// What this program does when a test starts it: mounts, and says how it went.
 fn play(role: &str, arguments: &[String]) {
-    if role == "run" {
-        return run(arguments);
+    match role {
+        "run" => return run(arguments),
+        "workspace" => return work(arguments),
+        _ => {}
     }
     let [store, target, shape] = arguments else { panic!("{arguments:?}") };
     let shape = match shape.as_str() {
@@ -136,6 +145,93 @@ fn run(arguments: &[String]) {
     }
 }
 
+/// Does something with a workspace: runs a program in it, mounts it, publishes it,
+/// tells of its changes. The workspace `-` is thrown away.
+fn work(arguments: &[String]) {
+    let [what, path, workspace, rest @ ..] = arguments else { panic!("{arguments:?}") };
+    let path = Path::new(path);
+    let store = Store::open(path).unwrap();
+    let name = || WorkspaceName::new(workspace).unwrap();
+    let journal: cairn_fs::Journal = Arc::new(|event| eprintln!("{event}"));
+    let done = match what.as_str() {
+        "run" => {
+            let [stage, program, arguments @ ..] = rest else { panic!("{rest:?}") };
+            let environment = [("PATH", "/usr/bin")];
+            let program = Program {
+                program: program.into(),
+                arguments: arguments.iter().map(Into::into).collect(),
+                environment: environment.map(|(name, value)| (name.into(), value.into())).into(),
+                stage: stage.into(),
+                name: path.display().to_string(),
+                run: Some(path.join("run")),
+            };
+            let room = match workspace.as_str() {
+                "-" => Ok(Room::ThrowAway(store.current().unwrap().id)),
+                _ => {
+                    let held = store.lock_workspace(&name()).unwrap();
+                    workspace::open(&held, None, &store).map(|_| Room::Workspace(held))
+                }
+            };
+            room.and_then(|room| workspace::run(&program, &room, path, journal))
+                .map(|code| std::process::exit(code))
+        }
+        "mount" => {
+            let held = store.lock_workspace(&name()).unwrap();
+            workspace::open(&held, None, &store)
+                .and_then(|record| workspace::check_mountable(&held, &record))
+                .and_then(|()| workspace::start(store, held, Path::new(&rest[0]), journal))
+                .and_then(|running| {
+                    println!("ready");
+                    running.wait()
+                })
+        }
+        "snapshot" => {
+            workspace::become_owner(&name(), &store.workspace(&name()).unwrap()).unwrap();
+            workspace::snapshot(&store, &name(), "test", Becomes::CurrentIfBaseIs, &()).map(
+                |done| {
+                    assert!(done.problem.is_none() && done.unsettled.is_empty(), "{done:?}");
+                    println!("{}", done.state.map_or(0, |state| state.id.0));
+                },
+            )
+        }
+        "diff" => {
+            workspace::become_owner(&name(), &store.workspace(&name()).unwrap()).unwrap();
+            workspace::changes(&store, &name()).map(|changes| {
+                let (old, new) = (changes.reference.tree, changes.tree);
+                diff(&changes, old, new, &mut |path, _| {
+                    println!("{path}");
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+            })
+        }
+        "discard" => {
+            workspace::become_owner(&name(), &store.workspace(&name()).unwrap()).unwrap();
+            workspace::discard(&store.lock_workspace(&name()).unwrap())
+        }
+        _ => panic!("{what}"),
+    };
+    if let Err(err) = done {
+        println!("error: {err}");
+        std::process::exit(200);
+    }
+}
+
+/// A command with a workspace.
+fn in_workspace(lab: &Lab, what: &str, workspace: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["role", "workspace", what]).arg(lab.store.path()).arg(workspace);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs a shell script in a workspace.
+fn script_in(lab: &Lab, workspace: &str, script: &str) -> Command {
+    let mut command = in_workspace(lab, "run", workspace);
+    command.arg(lab.target()).args(["sh", "-c", script]);
+    command
+}
+
 /// Runs a shell script inside the current state.
 fn script(lab: &Lab, script: &str) -> Command {
     inside_of(lab, &["sh", "-c", script])
@@ -163,7 +259,8 @@ fn system() -> Lab {
 
 fn system_root() -> Directory {
     let mut root = Directory::new();
-    let programs = ["cat", "env", "id", "ls", "mkdir", "sh", "sleep", "touch"];
+    let programs =
+        ["cat", "chmod", "env", "id", "ln", "ls", "mkdir", "mv", "rm", "sh", "sleep", "touch"];
     support::with_programs(&mut root, &programs);
     support::with_skeleton(&mut root);
     put(&mut root, "usr/share/defaults/etc/from-defaults", file("default"));
@@ -413,6 +510,12 @@ fn for_oneself() {
     });
 }
 
+/// Other programs of the machine may mount something meanwhile.
+fn nothing_stays_mounted(before: &str) {
+    let now = || fs::read_to_string("/proc/self/mountinfo").unwrap();
+    eventually("all mounts are as before", || (now() == before).then_some(()));
+}
+
 fn inside() {
     let lab = system();
     let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -447,7 +550,7 @@ fn inside() {
     let mounts = run("cat /proc/self/mounts");
     assert!(mounts.lines().next().unwrap().contains(" / fuse.cairn ro,"), "{mounts}");
     assert!(!mounts.contains(lab.temporary.path().join("mount").to_str().unwrap()), "{mounts}");
-    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+    nothing_stays_mounted(&before);
 }
 
 fn exit_codes() {
@@ -556,6 +659,174 @@ fn run_by_user() {
         let status = as_nobody(&lab, &script(&lab, "exit 9")).status().unwrap();
         assert_eq!(status.code(), Some(9));
     });
+}
+
+/// A file of a state: its mode, owner and content.
+fn stored(lab: &Lab, state: u64, path: &str) -> Option<(u16, u32, String)> {
+    lab.store.refresh().unwrap();
+    let tree = lab.store.state(StateId(state)).unwrap().tree;
+    let entry = resolve(&lab.store, tree, &TreePath::new(path.as_bytes()).unwrap()).unwrap()?;
+    let leaf = entry.as_leaf()?.clone();
+    let text = String::from_utf8(lab.store.read(leaf.blob()?).unwrap()).unwrap();
+    Some((leaf.attributes.mode, leaf.attributes.uid, text))
+}
+
+fn run_in_workspace() {
+    let lab = system();
+    let run = |text: &str| answer(script_in(&lab, "web", text));
+    let told = || answer(in_workspace(&lab, "diff", "web"));
+    assert_eq!(run("cat /var/lib/data /etc/both /etc/from-defaults"), "dataof the statedefault");
+    assert_eq!(told(), "", "a program that changes nothing leaves nothing");
+    run("echo new > /usr/new; echo more >> /var/lib/data; rm /etc/both; echo x > /tmp/gone; \
+         mv /usr/share/defaults /usr/share/other; mkdir /made; echo y > /run/gone");
+    let seen = "cat /usr/new /var/lib/data; ls /etc/both 2>/dev/null; ls /tmp /run /made";
+    assert_eq!(run(seen), "new\ndatamore\n/made:\n\n/run:\n\n/tmp:");
+    let changed = "/\n/etc\n/etc/both\n/made\n/usr\n/usr/new\n/usr/share\n\
+                   /usr/share/defaults\n/usr/share/other\n/var/lib/data";
+    assert_eq!(told(), changed);
+    assert_eq!(answer(in_workspace(&lab, "snapshot", "web")), "2");
+    assert_eq!(stored(&lab, 2, "usr/new"), Some((0o644, 0, "new\n".into())));
+    assert_eq!(stored(&lab, 2, "var/lib/data").unwrap().2, "datamore\n");
+    assert_eq!(stored(&lab, 2, "etc/both"), None);
+    assert_eq!(stored(&lab, 2, "usr/share/other/etc/both").unwrap().2, "default");
+    assert_eq!(stored(&lab, 1, "etc/both").unwrap().2, "of the state");
+    assert_eq!(told(), "");
+    assert_eq!(run("cat /usr/new; exit 0"), "new");
+    assert_eq!(script_in(&lab, "web", "exit 7").status().unwrap().code(), Some(7));
+    assert_eq!(registered(&lab), 0);
+    // While a program runs in it, it is left to that.
+    let mut child =
+        script_in(&lab, "web", "echo ready; sleep 9876.5").stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let name = WorkspaceName::new("web").unwrap();
+    let held = lab.store.lock_workspace(&name);
+    assert!(matches!(held, Err(cairn_store::Error::WorkspaceInUse { .. })), "{held:?}");
+    let registered = cairn_fs::list(&lab.run_directory()).unwrap();
+    assert_eq!(registered[0].workspace.as_deref(), Some("web"));
+    let kept: Vec<_> = lab.store.workspace(&name).unwrap().trees().collect();
+    assert_eq!(registered[0].trees, kept, "trees of the store, which gc can read");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eventually("it is free", || lab.store.lock_workspace(&name).ok());
+}
+
+fn run_and_throw_away() {
+    let lab = system();
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let text = "echo new > /usr/new; rm -r /usr/share; echo x >> /etc/both; cat /usr/new /etc/both; \
+                ls /usr; chmod 700 /etc/from-defaults; cat /etc/from-defaults";
+    let seen = answer(script_in(&lab, "-", text));
+    assert_eq!(seen, "new\nof the statex\nbin\nlib\nlib64\nnew\ndefault");
+    assert_eq!(
+        answer(script_in(&lab, "-", "ls /usr; cat /etc/both")),
+        "bin\nlib\nlib64\nshare\nof the state"
+    );
+    assert!(lab.store.workspaces().unwrap().is_empty());
+    assert_eq!(registered(&lab), 0);
+    nothing_stays_mounted(&before);
+}
+
+fn completed() {
+    let lab = system();
+    let run = |text: &str| answer(script_in(&lab, "web", text));
+    // A new mode alone: the content is only below, where a mount does not show it.
+    run("chmod 600 /etc/from-defaults; mv /etc/hosts /etc/moved");
+    mount_and(&lab, "web", |root| {
+        assert_eq!(fs::read_to_string(root.join("etc/from-defaults")).unwrap(), "default");
+        assert!(fs::read_to_string(root.join("etc/moved")).unwrap().contains("localhost"));
+    });
+    assert_eq!(answer(in_workspace(&lab, "diff", "web")), "/etc\n/etc/from-defaults\n/etc/moved");
+    // All of /etc, with what shone through, in another place.
+    run("mv /etc /usr/etc; mkdir /etc");
+    assert_eq!(answer(in_workspace(&lab, "snapshot", "web")), "2");
+    assert_eq!(stored(&lab, 2, "usr/etc/from-defaults"), Some((0o600, 0, "default".into())));
+    assert_eq!(stored(&lab, 2, "usr/etc/both").unwrap().2, "of the state");
+    assert!(stored(&lab, 2, "usr/etc/passwd").unwrap().2.starts_with("root:x:0:0:"));
+    assert_eq!(stored(&lab, 2, "etc/both"), None);
+    assert!(lab.store.verify(&()).unwrap().damage.is_empty());
+    // Nothing shows through in a workspace in which only files were looked at.
+    drop(lab);
+    let lab = system();
+    answer(script_in(&lab, "web", "cat /etc/hosts > /dev/null; touch /usr/new"));
+    mount_and(&lab, "web", |root| assert!(!root.join("etc/hosts").exists()));
+}
+
+/// Mounts a workspace in a process of its own for as long as `f` takes.
+fn mount_and(lab: &Lab, workspace: &str, f: impl FnOnce(&Path)) {
+    let mut command = in_workspace(lab, "mount", workspace);
+    let mut child = command.arg(lab.target()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    f(&lab.target());
+    cairn_fs::unmount(&lab.target(), Unmount::Now).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+fn workspace_of_user() {
+    let lab = system();
+    with_fuse_for_all(&lab, || {
+        let run = |text: &str| answer(as_nobody(&lab, &script_in(&lab, "web", text)));
+        let told = || answer(as_nobody(&lab, &in_workspace(&lab, "diff", "web")));
+        assert_eq!(run("id -u; cat /etc/from-defaults"), "0\ndefault");
+        assert_eq!(told(), "");
+        run("echo new > /usr/new; chmod 000 /usr/new; echo more >> /var/lib/data; rm /etc/both; \
+             mkdir /made; echo y > /made/file; chmod 000 /made; chmod 700 /etc/from-defaults; \
+             rm -r /root; mkdir /root; echo z > /root/z; ln /root/z /root/zz; mv /usr/share /usr/moved");
+        let changed = told();
+        for path in [
+            "/usr/new",
+            "/var/lib/data",
+            "/etc/both",
+            "/made",
+            "/root/zz",
+            "/usr/share",
+            "/usr/moved",
+        ] {
+            assert!(changed.lines().any(|line| line == path), "{path}: {changed}");
+        }
+        let mount = as_nobody(&lab, in_workspace(&lab, "mount", "web").arg(lab.target()));
+        let said = answer(mount);
+        assert_eq!(said, "error: only root can mount the workspace web for all to see");
+        assert_eq!(answer(as_nobody(&lab, &in_workspace(&lab, "snapshot", "web"))), "2");
+        assert_eq!(run("cat /usr/new /made/file /root/zz"), "new\ny\nz");
+        run("rm -r /made; echo again > /usr/again");
+        assert_eq!(answer(as_nobody(&lab, &in_workspace(&lab, "snapshot", "web"))), "3");
+        run("mkdir /made; chmod 000 /made");
+        answer(as_nobody(&lab, &in_workspace(&lab, "discard", "web")));
+        assert!(!lab.store.workspace_path(&WorkspaceName::new("web").unwrap()).exists());
+        let thrown = answer(as_nobody(&lab, &script_in(&lab, "-", "echo x > /usr/x; cat /usr/x")));
+        assert_eq!(thrown, "x");
+    });
+    // What the user made as root of its namespace belongs to root in the state.
+    assert_eq!(stored(&lab, 2, "usr/new"), Some((0, 0, "new\n".into())));
+    assert_eq!(stored(&lab, 2, "made/file"), Some((0o644, 0, "y\n".into())));
+    assert_eq!(stored(&lab, 2, "etc/from-defaults"), Some((0o700, 0, "default".into())));
+    assert_eq!(stored(&lab, 2, "usr/moved/defaults/etc/both").unwrap().2, "default");
+    assert_eq!(stored(&lab, 2, "etc/both"), None);
+    assert_eq!(stored(&lab, 3, "made/file"), None);
+    assert_eq!(stored(&lab, 3, "usr/again").unwrap().2, "again\n");
+}
+
+fn workspace_killed() {
+    let lab = system();
+    let mut command = in_workspace(&lab, "mount", "web");
+    let mut child = command.arg(lab.target()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    fs::write(lab.target().join("usr/new"), "new").unwrap();
+    fs::remove_file(lab.target().join("etc/both")).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What was changed is in the layer; nobody gets it before the dead mount is gone.
+    let said = answer(script_in(&lab, "web", "true"));
+    assert!(said.starts_with("error: the workspace web is still mounted on "), "{said}");
+    assert_eq!(answer(in_workspace(&lab, "diff", "web")), "/etc\n/etc/both\n/usr\n/usr/new");
+    cairn_fs::unmount(&lab.target(), Unmount::WhenUnused).unwrap();
+    assert_eq!(answer(script_in(&lab, "web", "cat /usr/new; ls /etc/both 2>/dev/null")), "new");
+    assert_eq!(answer(in_workspace(&lab, "snapshot", "web")), "2");
+    assert_eq!(stored(&lab, 2, "usr/new").unwrap().2, "new");
 }
 
 /// Prints what a mount of a whole system costs; the bound is the design's.

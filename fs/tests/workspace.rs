@@ -17,9 +17,7 @@ use cairn_fs::workspace::{self, Becomes, Snapshot};
 use cairn_fs::{Error, Running, Shape, Unmount};
 use cairn_store::tree::{Content, Device};
 use cairn_store::{Attributes, StateId, WorkspaceName, Xattr, diff};
-use support::{
-    Directory, Item, Lab, PATIENCE, at, eventually, file, items_of, put, symlink as link,
-};
+use support::{Directory, Item, Lab, at, eventually, file, items_of, put, symlink as link};
 
 fn name(text: &str) -> WorkspaceName {
     WorkspaceName::new(text).unwrap()
@@ -499,7 +497,6 @@ fn a_state_that_is_removed_stays_below_its_workspace() {
         &see_workspace(&lab, &mounted),
         "the state is what was shown",
     );
-    let _ = PATIENCE;
 }
 
 #[test]
@@ -530,4 +527,138 @@ fn an_overlay_on_a_workspace_works_as_containers_need_it() {
     fs::write(target.join("dir/a"), "changed").unwrap();
     assert_eq!(fs::read(mounted.root.join("dir/a")).unwrap(), b"dir/a");
     support::sys::unmount(&target);
+}
+
+/// The directory of the layer of the workspace `web`, which is not mounted.
+fn layer(lab: &Lab) -> PathBuf {
+    drop(mount(lab, "web"));
+    lab.store.workspace_path(&name("web")).join("layer-1/upper")
+}
+
+fn told(lab: &Lab) -> Vec<String> {
+    let changes = workspace::changes(&lab.store, &name("web")).unwrap();
+    let mut told = Vec::new();
+    diff(&changes, changes.reference.tree, changes.tree, &mut |path, _| {
+        told.push(path.to_string());
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    told
+}
+
+#[test]
+fn the_marks_of_every_kernel_are_understood() {
+    let lab = Lab::default();
+    lab.commit(&root());
+    let upper = layer(&lab);
+    let (make, mark) =
+        (|path: &str| fs::create_dir(upper.join(path)).unwrap(), support::sys::set_xattr);
+    // Whiteouts as attributes, in a directory that says that it has some.
+    make("dir");
+    mark(&upper.join("dir"), "trusted.overlay.opaque", b"x").unwrap();
+    for (path, is_whiteout) in [("dir/a", true), ("dir/b", false)] {
+        File::create(upper.join(path)).unwrap();
+        if is_whiteout {
+            mark(&upper.join(path), "trusted.overlay.whiteout", b"y").unwrap();
+        }
+    }
+    // The same attribute means nothing elsewhere.
+    make("other");
+    File::create(upper.join("other/e")).unwrap();
+    mark(&upper.join("other/e"), "trusted.overlay.whiteout", b"y").unwrap();
+    // A whiteout of nothing, and an origin that is not there.
+    support::sys::mknod(&upper.join("nothing"), libc::S_IFCHR, (0, 0));
+    make("came");
+    mark(&upper.join("came"), "trusted.overlay.redirect", b"/no/where").unwrap();
+    // A directory from elsewhere in which another one lies that came by a new name.
+    make("moved");
+    mark(&upper.join("moved"), "trusted.overlay.redirect", b"/other").unwrap();
+    make("moved/renamed");
+    mark(&upper.join("moved/renamed"), "trusted.overlay.redirect", b"sub").unwrap();
+    File::create(upper.join("moved/renamed/new")).unwrap();
+    // With a digest of its content, as kernels with fs-verity write it.
+    let metacopy = File::create(upper.join("owned")).unwrap();
+    metacopy.set_len(5).unwrap();
+    mark(&upper.join("owned"), "trusted.overlay.metacopy", &[0, 36, 0, 1]).unwrap();
+
+    snapshot(&lab, "web");
+    let seen = see_state(&lab, StateId(2));
+    let has = |path: &str| seen.get(Path::new(path));
+    assert!(has("dir/a").is_none() && has("dir/sub/deep/d").is_some());
+    assert_eq!(has("dir/b").unwrap().bytes, b"");
+    assert_eq!(has("other/e").unwrap().bytes, b"");
+    assert!(has("nothing").is_none() && has("came").is_some());
+    assert_eq!(has("moved/e").unwrap().bytes, b"other/e");
+    assert!(has("moved/renamed/f").is_some() && has("moved/renamed/new").is_some());
+    assert_eq!(
+        (&has("owned").unwrap().bytes[..], has("owned").unwrap().owner),
+        (&b"owned"[..], (0, 0))
+    );
+}
+
+#[test]
+fn a_layer_that_does_not_fit_is_told_and_nothing_is_published() {
+    let lab = Lab::default();
+    lab.commit(&root());
+    let upper = layer(&lab);
+    let path = upper.join("owned");
+    File::create(&path).unwrap().set_len(5).unwrap();
+    support::sys::set_xattr(&path, "trusted.overlay.metacopy", b"").unwrap();
+    for redirect in ["/no/such/file", "/dir", "a/b", "/../x", "/twin-1/x"] {
+        support::sys::set_xattr(&path, "trusted.overlay.redirect", redirect.as_bytes()).unwrap();
+        let told = workspace::changes(&lab.store, &name("web"));
+        assert!(matches!(told, Err(Error::DamagedLayer { .. })), "{redirect}: {told:?}");
+        let done = workspace::snapshot(&lab.store, &name("web"), "x", Becomes::Current, &());
+        assert!(matches!(done, Err(Error::DamagedLayer { .. })), "{redirect}: {done:?}");
+    }
+    assert_eq!(lab.store.refs().newest, StateId(1));
+    fs::remove_file(&path).unwrap();
+    fs::write(upper.join("new"), "new").unwrap();
+    assert_eq!(told(&lab), ["/", "/new"]);
+    assert!(snapshot(&lab, "web").state.is_some());
+}
+
+#[test]
+fn hard_links_of_the_state_and_of_the_workspace_stay_apart() {
+    let lab = Lab::default();
+    lab.commit(&root());
+    for round in 0..3 {
+        let mounted = mount(&lab, "web");
+        let at = |path: &str| mounted.root.join(path);
+        // The name after which the group of the state is called goes its own way,
+        // and becomes a group again; the others stay what they were.
+        fs::write(at("twin-1"), format!("round {round}")).unwrap();
+        let _ = fs::remove_file(at("mine"));
+        fs::hard_link(at("twin-1"), at("mine")).unwrap();
+        drop(mounted);
+        let state = snapshot(&lab, "web").state.unwrap();
+        let seen = see_state(&lab, state.id);
+        let linked = |path: &str| seen[Path::new(path)].linked.clone();
+        assert_eq!(linked("twin-1"), Some("mine".into()));
+        assert_eq!(linked("twin-2"), Some("dir/twin-3".into()));
+        assert_eq!(seen[Path::new("twin-2")].bytes, b"twin");
+    }
+}
+
+#[test]
+fn a_snapshot_costs_the_changes_and_not_the_state() {
+    let lab = Lab::default();
+    support::commit_system(&lab);
+    let mounted = mount(&lab, "web");
+    fs::write(mounted.root.join("top-7/directory-3/new"), "new").unwrap();
+    fs::rename(mounted.root.join("top-8"), mounted.root.join("moved")).unwrap();
+    let packs = || {
+        fs::read_dir(lab.store.path().join("packs"))
+            .unwrap()
+            .map(|it| it.unwrap().metadata().unwrap().len())
+            .sum::<u64>()
+    };
+    let before = packs();
+    let done = snapshot(&lab, "web");
+    assert_eq!((done.read.files, done.read.bytes), (1, 3));
+    // The directories from the root to the new file, and the record.
+    let grown = packs() - before;
+    assert!(grown < 64 << 10, "{grown} bytes");
+    let root = lab.store.tree(done.state.unwrap().tree).unwrap();
+    assert_eq!(root.summary().entries, support::ENTRIES as u64 + 1);
 }

@@ -28,6 +28,12 @@ pub enum Error {
     /// The repositories could not be used.
     #[error(transparent)]
     Repository(#[from] crate::repository::Error),
+    /// A file of this machine could not be read.
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    /// A package of a repository could not be read.
+    #[error(transparent)]
+    Catalog(#[from] crate::catalog::Error),
     /// A request has no solution.
     #[error(transparent)]
     Problem(#[from] crate::solve::Problem),
@@ -40,4 +46,13 @@ pub enum Error {
     /// Packages want different things at the same path.
     #[error("{}", crate::system::FileConflict::list(conflicts))]
     FileConflicts { conflicts: Vec<FileConflict> },
+    /// A trigger file cannot be used.
+    #[error(transparent)]
+    TriggerFile(#[from] crate::trigger::LoadError),
+    /// The root in which triggers run could not be made.
+    #[error("cannot make the root in which triggers run")]
+    Sandbox { source: cairn_fs::Error },
+    /// A trigger has failed.
+    #[error("{}", crate::trigger::failure(job, *outcome, output))]
+    Trigger { job: crate::trigger::Job, outcome: cairn_fs::sandbox::Outcome, output: String },
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use cairn_store::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::dependency::{Dependency, Kind};
@@ -44,7 +45,7 @@ pub struct Metadata {
 }
 
 /// Where a repository keeps a package.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Location {
     /// Relative to the directory of the index; may begin with `../`.
     pub uri: String,
@@ -52,6 +53,12 @@ pub struct Location {
     pub hash: String,
     /// Length of the stone in bytes.
     pub size: u64,
+    /// BLAKE3 of the stone. Indices of other tools have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// Bytes of the package's files. Indices of other tools do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed_size: Option<u64>,
 }
 
 impl Metadata {

@@ -3,18 +3,20 @@
 //! Nothing is written before [`System::apply`]: a dry run stops at the plan.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cairn_store::{Draft, IngestProgress, State, Store, TreePath};
+use cairn_store::{Draft, IngestProgress, State, Store, TreeId, TreePath};
 use serde::Serialize;
 
-use crate::repository::{Config, Repositories, Repository};
+use crate::model::{Local, LocalContent, LocalFile, Model, local_files, put_local};
+use crate::repository::{DownloadProgress, Repositories, Repository, Retry};
 use crate::solve::{self, Candidate, Direction, Origin, Request, Solution, Source, Universe};
 use crate::stone::Package;
 use crate::system::{self, Installed, InstalledPackage};
-use crate::{Error, Metadata, Result};
+use crate::trigger::{self, Job, Ran, Triggers, make_way};
+use crate::{Dependency, Error, Metadata, Result, repository};
 
 /// The current system of a store, and what repositories offer for it.
 #[derive(Debug)]
@@ -38,10 +40,14 @@ pub struct Plan {
     pub solution: Solution,
     /// What comes, goes and is replaced, sorted by name.
     pub steps: Vec<Step>,
-    /// Bytes of stones that are read.
+    /// Bytes of stones that come from servers; those that were downloaded
+    /// before do not count.
     pub download: u64,
-    /// Bytes of files that come, less those that go.
-    pub size_change: i64,
+    /// Bytes of all stones that are read.
+    pub stone_size: u64,
+    /// Bytes of files that come, less those that go; unknown as long as a stone
+    /// is at a server whose index does not tell.
+    pub size_change: Option<i64>,
 }
 
 /// One package of a plan.
@@ -57,10 +63,12 @@ pub struct Step {
     pub new: Option<String>,
     /// The repository that it comes from.
     pub repository: Option<String>,
-    /// Bytes of the stone.
+    /// Bytes of the stone, if it comes from a server.
     pub download: u64,
-    /// Bytes of files that come, less those that go.
-    pub size_change: i64,
+    /// Bytes of the stone.
+    pub stone_size: u64,
+    /// Bytes of files that come, less those that go, as far as it is known.
+    pub size_change: Option<i64>,
     /// Why it comes or goes, if it was not asked for by name.
     pub reason: Option<String>,
 }
@@ -86,11 +94,17 @@ pub enum Action {
 /// A part of [`System::apply`] that takes time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// Stones come from servers; counted in bytes.
+    Download,
     /// Stones are hashed; counted in stones.
     Verify,
     /// Their files are taken into the store; counted in bytes.
     Unpack,
-    /// The new root is computed and made durable; not counted.
+    /// The new root is computed; not counted.
+    Compose,
+    /// Programs run in it that its triggers ask for; counted in those.
+    Triggers,
+    /// It is made durable; not counted.
     Commit,
 }
 
@@ -100,6 +114,10 @@ pub trait Progress: Sync {
     fn begin(&self, phase: Phase, total: u64);
     /// So much more of the present phase is done.
     fn advance(&self, count: u64);
+    /// So much of the present phase has to be done again.
+    fn lose(&self, _count: u64) {}
+    /// A download has failed, and is tried again.
+    fn retry(&self, _retry: &Retry<'_>) {}
 }
 
 impl Progress for () {
@@ -116,21 +134,41 @@ pub struct Applied {
     pub kept: Vec<TreePath>,
     /// Devices whose numbers stones do not tell, which are left out.
     pub left_out: Vec<TreePath>,
+    /// What triggers have done.
+    pub ran: Vec<Ran>,
+    /// What triggers were to do, and what was left out.
+    pub skipped: Vec<Job>,
+}
+
+impl Applied {
+    /// Nothing was done: `state` is current as before.
+    fn nothing(state: State) -> Self {
+        Self { state, kept: vec![], left_out: vec![], ran: vec![], skipped: vec![] }
+    }
 }
 
 impl System {
-    /// Reads the current state of a store and the indices of its repositories.
+    /// Reads the current state of a store and the indices of its repositories,
+    /// with the usual network.
     ///
     /// `files` are stones that are offered beside them.
     pub fn read(store: &Store, files: &[PathBuf]) -> Result<Self> {
+        Self::with_repositories(store, Repositories::of(store.path()), files)
+    }
+
+    /// The same with these repositories of the store.
+    pub fn with_repositories(
+        store: &Store,
+        repositories: Repositories,
+        files: &[PathBuf],
+    ) -> Result<Self> {
         let refs = store.refs();
         let base = refs.current.and_then(|id| refs.states.get(&id).cloned());
         let installed = match &base {
             Some(state) => InstalledPackage::load_all(store, state.packages)?,
             None => Installed::new(),
         };
-        let repositories = Repositories::of(store.path());
-        let offered = repositories.load()?;
+        let offered = repositories.load(&())?;
         let files = files
             .iter()
             .map(|path| {
@@ -147,17 +185,14 @@ impl System {
                     explicit: package.explicit,
                 })
                 .collect(),
-            offered
-                .iter()
-                .map(|repository| Source {
-                    name: repository.config.name.to_string(),
-                    priority: repository.config.priority,
-                    catalog: Arc::clone(&repository.catalog),
-                })
-                .collect(),
+            sources(&offered),
             files.iter().map(|(_, metadata)| metadata.clone()).collect(),
         );
         Ok(Self { store: store.clone(), repositories, offered, base, installed, files, universe })
+    }
+
+    fn sources(&self) -> Vec<Source> {
+        sources(&self.offered)
     }
 
     /// The packages of the current state.
@@ -172,15 +207,30 @@ impl System {
         self.base.as_ref()
     }
 
+    /// The repositories whose packages are offered.
+    #[must_use]
+    pub fn offered(&self) -> &[Repository] {
+        &self.offered
+    }
+
     /// Everything that a request can choose from.
     #[must_use]
     pub fn universe(&self) -> &Universe {
         &self.universe
     }
 
+    /// The best package that a repository has for each of `wanted`, whatever is
+    /// installed.
+    pub fn offers(&self, wanted: &[Dependency]) -> Result<Vec<Candidate>> {
+        Ok(solve::offers(&self.universe, wanted)?)
+    }
+
     /// Solves a request; `text` is how people said it.
     pub fn plan(&self, request: &Request, text: &str) -> Result<Plan> {
-        let solution = solve::solve(&self.universe, request)?;
+        self.plan_of(solve::solve(&self.universe, request)?, text)
+    }
+
+    fn plan_of(&self, solution: Solution, text: &str) -> Result<Plan> {
         let mut steps = Vec::new();
         for install in &solution.installs {
             let reason = install
@@ -214,10 +264,76 @@ impl System {
         Ok(Plan {
             request: text.into(),
             download: steps.iter().map(|step| step.download).sum(),
-            size_change: steps.iter().map(|step| step.size_change).fold(0, i64::saturating_add),
+            stone_size: steps.iter().map(|step| step.stone_size).sum(),
+            size_change: steps
+                .iter()
+                .map(|step| step.size_change)
+                .try_fold(0i64, |sum, size| size.map(|size| sum.saturating_add(size))),
             solution,
             steps,
         })
+    }
+
+    /// Plans to make the system just what `model` says, whatever it is now: the
+    /// packages are chosen as for an empty system.
+    ///
+    /// Repositories of the model are not heeded: they have to be those of the
+    /// store already.
+    pub fn plan_model(&self, model: &Model, text: &str) -> Result<Plan> {
+        let request =
+            Request { install: model.packages.iter().cloned().collect(), ..Request::default() };
+        let universe = Universe::new(Vec::new(), self.sources(), Vec::new());
+        let mut wanted = solve::solve(&universe, &request)?;
+        let mut solution = Solution { packages: wanted.packages, ..Solution::default() };
+        let mut needs: BTreeMap<String, Option<solve::Need>> = wanted
+            .installs
+            .drain(..)
+            .map(|install| (install.new.metadata.name.clone(), install.needed_by))
+            .collect();
+        for package in &mut solution.packages {
+            let new = &package.candidate;
+            let name = &new.metadata.name;
+            let Some(there) = self.installed.get(name) else {
+                let needed_by = needs.remove(name).flatten();
+                solution.installs.push(solve::Install { new: new.clone(), needed_by });
+                continue;
+            };
+            let origin = Origin::Installed { explicit: there.explicit };
+            let old = Candidate { metadata: there.metadata.clone(), origin };
+            if is_same(&there.metadata, &new.metadata) {
+                if package.explicit && !there.explicit {
+                    solution.marked.push(old.clone());
+                }
+                package.candidate = old;
+                continue;
+            }
+            let direction = match new.metadata.age().cmp(&there.metadata.age()) {
+                std::cmp::Ordering::Less => Direction::Downgrade,
+                std::cmp::Ordering::Equal => Direction::Sideways,
+                std::cmp::Ordering::Greater => Direction::Upgrade,
+            };
+            solution.replacements.push(solve::Replacement { old, new: new.clone(), direction });
+        }
+        for (name, there) in &self.installed {
+            let stays = solution.packages.iter().any(|it| it.candidate.metadata.name == *name);
+            if !stays {
+                let origin = Origin::Installed { explicit: there.explicit };
+                let old = Candidate { metadata: there.metadata.clone(), origin };
+                let reason = match there.explicit {
+                    true => solve::Reason::Asked,
+                    false => solve::Reason::Unneeded,
+                };
+                solution.removals.push(solve::Removal { old, reason });
+            }
+        }
+        self.plan_of(solution, text)
+    }
+
+    /// The local files of the current state, as a model says them.
+    pub fn local_files(&self) -> Result<BTreeMap<TreePath, LocalFile>> {
+        self.base
+            .as_ref()
+            .map_or_else(|| Ok(BTreeMap::new()), |base| local_files(&self.store, base))
     }
 
     fn step(
@@ -236,38 +352,52 @@ impl System {
             new: new.map(version),
             repository: None,
             download: 0,
-            size_change: 0,
+            stone_size: 0,
+            size_change: Some(0),
             reason,
         };
         if action == Action::Mark {
             return Ok(step);
         }
         if let Some(new) = new {
-            let path = self.path_of(new)?;
-            let failed = |source| Error::Stone { path: path.clone(), source };
-            let package = Package::open(&path).map_err(failed)?;
-            step.size_change = i64::try_from(package.installed_size()).unwrap_or(i64::MAX);
+            let at_hand = self.at_hand(new)?;
+            let size = self.installed_size(new, at_hand.as_deref())?;
+            step.size_change = size.map(|size| i64::try_from(size).unwrap_or(i64::MAX));
+            step.stone_size = new.metadata.location.as_ref().map_or(0, |it| it.size);
+            if at_hand.is_none() {
+                step.download = step.stone_size;
+            }
             if let Origin::Repository { name, .. } = &new.origin {
                 step.repository = Some(name.to_string());
-                step.download = new.metadata.location.as_ref().map_or(0, |it| it.size);
             }
         }
         if let Some(package) = old.and_then(|old| self.installed.get(&old.metadata.name)) {
-            step.size_change -= package.size(&self.store)?.cast_signed();
+            let going = i64::try_from(package.size(&self.store)?).unwrap_or(i64::MAX);
+            step.size_change = step.size_change.map(|coming| coming.saturating_sub(going));
         }
         Ok(step)
     }
 
-    /// Where the stone of a candidate lies; not verified.
-    fn path_of(&self, candidate: &Candidate) -> Result<PathBuf> {
+    /// Bytes of the files of a candidate, as far as that is known.
+    fn installed_size(&self, candidate: &Candidate, at_hand: Option<&Path>) -> Result<Option<u64>> {
+        let told = candidate.metadata.location.as_ref().and_then(|it| it.installed_size);
+        let (None, Some(path)) = (told, at_hand) else { return Ok(told) };
+        let failed = |source| Error::Stone { path: path.into(), source };
+        Ok(Some(Package::open(path).map_err(failed)?.installed_size()))
+    }
+
+    /// Where the stone of a candidate lies, if it is on this machine; not
+    /// verified.
+    fn at_hand(&self, candidate: &Candidate) -> Result<Option<PathBuf>> {
         match &candidate.origin {
             Origin::Repository { name, .. } => {
                 let repository = self.repository(name)?;
-                Ok(self.repositories.locate(&repository.config, &candidate.metadata)?)
+                Ok(self.repositories.at_hand(repository, &candidate.metadata)?)
             }
             Origin::File => {
                 let found = self.files.iter().find(|(_, it)| *it == candidate.metadata);
-                found.map(|(path, _)| path.clone()).ok_or_else(|| unavailable(candidate))
+                let path = found.map(|(path, _)| path.clone());
+                path.map(Some).ok_or_else(|| unavailable(candidate))
             }
             Origin::Installed { .. } => Err(unavailable(candidate)),
         }
@@ -282,11 +412,44 @@ impl System {
     ///
     /// # Errors
     /// [`Error::Outdated`] when another state became current since the system
-    /// was read. Whatever the error, the old state stays.
-    pub fn apply(&self, plan: &Plan, progress: &dyn Progress) -> Result<Applied> {
+    /// was read; [`Error::Trigger`] when a trigger fails. Whatever the error, the
+    /// old state stays.
+    pub fn apply(
+        &self,
+        plan: &Plan,
+        triggers: &Triggers,
+        progress: &dyn Progress,
+    ) -> Result<Applied> {
+        self.apply_with(plan, None, triggers, progress)
+    }
+
+    /// The same; `files` are all local files of the new state. Without them, those
+    /// of the current one stay.
+    pub fn apply_with(
+        &self,
+        plan: &Plan,
+        files: Option<&BTreeMap<TreePath, LocalFile>>,
+        triggers: &Triggers,
+        progress: &dyn Progress,
+    ) -> Result<Applied> {
         let solution = &plan.solution;
-        if let (true, Some(state)) = (solution.is_empty(), &self.base) {
-            return Ok(Applied { state: state.clone(), kept: vec![], left_out: vec![] });
+        let remarked: Vec<&InstalledPackage> = solution
+            .packages
+            .iter()
+            .filter_map(|package| {
+                let there = self.installed.get(&package.candidate.metadata.name)?;
+                let stays = matches!(package.candidate.origin, Origin::Installed { .. });
+                (stays && there.explicit != package.explicit).then_some(there)
+            })
+            .collect();
+        let same_files = match files {
+            Some(files) => same_content(files, &self.local_files()?)?,
+            None => true,
+        };
+        if let (true, Some(state)) =
+            (solution.is_empty() && remarked.is_empty() && same_files, &self.base)
+        {
+            return Ok(Applied::nothing(state.clone()));
         }
         let new: Vec<&Candidate> = solution
             .installs
@@ -294,21 +457,21 @@ impl System {
             .map(|install| &install.new)
             .chain(solution.replacements.iter().map(|replacement| &replacement.new))
             .collect();
-        // A phase without work is none.
-        if !new.is_empty() {
-            progress.begin(Phase::Verify, new.len() as u64);
-        }
         let stones = self.fetch(&new, progress)?;
+        let mut coming_bytes = 0;
+        for (candidate, stone) in new.iter().zip(&stones) {
+            coming_bytes += self.installed_size(candidate, Some(stone))?.unwrap_or(0);
+        }
 
         let mut transaction = self.store.begin()?;
         if transaction.store().refs().current != self.base.as_ref().map(|state| state.id) {
             return Err(Error::Outdated);
         }
         if !stones.is_empty() {
-            progress.begin(Phase::Unpack, plan.steps.iter().map(Step::coming_bytes).sum());
+            progress.begin(Phase::Unpack, coming_bytes);
         }
         let unpacked = system::unpack(&mut transaction, &stones, &Unpacking(progress))?;
-        progress.begin(Phase::Commit, 0);
+        progress.begin(Phase::Compose, 0);
 
         let explicit: BTreeMap<&str, bool> = solution
             .packages
@@ -336,69 +499,136 @@ impl System {
         let mut leaving: Vec<InstalledPackage> =
             gone.filter_map(|old| self.installed.get(&old.metadata.name).cloned()).collect();
         // What is only marked leaves and comes back with the mark.
-        for marked in &solution.marked {
-            if let Some(package) = self.installed.get(&marked.metadata.name) {
-                leaving.push(package.clone());
-                coming.push(InstalledPackage { explicit: true, ..package.clone() });
-            }
+        for package in remarked {
+            leaving.push(package.clone());
+            coming.push(InstalledPackage { explicit: !package.explicit, ..package.clone() });
         }
-        let base = self.base.as_ref();
-        let made = system::change(&mut transaction, base, &self.installed, &leaving, &coming)?;
+        let trees: Vec<TreeId> =
+            leaving.iter().chain(&coming).map(|package| package.files).collect();
+        let way = self.base.as_ref().map(|base| make_way(&mut transaction, base, &trees));
+        let way = way.transpose()?;
+        let mut base = match (&self.base, &way) {
+            (Some(base), Some(way)) => Some(State { tree: way.tree, ..base.clone() }),
+            _ => None,
+        };
+        let mut local = Local::default();
+        let mut kept = Vec::new();
+        if let Some(base) = &mut base {
+            local = Local::load(&self.store, base.packages)?;
+            (base.tree, kept) = local.take_out(&mut transaction, base.tree, base.packages)?;
+        }
+        if let Some(files) = files {
+            local = put_local(&mut transaction, files)?;
+        }
+        let mut made =
+            system::change(&mut transaction, base.as_ref(), &self.installed, &leaving, &coming)?;
+        (made.tree, made.packages) = local.put_in(&mut transaction, made.tree, made.packages)?;
+        let triggered =
+            trigger::run(&mut transaction, way, made.tree, made.packages, triggers, progress)?;
+        progress.begin(Phase::Commit, 0);
         let state = transaction.commit(Draft {
             parent: base.map(|state| state.id),
             request: plan.request.clone(),
-            tree: made.tree,
-            packages: made.packages,
+            tree: triggered.tree,
+            packages: triggered.packages,
         })?;
-        Ok(Applied { state, kept: made.kept, left_out })
+        let kept = [kept, made.kept, triggered.kept].concat();
+        Ok(Applied { state, kept, left_out, ran: triggered.ran, skipped: triggered.skipped })
     }
 
-    /// Verifies the stones of `candidates` in parallel.
-    fn fetch(&self, candidates: &[&Candidate], progress: &dyn Progress) -> Result<Vec<PathBuf>> {
-        let mut sources = Vec::with_capacity(candidates.len());
-        for candidate in candidates {
-            sources.push(match &candidate.origin {
-                Origin::Repository { name, .. } => {
-                    Place::Repository(&self.repository(name)?.config, &candidate.metadata)
+    /// The stones of `candidates`, verified: those at servers are downloaded,
+    /// and then those that are on this machine are hashed, each in parallel.
+    pub fn fetch(
+        &self,
+        candidates: &[&Candidate],
+        progress: &dyn Progress,
+    ) -> Result<Vec<PathBuf>> {
+        let mut stones = vec![None; candidates.len()];
+        let mut remote = Vec::new();
+        let mut local = Vec::new();
+        let mut download = 0;
+        for (at, candidate) in candidates.iter().enumerate() {
+            match (&candidate.origin, self.at_hand(candidate)?) {
+                (Origin::Repository { name, .. }, at_hand) => {
+                    let repository = self.repository(name)?;
+                    let of = if at_hand.is_some() { &mut local } else { &mut remote };
+                    of.push((at, repository, &*candidate.metadata));
+                    let size = candidate.metadata.location.as_ref().map_or(0, |it| it.size);
+                    download += if at_hand.is_some() { 0 } else { size };
                 }
-                Origin::File | Origin::Installed { .. } => Place::File(self.path_of(candidate)?),
+                (Origin::File | Origin::Installed { .. }, path) => stones[at] = path,
+            }
+        }
+        let repositories = &self.repositories;
+        if !remote.is_empty() {
+            progress.begin(Phase::Download, download);
+            let connections = self.repositories.network().connections;
+            for (at, path) in in_parallel(connections, &remote, |(at, repository, package)| {
+                let path = repositories.fetch(repository, package, &Downloading(progress));
+                path.map(|path| (*at, path))
+            })? {
+                stones[at] = Some(path);
+            }
+        }
+        // A phase without work is none.
+        if !local.is_empty() {
+            progress.begin(Phase::Verify, local.len() as u64);
+        }
+        let cores = std::thread::available_parallelism().map_or(1, Into::into);
+        for (at, path) in in_parallel(cores, &local, |(at, repository, package)| {
+            let path = repositories.fetch(repository, package, &());
+            progress.advance(1);
+            path.map(|path| (*at, path))
+        })? {
+            stones[at] = Some(path);
+        }
+        Ok(stones.into_iter().map(|path| path.expect("each was in one of the lists")).collect())
+    }
+}
+
+/// Does `work` for all of `items` on so many threads; after an error nothing
+/// new is begun.
+fn in_parallel<T: Sync, R: Send>(
+    threads: usize,
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, repository::Error> + Sync,
+) -> Result<Vec<R>, repository::Error> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Ok(Vec::with_capacity(items.len())));
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, items.len().max(1)) {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let result = work(item);
+                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                    match (&mut *done, result) {
+                        (Ok(all), Ok(one)) => all.push(one),
+                        (Ok(_), Err(err)) => {
+                            *done = Err(err);
+                            next.store(items.len(), Ordering::Relaxed);
+                        }
+                        (Err(_), _) => {}
+                    }
+                }
             });
         }
-        let (next, repositories) = (AtomicUsize::new(0), &self.repositories);
-        let fetched = Mutex::new(BTreeMap::new());
-        let workers = std::thread::available_parallelism().map_or(1, Into::into);
-        std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    loop {
-                        let at = next.fetch_add(1, Ordering::Relaxed);
-                        let path = match sources.get(at) {
-                            None => break,
-                            Some(Place::File(path)) => Ok(path.clone()),
-                            Some(Place::Repository(config, metadata)) => {
-                                repositories.fetch(config, metadata)
-                            }
-                        };
-                        fetched.lock().unwrap_or_else(PoisonError::into_inner).insert(at, path);
-                        progress.advance(1);
-                    }
-                });
-            }
-        });
-        let fetched = fetched.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(fetched.into_values().collect::<Result<_, _>>()?)
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Downloading<'a>(&'a dyn Progress);
+
+impl DownloadProgress for Downloading<'_> {
+    fn advance(&self, bytes: u64) {
+        self.0.advance(bytes);
     }
-}
 
-/// Where a stone comes from.
-enum Place<'a> {
-    File(PathBuf),
-    Repository(&'a Config, &'a Metadata),
-}
+    fn lose(&self, bytes: u64) {
+        self.0.lose(bytes);
+    }
 
-impl Step {
-    fn coming_bytes(&self) -> u64 {
-        u64::try_from(self.size_change).unwrap_or(0)
+    fn retry(&self, retry: &Retry<'_>) {
+        self.0.retry(retry);
     }
 }
 
@@ -408,6 +638,59 @@ impl IngestProgress for Unpacking<'_> {
     fn advance(&self, _: u64, bytes: u64) {
         self.0.advance(bytes);
     }
+}
+
+/// The local files of a state, as a model says them.
+pub fn local_files_of(store: &Store, state: &State) -> Result<BTreeMap<TreePath, LocalFile>> {
+    local_files(store, state)
+}
+
+fn sources(offered: &[Repository]) -> Vec<Source> {
+    let source = |repository: &Repository| Source {
+        name: repository.config.name.to_string(),
+        priority: repository.config.priority,
+        catalog: Arc::clone(&repository.catalog),
+    };
+    offered.iter().map(source).collect()
+}
+
+/// Whether two packages are the same build.
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    match (one.hash(), other.hash()) {
+        (Some(one), Some(other)) => one == other,
+        _ => {
+            let placeless = |it: &Metadata| Metadata { location: None, ..it.clone() };
+            placeless(one) == placeless(other)
+        }
+    }
+}
+
+/// Whether local files are the same, by the bytes that they have now.
+fn same_content(
+    one: &BTreeMap<TreePath, LocalFile>,
+    other: &BTreeMap<TreePath, LocalFile>,
+) -> Result<bool> {
+    let read = |file: &LocalFile| -> Result<LocalFile> {
+        let content = match &file.content {
+            LocalContent::Source(path) => {
+                let failed = |source| Error::Read { path: path.clone(), source };
+                LocalContent::Bytes(std::fs::read(path).map_err(failed)?)
+            }
+            content => content.clone(),
+        };
+        // A link has no mode of its own.
+        let mode = if matches!(content, LocalContent::Link(_)) { 0o777 } else { file.mode };
+        Ok(LocalFile { content, mode, ..file.clone() })
+    };
+    if !one.keys().eq(other.keys()) {
+        return Ok(false);
+    }
+    for (one, other) in one.values().zip(other.values()) {
+        if read(one)? != read(other)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn unavailable(candidate: &Candidate) -> Error {

@@ -24,19 +24,22 @@ pub struct StoneSource {
 impl StoneSource {
     /// What the repositories of a store have.
     pub fn new(repositories: Repositories) -> Result<Self> {
-        let offered = repositories.load()?;
+        let offered = repositories.load(&())?;
         Ok(Self { repositories, offered, done: HashSet::new() })
     }
 
-    /// The stone of a package that is installed, verified; `None` when no repository
-    /// has that very one.
+    /// The stone of a package that is installed, verified; `None` when it was not
+    /// downloaded, and no repository has that very one.
     fn stone(&self, package: &Metadata) -> Result<Option<PathBuf>> {
+        if let Some(path) = self.repositories.downloaded(package) {
+            return Ok(Some(path));
+        }
         for repository in &self.offered {
             for entry in repository.catalog.named(&package.name) {
                 // What cannot be read of an index offers nothing.
                 let Ok(offered) = repository.catalog.get(entry) else { continue };
                 if *offered == *package {
-                    let stone = self.repositories.fetch(&repository.config, &offered);
+                    let stone = self.repositories.fetch(repository, &offered, &());
                     if let Ok(path) = stone {
                         return Ok(Some(path));
                     }

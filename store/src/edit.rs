@@ -283,7 +283,8 @@ pub struct Merged {
 ///
 /// Directories are united. The attributes of a directory come from the side
 /// that gives it others than the implied ones
-/// ([`Attributes::implied_directory`]). Anything else may be there once, or
+/// ([`Attributes::implied_directory`]); times alone make no difference, and the
+/// latest stays. Anything else may be there once, or
 /// several times exactly alike; the rest are conflicts, sorted by path, and
 /// then nothing is merged. The result does not depend on the order of parts.
 ///
@@ -387,18 +388,20 @@ impl Merge {
 
     fn attributes(&mut self, base: Option<&Tree>, parts: &[(usize, Arc<Tree>)]) -> Attributes {
         let implied = Attributes::implied_directory();
-        let mut sides = base
-            .map(|tree| (None, &tree.attributes))
-            .into_iter()
-            .chain(parts.iter().map(|(part, tree)| (Some(*part), &tree.attributes)))
-            .filter(|(_, attributes)| **attributes != implied);
-        let Some((first, chosen)) = sides.next() else { return implied };
+        let base = base.map(|tree| (None, &tree.attributes));
+        let parts = parts.iter().map(|(part, tree)| (Some(*part), &tree.attributes));
+        // Directories of packages have no times; that of a directory in which a
+        // workspace has changed something is no reason for a conflict.
+        let mtime = base.into_iter().chain(parts.clone()).map(|(_, it)| it.mtime).max();
+        let mut sides =
+            base.into_iter().chain(parts).filter(|(_, attributes)| !attributes.is_like(&implied));
+        let (first, chosen) = sides.next().unwrap_or((None, &implied));
         for (second, attributes) in sides {
-            if let Some(second) = second.filter(|_| attributes != chosen) {
+            if let Some(second) = second.filter(|_| !attributes.is_like(chosen)) {
                 self.conflicts.push(Conflict { path: self.path.clone(), first, second });
             }
         }
-        chosen.clone()
+        Attributes { mtime: mtime.unwrap_or_default(), ..chosen.clone() }
     }
 }
 
@@ -468,7 +471,7 @@ impl<C: Claims> Subtract<'_, C> {
         let mut below: BTreeMap<Name, Vec<Entry>> = BTreeMap::new();
         for part in parts {
             let part = transaction.read_tree(*part)?;
-            if part.attributes != implied {
+            if !part.attributes.is_like(&implied) {
                 listed = Some(part.attributes.clone());
             }
             for (name, entry) in part.entries() {
@@ -484,8 +487,10 @@ impl<C: Claims> Subtract<'_, C> {
             }
             self.path.pop();
         }
-        if listed.is_some_and(|attributes| attributes == tree.attributes) {
-            tree.attributes = self.claims.directory(&self.path)?.unwrap_or(implied.clone());
+        if listed.is_some_and(|attributes| attributes.is_like(&tree.attributes)) {
+            let mtime = tree.attributes.mtime;
+            let claimed = self.claims.directory(&self.path)?.unwrap_or(implied.clone());
+            tree.attributes = Attributes { mtime, ..claimed };
         }
         let goes = tree.entries().is_empty()
             && tree.attributes == implied

@@ -32,6 +32,7 @@ mod store;
 mod sys;
 mod transaction;
 pub mod tree;
+mod usage;
 mod verify;
 pub mod workspace;
 
@@ -59,5 +60,6 @@ pub use state::{InvalidTag, State, StateId, Tag};
 pub use store::Store;
 pub use transaction::{Draft, Standing, Transaction};
 pub use tree::{Attributes, Content, Entry, Leaf, Subtree, Summary, Timestamp, Tree, Xattr};
+pub use usage::{StateUsage, Usage};
 pub use verify::{Damage, Report, VerifyProgress};
 pub use workspace::{InvalidWorkspaceName, Workspace, WorkspaceName};

@@ -93,7 +93,7 @@ impl Store {
 
         let mut missing = transaction.missing()?;
         loop {
-            let before = missing.objects.len();
+            let mut has_more = false;
             for source in &mut *sources {
                 if missing.objects.is_empty() {
                     break;
@@ -105,12 +105,13 @@ impl Store {
                 }
                 let after = transaction.missing()?;
                 let still: HashSet<&ObjectId> = after.objects.iter().collect();
-                let given = missing.objects.iter().filter(|object| !still.contains(object));
-                *repaired.restored.entry(name).or_default() += given.count() as u64;
+                let given = missing.objects.iter().filter(|object| !still.contains(object)).count();
+                has_more |= given > 0;
+                *repaired.restored.entry(name).or_default() += given as u64;
                 missing = after;
             }
             // A directory that was restored may have shown what lies below it.
-            if missing.objects.is_empty() || missing.objects.len() == before {
+            if missing.objects.is_empty() || !has_more {
                 break;
             }
         }

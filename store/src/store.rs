@@ -163,8 +163,8 @@ impl Store {
         blob: &BlobRef,
         mut each: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        // It goes on where it was when gc has moved the blob meanwhile.
         let mut done = 0;
+        // Where gc has moved the blob meanwhile, it goes on behind what was given.
         self.inner.at_blob(blob, |location| {
             while done < blob.size {
                 let piece = self.inner.piece(location, done)?;

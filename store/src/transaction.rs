@@ -232,7 +232,9 @@ impl Transaction {
         inner.note_repack(&self.index)?;
         inner.remove_packs(&removed)?;
         inner.forget_all();
-        Ok(())
+        // One that a power cut brought back would be found damaged again.
+        let directory = inner.path.join("packs");
+        inner.disk.sync_directory(&directory).map_err(Error::io(&directory))
     }
 
     /// Gives packs a second name in STORE/quarantine.

@@ -87,6 +87,13 @@ impl Attributes {
         Self::of_root(0o755)
     }
 
+    /// Whether all but the time is equal.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.mode, self.uid, self.gid) == (other.mode, other.uid, other.gid)
+            && self.xattrs == other.xattrs
+    }
+
     /// The value of the extended attribute `name`.
     #[must_use]
     pub fn xattr(&self, name: &[u8]) -> Option<&[u8]> {

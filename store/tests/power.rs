@@ -271,8 +271,16 @@ fn cut_everywhere(case: &Case, omitted: Omitted) -> Vec<String> {
     (case.base)(&base);
     let mut wrong = Vec::new();
     // What a sync is for may show only when several things are lost together.
-    let seeds = if matches!(omitted, Omitted::Sync(_)) { 12 } else { 4 };
-    for steps in 0.. {
+    let seeds = match omitted {
+        Omitted::Nothing => 2,
+        Omitted::Sync(_) => 12,
+        _ => 4,
+    };
+    let all = count(case).0;
+    assert!(all > 1, "{}: the steps are counted", case.name);
+    for steps in 0..=all {
+        // Without a sync, what is lost shows soonest where most was done.
+        let steps = if omitted == Omitted::Nothing { steps } else { all - steps };
         let live = home.path().join(format!("live {steps}"));
         copy(&base, &live);
         let disk = FaultyDisk::over(&live, steps, omitted);
@@ -309,11 +317,7 @@ fn cut_everywhere(case: &Case, omitted: Omitted) -> Vec<String> {
             }
         }
         std::fs::remove_dir_all(&live).unwrap();
-        if disk.steps_done() < steps {
-            assert!(reported, "{}: all steps were taken", case.name);
-            assert!(steps > 2, "{}: the steps are counted", case.name);
-            break;
-        }
+        assert!(steps < all || reported, "{}: all steps were taken", case.name);
     }
     wrong
 }
@@ -407,7 +411,7 @@ fn the_test_above_notices_each_sync_that_is_left_out() {
         }
     }
     for case in CASES.iter().filter(|case| matches!(case.name, "gc" | "repair")) {
-        for sync in 0..syncs_of(case) {
+        for sync in 0..count(case).1 {
             if cut_everywhere(case, Omitted::Sync(sync)).is_empty() {
                 missed.push(format!("{} without sync {sync}", case.name));
             }
@@ -417,14 +421,13 @@ fn the_test_above_notices_each_sync_that_is_left_out() {
     assert!(missed.is_empty(), "{missed:?}");
 }
 
-/// How many syncs an operation makes.
-fn syncs_of(case: &Case) -> usize {
+/// How many steps an operation makes, and how many of them are syncs.
+fn count(case: &Case) -> (usize, usize) {
     let home = support::fast_directory();
     let live = home.path().join("live");
     (case.base)(&live);
     let disk = FaultyDisk::over(&live, usize::MAX, Omitted::Nothing);
     let store = Store::open_on(Arc::new(disk.clone()), &live).unwrap();
     (case.operation)(&store).unwrap();
-    assert!(disk.syncs_done() > 0, "{}", case.name);
-    disk.syncs_done()
+    (disk.steps_done(), disk.syncs_done())
 }

@@ -12,8 +12,8 @@ use cairn_store::tree::{
     Xattr,
 };
 use cairn_store::{
-    Attributes, BlobRef, Difference, Draft, Edit, Error, Store, Subtree, Summary, Transaction,
-    TreeId, TreePath, TreeReader, diff, edit, resolve,
+    Attributes, BlobRef, Difference, Draft, Edit, Error, Name, Store, Subtree, Summary,
+    Transaction, TreeId, TreePath, TreeReader, diff, edit, merge, resolve,
 };
 use proptest::prelude::*;
 use support::fast_directory;
@@ -332,6 +332,41 @@ fn the_counts_of_hard_links_follow_their_members() {
     assert_eq!(count(&transaction, two, "b/three"), Some(2));
     let one = without(&mut transaction, two, "a");
     assert_eq!(count(&transaction, one, "b/three"), None);
+}
+
+#[test]
+fn the_time_of_a_directory_is_no_reason_for_a_conflict() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::create(&home.path().join("store")).unwrap();
+    let mut transaction = store.begin().unwrap();
+    let mut tree = |mode, seconds, name: Option<&str>| {
+        let mtime = Timestamp::new(seconds, 0).unwrap();
+        let entries = name.map(|name| {
+            let content = leaf(Content::Fifo);
+            (Name::new(name.as_bytes()).unwrap(), Entry::Leaf(content))
+        });
+        let attributes = Attributes { mtime, ..Attributes::of_root(mode) };
+        let below = Tree::new(attributes, entries.into_iter().collect()).unwrap();
+        let below = transaction.put_subtree(below).unwrap();
+        let root = vec![(Name::new(b"d").unwrap(), below)];
+        let root = Tree::new(Attributes::implied_directory(), root).unwrap();
+        transaction.put_tree(root).unwrap()
+    };
+    // Something was changed in the directory of the base.
+    let (base, part) = (tree(0o700, 77, Some("changed")), tree(0o700, 0, Some("part")));
+    let (implied, other) = (tree(0o755, 88, None), tree(0o750, 0, None));
+    let merged = merge(&mut transaction, base, &[part]).unwrap().unwrap().tree;
+    let attributes = |transaction: &Transaction, root| {
+        let entry = resolve(transaction, root, &path("d")).unwrap().unwrap();
+        let tree = transaction.read_tree(entry.as_directory().unwrap().id).unwrap();
+        (tree.attributes.mode, tree.attributes.mtime.seconds(), tree.entries().len())
+    };
+    assert_eq!(attributes(&transaction, merged), (0o700, 77, 2));
+    // What no side wants otherwise is as the one that says something.
+    let merged = merge(&mut transaction, implied, &[part]).unwrap().unwrap().tree;
+    assert_eq!(attributes(&transaction, merged), (0o700, 88, 1));
+    // Other modes are a conflict as ever.
+    assert!(merge(&mut transaction, base, &[other]).unwrap().is_err());
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //! | small packages, made for a test | [`Deb`] |
 //! | real Debian packages | [`real`] |
 //! | everything below a directory, to compare | [`Listing`] |
+//! | a repository of small stones | [`Stones`] |
+//! | a server that misbehaves | [`Server`] |
 //! | a mount that goes away with the test | [`Mount`] |
 //! | to say that a test cannot run here | [`Need`] |
 //!
@@ -22,6 +24,8 @@ mod mount;
 mod need;
 mod plain;
 pub mod real;
+mod server;
+mod stones;
 mod sys;
 
 pub use cairn::{Cairn, Ended};
@@ -30,6 +34,8 @@ pub use listing::{Entry, Kind, Listing};
 pub use mount::Mount;
 pub use need::Need;
 pub use plain::{Plain, assert_has_unpacked};
+pub use server::{Behaviour, Request, Server};
+pub use stones::Stones;
 pub use sys::{make_device, make_fifo, set_xattr, signal, umount_lazily};
 
 use std::path::PathBuf;

@@ -88,14 +88,23 @@ pub const ROOTS: &[&str] = &[
 /// If they could be had, and something goes wrong.
 #[must_use]
 pub fn debs() -> Option<Vec<PathBuf>> {
+    debs_for(ROOTS, "list")
+}
+
+/// Other packages with all that they need; `list` is a name for them.
+///
+/// # Panics
+/// As [`debs`].
+#[must_use]
+pub fn debs_for(roots: &[&str], list: &str) -> Option<Vec<PathBuf>> {
     if !Need::all(&[Need::Debian]) {
         return None;
     }
     let directory = crate::target().join("debs");
     fs::create_dir_all(&directory).unwrap();
     let _lock = lock(&directory.join("lock"));
-    let list = directory.join("list");
-    let asked = format!("{}\n", ROOTS.join(" "));
+    let list = directory.join(list);
+    let asked = format!("{}\n", roots.join(" "));
     let known = fs::read_to_string(&list).unwrap_or_default();
     if let Some(known) = known.strip_prefix(&asked) {
         let debs: Vec<PathBuf> = known.lines().map(PathBuf::from).collect();
@@ -104,7 +113,7 @@ pub fn debs() -> Option<Vec<PathBuf>> {
         }
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/fetch-debs");
-    let fetched = Command::new(script).arg(&directory).args(ROOTS).output().unwrap();
+    let fetched = Command::new(script).arg(&directory).args(roots).output().unwrap();
     let stderr = String::from_utf8_lossy(&fetched.stderr);
     if fetched.status.code() == Some(3) {
         skip(&stderr);
@@ -142,7 +151,8 @@ pub fn repository() -> Option<PathBuf> {
     }
     fs::remove_dir_all(&stones).unwrap();
     fs::create_dir(&stones).unwrap();
-    let words = ["--quiet", "convert", "-o"].map(AsRef::as_ref);
+    // Without triggers a root is what other tools make of the packages.
+    let words = ["--quiet", "convert", "--without-triggers", "-o"].map(AsRef::as_ref);
     let debs = debs.iter().map(|deb| deb.as_os_str());
     cairn.data(words.into_iter().chain([stones.as_os_str()]).chain(debs));
     let index = ["repo", "index"].map(AsRef::as_ref);
@@ -150,6 +160,45 @@ pub fn repository() -> Option<PathBuf> {
     fs::write(made_by, hash.as_str()).unwrap();
     Some(stones)
 }
+
+/// The index of all packages that apt knows of: a `Packages` file. Where the
+/// machine has no lists, lists are fetched into the directory of the build.
+///
+/// # Panics
+/// If there is no apt, or something goes wrong.
+#[must_use]
+pub fn index() -> String {
+    let dump = |options: &[String]| {
+        let output = Command::new("apt-cache").args(options).arg("dumpavail").output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let text = dump(&[]);
+    if text.len() > ENOUGH {
+        return offered(&text);
+    }
+    let lists = crate::target().join("lists");
+    fs::create_dir_all(lists.join("partial")).unwrap();
+    let _lock = lock(&lists.join("for-tests"));
+    let options = |name: &str, value: &Path| ["-o".into(), format!("{name}={}", value.display())];
+    let mut all = options("Dir::State::lists", &lists).to_vec();
+    all.extend(options("Dir::Cache::pkgcache", &lists.join("pkgcache.bin")));
+    all.extend(options("Dir::Cache::srcpkgcache", &lists.join("srcpkgcache.bin")));
+    all.extend(["-o".into(), "APT::Sandbox::User=".into()]);
+    let updated = Command::new("apt-get").args(&all).args(["-qq", "update"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&updated.stderr);
+    assert!(updated.status.success(), "apt-get update: {stderr}");
+    offered(&dump(&all))
+}
+
+/// The paragraphs of packages that can be had; apt also tells of those that
+/// are only installed.
+fn offered(text: &str) -> String {
+    let is_offered = |paragraph: &&str| paragraph.contains("\nFilename: ");
+    text.split("\n\n").filter(is_offered).collect::<Vec<_>>().join("\n\n")
+}
+
+/// A shorter index is that of what is installed alone.
+const ENOUGH: usize = 10 << 20;
 
 /// The names of all packages of [`debs`].
 #[must_use]

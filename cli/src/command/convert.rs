@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Leave out dependencies that none of the given packages satisfies
     #[arg(long)]
     drop_missing: bool,
+    /// Do not add triggers for well-known tools, such as ldconfig
+    #[arg(long)]
+    without_triggers: bool,
 }
 
 #[derive(Serialize)]
@@ -74,6 +77,7 @@ pub(crate) fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Error> {
     let mut converter = Converter::new(std::env::consts::ARCH);
     converter.level = args.level;
     converter.threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    converter.adds_triggers = !args.without_triggers;
     converter.missing = if args.drop_missing { Missing::Drop } else { Missing::Keep };
 
     let name = format!("Converting {}", counted(debs.len(), "package"));

@@ -21,7 +21,7 @@ use crate::units::{count, counted, size};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Show what would be removed, and remove nothing
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     dry_run: bool,
     /// Rewrite packs of which less than so many percent are needed: 0 rewrites none, 100
     /// each that holds anything unneeded

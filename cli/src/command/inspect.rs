@@ -144,7 +144,7 @@ impl Inspected {
 }
 
 /// What a package says of itself, without what it does not say.
-fn fields(metadata: &Metadata) -> Vec<(&'static str, String)> {
+pub(crate) fn fields(metadata: &Metadata) -> Vec<(&'static str, String)> {
     let list = |set: &std::collections::BTreeSet<_>| {
         set.iter().map(ToString::to_string).collect::<Vec<String>>().join("  ")
     };
@@ -155,7 +155,7 @@ fn fields(metadata: &Metadata) -> Vec<(&'static str, String)> {
         ("Release", format!("{}, build {}", metadata.release, metadata.build_release)),
         ("Architecture", metadata.architecture.clone()),
         ("Summary", metadata.summary.clone()),
-        ("Description", metadata.description.clone()),
+        ("Description", metadata.description.split_whitespace().collect::<Vec<_>>().join(" ")),
         ("Homepage", metadata.homepage.clone()),
         ("Licences", licenses),
         ("Source", metadata.source_id.clone()),

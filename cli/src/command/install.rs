@@ -19,9 +19,8 @@ pub(crate) struct Args {
     /// Names, providers such as 'binary(nano)', or stones (./nano.stone)
     #[arg(value_name = "PACKAGE", required = true)]
     packages: Vec<String>,
-    /// Show what would be done, and do nothing
-    #[arg(short = 'n', long)]
-    dry_run: bool,
+    #[command(flatten)]
+    mode: Mode,
 }
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
@@ -39,5 +38,5 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         }
     }
     let text = format!("install {}", args.packages.join(" "));
-    transact(&request, &text, &stones, Mode::new(args.dry_run), context, output)
+    transact(&request, &text, &stones, &args.mode, context, output)
 }

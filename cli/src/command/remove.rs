@@ -17,14 +17,13 @@ pub(crate) struct Args {
     /// Names, or providers such as 'binary(nano)'
     #[arg(value_name = "PACKAGE", required = true)]
     packages: Vec<Dependency>,
-    /// Show what would be done, and do nothing
-    #[arg(short = 'n', long)]
-    dry_run: bool,
+    #[command(flatten)]
+    mode: Mode,
 }
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let request = Request { remove: args.packages.clone(), ..Request::default() };
     let names: Vec<String> = args.packages.iter().map(ToString::to_string).collect();
     let text = format!("remove {}", names.join(" "));
-    transact(&request, &text, &[], Mode::new(args.dry_run), context, output)
+    transact(&request, &text, &[], &args.mode, context, output)
 }

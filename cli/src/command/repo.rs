@@ -4,7 +4,11 @@ mod add;
 mod index;
 mod list;
 mod remove;
+mod set;
+mod settings;
 mod update;
+
+pub(crate) use update::update_first;
 
 use crate::context::Context;
 use crate::error::Error;
@@ -18,6 +22,11 @@ pub(crate) enum Command {
     Update(update::Args),
     #[command(visible_alias = "rm")]
     Remove(remove::Args),
+    Set(set::Args),
+    /// Offer the packages of repositories again
+    Enable(set::Names),
+    /// Offer the packages of repositories no more; what is installed stays
+    Disable(set::Names),
     Index(index::Args),
 }
 
@@ -31,6 +40,9 @@ pub(crate) fn run(
         Command::List(args) => list::run(args, context, output),
         Command::Update(args) => update::run(args, context, output),
         Command::Remove(args) => remove::run(args, context, output),
-        Command::Index(args) => index::run(args, output),
+        Command::Set(args) => set::run(args, context, output),
+        Command::Enable(args) => set::switch(args, true, context, output),
+        Command::Disable(args) => set::switch(args, false, context, output),
+        Command::Index(args) => index::run(args, context, output),
     }
 }

@@ -9,11 +9,15 @@ use crate::output::Output;
 ///
 /// The current state stays: cairn switch goes forward to it again.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Leave out what triggers of live roots would do
+    #[arg(long)]
+    skip_triggers: bool,
+}
 
-pub(crate) fn run(_: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
+pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
     let current = store.current()?;
     let parent = current.parent.ok_or(Error::NoParent(current.id))?;
-    switch(&store, &store.state(parent)?, output)
+    switch(&store, &store.state(parent)?, args.skip_triggers, context, output)
 }

@@ -1,6 +1,5 @@
 //! `cairn state`: the states of a store, and what commands tell of one.
 
-pub(crate) mod diff;
 mod list;
 mod prune;
 mod remove;
@@ -11,6 +10,7 @@ mod untag;
 use cairn_store::{Refs, State, Store};
 use serde::Serialize;
 
+pub(crate) use crate::command::diff;
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::Output;

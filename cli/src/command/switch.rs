@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Error;
+use crate::live::Live;
 use crate::mounts::Mounts;
 use crate::output::{Output, View};
 use crate::page::Page;
@@ -18,6 +19,9 @@ use crate::units::duration;
 pub(crate) struct Args {
     /// Number or tag of the state
     state: StateName,
+    /// Leave out what triggers of live roots would do
+    #[arg(long)]
+    skip_triggers: bool,
 }
 
 /// What a switch has done.
@@ -27,6 +31,7 @@ struct Switched {
     previous: Option<u64>,
     seconds: f64,
     mounts: Mounts,
+    live: Live,
     #[serde(skip)]
     time: Duration,
 }
@@ -34,25 +39,42 @@ struct Switched {
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
     let target = args.state.find(&store)?;
-    switch(&store, &target, output)
+    switch(&store, &target, args.skip_triggers, context, output)
 }
 
 /// Makes `target` current; when this returns, live roots show it.
-pub(crate) fn switch(store: &Store, target: &State, output: &mut Output<'_>) -> Result<(), Error> {
+pub(crate) fn switch(
+    store: &Store,
+    target: &State,
+    skip_triggers: bool,
+    context: &Context,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
     let begun = Instant::now();
-    let previous = store.refs().current.map(|id| id.0);
+    let refs = store.refs();
+    let previous = refs.current.and_then(|id| refs.states.get(&id));
     store.switch(target.id)?;
     let mounts = Mounts::refresh(store);
     let time = begun.elapsed();
-    let switched =
-        Switched { state: target.id.0, previous, seconds: time.as_secs_f64(), mounts, time };
+    let triggers = context.triggers(skip_triggers);
+    let live = Live::run(store, previous.map(|state| state.tree), target.tree, &triggers);
+    let switched = Switched {
+        state: target.id.0,
+        previous: previous.map(|state| state.id.0),
+        seconds: time.as_secs_f64(),
+        mounts,
+        live,
+        time,
+    };
     output.data(&switched)?;
-    switched.mounts.check()
+    switched.mounts.check()?;
+    switched.live.check()
 }
 
 impl View for Switched {
     fn show(&self, page: &mut Page) {
         self.mounts.show_failures(page);
+        self.live.show_failures(page);
         let before = match self.previous {
             Some(id) if id == self.state => " already",
             Some(id) => &format!(" instead of {id}"),

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cairn_package::repair::StoneSource;
-use cairn_package::repository::Repositories;
 use cairn_store::{Damage, ObjectId, RepairSource, Store, VerifyProgress};
 use serde::Serialize;
 
@@ -105,7 +104,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         all: context.verbose(),
     };
     if args.repair && found > 0 {
-        let repair = repair(&store, &args.from, output)?;
+        let repair = repair(&store, &args.from, context, output)?;
         found = repair.missing.len();
         verified.repair = Some(repair);
     }
@@ -114,13 +113,18 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
 }
 
 /// Takes what is lost from where it can be had.
-fn repair(store: &Store, from: &[PathBuf], output: &Output<'_>) -> Result<RepairView, Error> {
+fn repair(
+    store: &Store,
+    from: &[PathBuf],
+    context: &Context,
+    output: &Output<'_>,
+) -> Result<RepairView, Error> {
     let mut stores = Vec::new();
     for path in from {
         stores.push(Store::open(path)?);
     }
     let mut failures = Vec::new();
-    let mut stones = match StoneSource::new(Repositories::of(store.path())) {
+    let mut stones = match StoneSource::new(context.repositories(store)) {
         Ok(stones) => Some(stones),
         Err(err) => {
             failures.push(format!("repositories: {}", in_one_line(&err)));

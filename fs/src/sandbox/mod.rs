@@ -32,6 +32,7 @@ use std::thread;
 use std::time::Duration;
 
 use cairn_store::StateId;
+use rustix::fs::{Mode, OFlags, openat};
 
 use crate::error::{Error, Result};
 use crate::event::Journal;
@@ -178,9 +179,12 @@ impl Sandbox {
         self.ask(&Request::Delete(path.into()))
     }
 
-    /// The directory of the upper layer. It changes while programs run.
+    /// The directory of the upper layer, opened. It changes while programs run.
     pub fn layer(&self) -> Result<OwnedFd> {
-        self.layer.try_clone().map_err(|source| Error::Process { source })
+        // Not a copy: that would go on reading where another one has stopped.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = openat(&self.layer, ".", flags, Mode::empty());
+        opened.map_err(|err| Error::Process { source: err.into() })
     }
 
     /// With what the names of overlayfs's own attributes begin in the layer.

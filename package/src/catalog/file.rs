@@ -8,13 +8,14 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Catalog, Error, Names, Packages, tables};
 use crate::metadata::Metadata;
 use crate::stone::{self, meta};
 
-const MAGIC: [u8; 8] = *b"CRNCTLG1";
+const MAGIC: [u8; 8] = *b"CRNCTLG2";
 
 /// Length of what comes before the tables.
 const HEADER: usize = 48;
@@ -25,7 +26,7 @@ const OFFER: usize = 12;
 
 /// What tells whether a catalog was made of a file as it is now: the length
 /// and the time of the last change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     size: u64,
     mtime: i64,
@@ -79,6 +80,58 @@ impl Stored {
         metadata.map(Arc::new).map_err(|_| damaged())
     }
 }
+
+impl Stored {
+    /// The numbers of the packages whose records match.
+    ///
+    /// A package whose bytes have changed may be left out or told of; it fails
+    /// when it is read.
+    pub(super) fn containing(&self, pattern: &regex::bytes::Regex) -> Result<Vec<u32>, Error> {
+        let failed = |source| Error::Io { path: self.path.clone(), source };
+        let mut order: Vec<usize> = (0..self.places.len()).collect();
+        order.sort_by_key(|at| self.places[*at].offset);
+        let mut found = Vec::new();
+        let mut bytes = Vec::new();
+        let mut rest = &order[..];
+        while let Some(first) = rest.first() {
+            let begin = self.places[*first].offset;
+            let fits = |at: &usize| self.end_of(*at) - begin <= PIECE_LEN;
+            let count = rest.iter().take_while(|at| fits(at)).count().max(1);
+            let (piece, others) = rest.split_at(count);
+            let end = piece.iter().map(|at| self.end_of(*at)).max().unwrap_or(begin);
+            // It was compared with the length of the file when that was opened.
+            bytes.resize(usize::try_from(end - begin).unwrap_or(usize::MAX), 0);
+            self.file.read_exact_at(&mut bytes, begin).map_err(failed)?;
+            let mut at = 0;
+            while let Some(hit) = pattern.find_at(&bytes, at) {
+                // The package in whose records the match begins.
+                let offset = begin + hit.start() as u64;
+                let after = piece.partition_point(|at| self.places[*at].offset <= offset);
+                let Some(owner) = after.checked_sub(1) else { break };
+                found.push(u32::try_from(piece[owner]).expect("the count was read from a u32"));
+                // No more of this one.
+                at = usize::try_from(self.end_of(piece[owner]) - begin).unwrap_or(usize::MAX);
+                if at <= hit.start() {
+                    at = hit.start() + 1;
+                }
+                if at >= bytes.len() {
+                    break;
+                }
+            }
+            rest = others;
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn end_of(&self, entry: usize) -> u64 {
+        self.places[entry].offset + u64::from(self.places[entry].len)
+    }
+}
+
+/// So many bytes of records are read at a time.
+const PIECE_LEN: u64 = 4 << 20;
 
 /// The bytes of a file that [`Catalog::open`] opens: a catalog of packages that
 /// come from a file with this stamp.

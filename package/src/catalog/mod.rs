@@ -113,6 +113,33 @@ impl Catalog {
         Ok(offering)
     }
 
+    /// The numbers of the packages that have `text` somewhere in their metadata,
+    /// whatever the case of ASCII letters, in ascending order; and by chance of
+    /// some that do not.
+    ///
+    /// Costs a look at the bytes of all metadata, of which none is decoded.
+    pub fn containing(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let pattern = regex::bytes::RegexBuilder::new(&regex::escape(text))
+            .case_insensitive(true)
+            .unicode(false)
+            .build();
+        // Case is not known of other letters: then all are looked at.
+        let Ok(pattern) = pattern else { return Ok((0..self.len()).collect()) };
+        match &self.packages {
+            Packages::Stored(stored) if text.is_ascii() => stored.containing(&pattern),
+            Packages::Stored(_) => Ok((0..self.len()).collect()),
+            Packages::InMemory(packages) => {
+                let has = |package: &Metadata| {
+                    let texts = [&package.name, &package.summary].into_iter();
+                    let dependencies = package.depends.iter().chain(&package.provides);
+                    let mut all = texts.chain(dependencies.map(|it| &it.text));
+                    all.any(|text| pattern.is_match(text.as_bytes())) || !text.is_ascii()
+                };
+                Ok((0..).zip(packages).filter(|(_, it)| has(it)).map(|(entry, _)| entry).collect())
+            }
+        }
+    }
+
     /// All packages, by name.
     pub fn iter(&self) -> impl Iterator<Item = Result<Arc<Metadata>, Error>> {
         (0..self.len()).map(|entry| self.get(entry))

@@ -5,6 +5,7 @@
 //! | one package | [`Converter::convert`] |
 //! | a set of packages that need each other | [`Converter::convert_all`] |
 //! | dependencies on packages that are elsewhere | [`Known`] |
+//! | what an index of Debian's says of its packages | [`Converter::describe_index`] |
 //!
 //! A conversion keeps what the package says and has: names, relations, modes,
 //! owners, times, links, devices and extended attributes. It moves /bin, /lib
@@ -27,11 +28,13 @@ mod fixture;
 mod known;
 mod license;
 mod owner;
+mod packages;
 mod place;
 mod relation;
 mod stamp;
 #[cfg(test)]
 mod tests;
+mod triggers;
 mod version;
 
 pub use batch::Progress;
@@ -70,6 +73,8 @@ pub struct Converter {
     pub known: Known,
     /// What becomes of a dependency that nothing known satisfies.
     pub missing: Missing,
+    /// Whether packages get triggers for the well-known tools in them.
+    pub adds_triggers: bool,
 }
 
 /// What becomes of a dependency none of whose alternatives is known.
@@ -126,6 +131,7 @@ impl Converter {
             threads: NonZeroUsize::MIN,
             known: Known::default(),
             missing: Missing::default(),
+            adds_triggers: true,
         }
     }
 
@@ -155,7 +161,7 @@ impl Converter {
         let Described { mut metadata, unmet, ignored_conflicts, is_essential } =
             describe::describe(&deb.control, self)?;
         let path = to.join(file_name(&metadata));
-        let stamp = stamp::stamp(deb, &metadata, self.level)?;
+        let stamp = stamp::stamp(deb, &metadata, (self.level, self.adds_triggers))?;
         let mut outcome = Outcome {
             metadata: Metadata::default(),
             path,
@@ -180,6 +186,9 @@ impl Converter {
         let mut builder = Builder::new(metadata);
         builder.layout = files.layout();
         builder.attributes.push(stamp);
+        if self.adds_triggers {
+            triggers::add(&files, &mut builder)?;
+        }
         for entry in &files.entries {
             if let Content::File(bytes) = &entry.content {
                 builder.add_hashed(bytes.blob, files.source(bytes))?;

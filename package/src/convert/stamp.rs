@@ -18,13 +18,17 @@ use crate::stone::{Attribute, ContentOptions, Package};
 const KEY: &[u8] = b"cairn.converted";
 
 /// Grows when the same package becomes another stone than before.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
 /// Hashes the package, the settings that decide the stone's bytes, and what
 /// the `control` file became with all that is known of other packages.
-pub(super) fn stamp(deb: &Deb, metadata: &Metadata, level: i32) -> Result<Attribute, Problem> {
+pub(super) fn stamp(
+    deb: &Deb,
+    metadata: &Metadata,
+    settings: (i32, bool),
+) -> Result<Attribute, Problem> {
     let zstd = zstd::zstd_safe::version_number();
-    let decides = (REVISION, zstd, level, deb.digest()?, metadata);
+    let decides = (REVISION, zstd, settings, deb.digest()?, metadata);
     let text = serde_json::to_vec(&decides).expect("numbers, texts and sets of texts");
     let value = Digest::of(&text).as_bytes().as_slice().into();
     Ok(Attribute { key: KEY.into(), value })

@@ -1,142 +1,173 @@
-//! From URLs to files of the machine.
+//! From a package of an index to a proved stone on this machine.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
-use super::{Config, Error, Result};
+use super::config::RepositoryName;
+use super::download::{DownloadProgress, Remote};
+use super::error::{Error, Result};
+use super::hash::{self, Expected, verify};
+use super::url::Url;
+use super::{Repositories, Repository};
 use crate::{Location, Metadata};
 
-/// The usual name of an index.
-pub(super) const INDEX: &str = "stone.index";
-
-/// The file of the index at `url`.
-pub(super) fn index_file(url: &str) -> Result<PathBuf> {
-    let problem = |problem| Error::Url { url: url.into(), problem };
-    let path = match url.split_once("://") {
-        Some(("file", path)) => decode(path).ok_or_else(|| problem("it has a malformed escape"))?,
-        Some(("http" | "https", _)) => {
-            return Err(problem("repositories on the network are not supported yet"));
+impl Repositories {
+    /// Where the stone of a package lies that `repository` offers, if it is on
+    /// this machine: in the repository itself, or downloaded before.
+    ///
+    /// It is not proved, and may not be there any more.
+    pub fn at_hand(&self, repository: &Repository, package: &Metadata) -> Result<Option<PathBuf>> {
+        let name = &repository.config.name;
+        let location = location(name, package)?;
+        for index in &repository.indices {
+            if let Some(path) = place(name, index, package)?.local() {
+                return Ok(Some(path));
+            }
         }
-        Some(_) => return Err(problem("only file:// is supported")),
-        None => url.into(),
+        let path = self.download_path(&location.hash);
+        let is_there = fs::metadata(&path).is_ok_and(|it| it.len() == location.size);
+        Ok(is_there.then_some(path))
+    }
+
+    /// The stone of a package that `repository` offers, proved by size and
+    /// hashes.
+    ///
+    /// A file of the machine is used where it lies. One of a server is
+    /// downloaded, unless it was before, from the first place that has it.
+    /// `progress` is told of all its bytes in any case but the former.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when it is not the announced file, and
+    /// [`Error::Network`].
+    pub fn fetch(
+        &self,
+        repository: &Repository,
+        package: &Metadata,
+        progress: &dyn DownloadProgress,
+    ) -> Result<PathBuf> {
+        let name = &repository.config.name;
+        let expected = Expected::from(location(name, package)?);
+        let mut urls = Vec::new();
+        let mut failure = None;
+        for index in &repository.indices {
+            let url = place(name, index, package)?;
+            match url.local() {
+                Some(path) => match verify(name, &expected, &path) {
+                    Ok(()) => return Ok(path),
+                    Err(err) => drop(failure.get_or_insert(err)),
+                },
+                None => urls.push(url),
+            }
+        }
+        if let (Some(failure), true) = (failure, urls.is_empty()) {
+            return Err(failure);
+        }
+        let path = self.download_path(expected.hash);
+        if path.exists() {
+            if hash::is(&expected, &path) {
+                progress.advance(expected.size);
+                return Ok(path);
+            }
+            // It was damaged since, and is only a copy.
+            fs::remove_file(&path).map_err(Error::io(&path))?;
+        }
+        Remote { repository: name, urls, expected }.download(&self.client, &path, progress)?;
+        Ok(path)
+    }
+
+    /// Whether fetching the stone would need a server.
+    pub fn is_remote(&self, repository: &Repository, package: &Metadata) -> Result<bool> {
+        Ok(self.at_hand(repository, package)?.is_none())
+    }
+
+    /// The stone of a package that was downloaded before, proved by size and
+    /// hashes, whatever repositories offer now.
+    #[must_use]
+    pub fn downloaded(&self, package: &Metadata) -> Option<PathBuf> {
+        let location = package.location.as_ref()?;
+        let path = self.download_path(&location.hash);
+        hash::is(&Expected::from(location), &path).then_some(path)
+    }
+
+    pub(super) fn downloads(&self) -> PathBuf {
+        self.store.join("cache/downloads")
+    }
+
+    fn download_path(&self, hash: &str) -> PathBuf {
+        // Decoding has made sure that it is 64 digits.
+        self.downloads().join(format!("{hash}.stone"))
+    }
+}
+
+/// Checks where the index at `index` places a package.
+pub(super) fn check_location(
+    repository: &RepositoryName,
+    index: &Url,
+    package: &Metadata,
+) -> Result<()> {
+    place(repository, index, package).map(drop)
+}
+
+/// The address of a package, whose URI stands in the index at `index`.
+fn place(repository: &RepositoryName, index: &Url, package: &Metadata) -> Result<Url> {
+    let Location { uri, .. } = location(repository, package)?;
+    let not_allowed = || Error::Location {
+        repository: repository.clone(),
+        package: package.name.clone(),
+        uri: uri.clone(),
     };
-    let path = PathBuf::from(path);
-    if !path.is_absolute() {
-        return Err(problem("it must be an absolute path"));
+    // Whoever makes an index has no business at other hosts, nor with files
+    // of the machine that are named from its root.
+    let is_relative = !uri.is_empty() && !uri.starts_with('/') && !uri.contains("://");
+    let is_plain = !uri.contains(['?', '#', '\\', '\0']);
+    if !is_relative || !is_plain {
+        return Err(not_allowed());
     }
-    let is_index = path.extension().is_some_and(|extension| extension == "index");
-    Ok(if is_index { path } else { path.join(INDEX) })
+    index.join(uri).map_err(|_| not_allowed())
 }
 
-/// Undoes the escapes of RFC 3986, section 2.1.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let mut digit = || char::from(rest.next()?).to_digit(16);
-            bytes.push(u8::try_from(digit()? * 16 + digit()?).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
-/// The file of a package: its URI, from the directory of the index.
-pub(super) fn stone_file(config: &Config, package: &Metadata) -> Result<PathBuf> {
-    let Location { uri, .. } = location(config, package)?;
-    let index = index_file(&config.url)?;
-    let directory = index.parent().unwrap_or(Path::new("/"));
-    let relative = Path::new(uri);
-    let is_allowed = !uri.is_empty()
-        && !uri.contains("://")
-        && !uri.contains('\0')
-        && relative
-            .components()
-            .all(|it| matches!(it, Component::Normal(_) | Component::ParentDir));
-    if !is_allowed {
-        let (package, uri) = (package.name.clone(), uri.clone());
-        return Err(Error::Location { repository: config.name.clone(), package, uri });
-    }
-    Ok(directory.join(relative))
-}
-
-fn location<'a>(config: &Config, package: &'a Metadata) -> Result<&'a Location> {
+fn location<'a>(repository: &RepositoryName, package: &'a Metadata) -> Result<&'a Location> {
     package.location.as_ref().ok_or_else(|| Error::Location {
-        repository: config.name.clone(),
+        repository: repository.clone(),
         package: package.name.clone(),
         uri: String::new(),
     })
 }
 
-/// Compares a file with what the index says of it.
-pub(super) fn verify(config: &Config, package: &Metadata, path: &Path) -> Result<()> {
-    let Location { hash, size, .. } = location(config, package)?;
-    let mismatch =
-        |problem| Error::Mismatch { repository: config.name.clone(), path: path.into(), problem };
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    if file.metadata().map_err(Error::io(path))?.len() != *size {
-        return Err(mismatch("its size differs"));
-    }
-    if sha256(&mut file).map_err(Error::io(path))? != *hash {
-        return Err(mismatch("its SHA-256 differs"));
-    }
-    Ok(())
-}
-
-/// SHA-256 as 64 lower-case hexadecimal digits.
-pub(super) fn sha256(from: &mut impl Read) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
-    let mut buf = vec![0; 256 << 10];
-    loop {
-        match from.read(&mut buf)? {
-            0 => break,
-            len => hasher.update(&buf[..len]),
-        }
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+/// Copies a stone that [`Repositories::fetch`] has proved to where somebody
+/// wants it.
+pub fn copy(stone: &Path, to: &Path) -> Result<()> {
+    let mut part = to.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    fs::copy(stone, &part).map_err(Error::io(&part))?;
+    fs::rename(&part, to).map_err(Error::io(to))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::RepositoryName;
-
-    #[test]
-    fn an_index_is_a_file_of_the_machine() {
-        for (url, expected) in [
-            ("/srv/stones", "/srv/stones/stone.index"),
-            ("file:///srv/a%20b/", "/srv/a b/stone.index"),
-            ("file:///srv/x/other.index", "/srv/x/other.index"),
-        ] {
-            assert_eq!(index_file(url).unwrap(), Path::new(expected), "{url}");
-        }
-        for url in ["srv/stones", "https://example.org/x", "ftp://x/y", "file://%zz", ""] {
-            assert!(index_file(url).is_err(), "{url}");
-        }
-    }
 
     #[test]
     fn a_package_lies_relative_to_its_index() {
-        let config = Config {
-            name: RepositoryName::new("x").unwrap(),
-            url: "/srv/repo".into(),
-            priority: 0,
-            enabled: true,
+        let name = RepositoryName::new("x").unwrap();
+        let file = |index: &str, uri: &str| {
+            let location = Location { uri: uri.into(), ..Location::default() };
+            let package = Metadata { location: Some(location), ..Metadata::default() };
+            place(&name, &index.parse::<Url>().unwrap().index(), &package).ok()
         };
-        let file = |uri: &str| {
-            let location = Location { uri: uri.into(), hash: String::new(), size: 0 };
-            let location = Some(location);
-            stone_file(&config, &Metadata { location, ..Metadata::default() })
+        let check = |index: &str, uri: &str, expected: Option<&str>| {
+            assert_eq!(file(index, uri).as_ref().map(Url::as_str), expected, "{index} {uri:?}");
         };
-        assert_eq!(file("a/b.stone").unwrap(), Path::new("/srv/repo/a/b.stone"));
-        assert_eq!(file("../b.stone").unwrap(), Path::new("/srv/repo/../b.stone"));
-        for uri in ["", "/etc/passwd", "http://x/y", "./x", "a\0b"] {
-            assert!(file(uri).is_err(), "{uri:?}");
+        check("/srv/repo", "a/b.stone", Some("file:///srv/repo/a/b.stone"));
+        check("/srv/repo", "../b c.stone", Some("file:///srv/b%20c.stone"));
+        check("http://h/repo", "../b.stone", Some("http://h/b.stone"));
+        check("http://h/repo/x.index", "a+1~b.stone", Some("http://h/repo/a+1~b.stone"));
+        for uri in
+            ["", "/etc/passwd", "//h/x", "http://x/y", "a\0b", "ftp:x", "x?y", "x#y", "..\\x"]
+        {
+            check("/srv/repo", uri, None);
+            check("http://h/repo", uri, None);
         }
     }
 }

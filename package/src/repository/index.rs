@@ -4,13 +4,21 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::{self, File};
 use std::io::Seek;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use super::fetch::{INDEX, sha256};
-use super::{Error, Result, write_atomically};
+use cairn_store::disk::RealDisk;
+
+use super::error::{Error, Result};
+use super::file::replace;
+use super::hash::Hasher;
+use super::key::SecretKey;
+use super::signature::{self, Identity, Statement};
+use super::url::{INDEX, escape};
 use crate::stone::{Package, write_index};
 use crate::{Location, Metadata};
 
@@ -36,17 +44,59 @@ pub struct Indexed {
     pub packages: usize,
     /// Older releases that are left out.
     pub older: Vec<PathBuf>,
+    /// What its signature says, if it is signed.
+    pub signature: Option<IndexSignature>,
 }
 
-/// Writes `stone.index` into `directory`, for all stones in it at any depth.
+/// What the signature of a new index says.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct IndexSignature {
+    /// The number of the key.
+    pub key: String,
+    /// Of which repository the index is.
+    pub repository: Identity,
+    /// Larger in each newer index.
+    pub sequence: u64,
+    /// Until when it is believed, in seconds since 1970; none for ever.
+    pub expires: Option<u64>,
+}
+
+/// Who signs an index, and what for.
+#[derive(Debug)]
+pub struct Signer {
+    /// The key.
+    pub key: SecretKey,
+    /// Of which repository the index is; if nothing is said, of the one that
+    /// the index was before, else of one that is called like the directory.
+    pub repository: Option<Identity>,
+    /// How long it is believed; for ever if nothing is said.
+    pub valid_for: Option<Duration>,
+}
+
+/// Writes `stone.index` into `directory`, for all stones in it at any depth,
+/// and its signature beside it, if somebody signs it.
 ///
 /// Of several releases of a package the newest is taken. Stones are read and
 /// hashed in parallel.
 ///
 /// # Errors
 /// [`Error::Stone`] names a file that cannot be read, [`Error::Twice`] two that
-/// are the same release of a package. The old index then stays.
-pub fn index_directory(directory: &Path, progress: &dyn IndexProgress) -> Result<Indexed> {
+/// are the same release of a package; [`Error::WasSigned`]: there is a
+/// signature, and nobody signs. The old index then stays.
+pub fn index_directory(
+    directory: &Path,
+    signer: Option<&Signer>,
+    progress: &dyn IndexProgress,
+) -> Result<Indexed> {
+    let path = directory.join(INDEX);
+    let signature_path = directory.join(format!("{INDEX}{}", signature::SUFFIX));
+    let before = match fs::read(&signature_path) {
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => None,
+        // Whoever has the key believes only what is signed, so that nothing
+        // would be offered to them any more.
+        Ok(_) if signer.is_none() => return Err(Error::WasSigned { path }),
+        before => Some(before.map_err(Error::io(&signature_path))?),
+    };
     let mut stones = Vec::new();
     find_stones(directory, &mut stones)?;
     stones.sort();
@@ -87,12 +137,58 @@ pub fn index_directory(directory: &Path, progress: &dyn IndexProgress) -> Result
         }
     }
     let packages: Vec<Metadata> = newest.into_values().map(|(metadata, _)| metadata).collect();
-    let path = directory.join(INDEX);
     let mut bytes = Vec::new();
     write_index(&packages, &mut bytes)
-        .map_err(|source| Error::Index { path: path.clone(), source })?;
-    write_atomically(&path, &bytes)?;
-    Ok(Indexed { path, packages: packages.len(), older })
+        .map_err(|source| Error::Index { at: path.display().to_string(), source })?;
+    let before = before.as_deref().and_then(Statement::unproved);
+    let signed = signer.map(|signer| signer.sign(directory, &bytes, before)).transpose()?;
+    replace(&RealDisk, &path, &bytes)?;
+    let signature = match signed {
+        Some((signature, file)) => {
+            replace(&RealDisk, &signature_path, file.as_bytes())?;
+            Some(signature)
+        }
+        None => None,
+    };
+    Ok(Indexed { path, packages: packages.len(), older, signature })
+}
+
+impl Signer {
+    /// What the signature of a new index says, and its file.
+    fn sign(
+        &self,
+        directory: &Path,
+        index: &[u8],
+        before: Option<Statement>,
+    ) -> Result<(IndexSignature, String)> {
+        let signed = signature::now();
+        let last = before.as_ref().map_or(0, |before| before.sequence);
+        let named = self.repository.clone().or(before.map(|before| before.repository));
+        let statement = Statement {
+            repository: named.unwrap_or_else(|| called_like(directory)),
+            // Also after the last signature was lost, or came from a machine
+            // whose clock is ahead.
+            sequence: signed.max(last.saturating_add(1)),
+            signed,
+            expires: self.valid_for.map(|time| signed.saturating_add(time.as_secs())),
+        };
+        let file = statement
+            .sign(index, &self.key)
+            .map_err(|source| Error::Key { path: directory.join(INDEX), source })?;
+        let Statement { repository, sequence, expires, .. } = statement;
+        let key = self.key.public().id().into();
+        Ok((IndexSignature { key, repository, sequence, expires }, file))
+    }
+}
+
+/// The name of a directory as far as it can be that of a repository.
+fn called_like(directory: &Path) -> Identity {
+    let directory = directory.canonicalize().unwrap_or_else(|_| directory.into());
+    let name = directory.file_name().map(|name| name.to_string_lossy().into_owned());
+    let graphic = |it: char| if it.is_ascii_graphic() { it } else { '-' };
+    let name: String = name.unwrap_or_default().chars().map(graphic).take(128).collect();
+    let fallback = || "stones".parse().expect("it has no spaces");
+    name.parse().unwrap_or_else(|_| fallback())
 }
 
 /// Regular files only: a link to a directory could lead around in circles.
@@ -114,12 +210,14 @@ fn read_stone(directory: &Path, path: &Path) -> Result<Metadata> {
     let package =
         Package::open(path).map_err(|source| Error::Stone { path: path.into(), source })?;
     let mut file = File::open(path).map_err(Error::io(path))?;
-    let hash = sha256(&mut file).map_err(Error::io(path))?;
+    let mut hasher = Hasher::default();
+    hasher.read(&mut file).map_err(Error::io(path))?;
+    let (hash, digest) = hasher.finish();
     let size = file.stream_position().map_err(Error::io(path))?;
     let relative = path.strip_prefix(directory).expect("it was found there");
-    let Some(uri) = relative.to_str().map(str::to_owned) else {
-        let source = std::io::Error::other("its name is not UTF-8");
-        return Err(Error::Io { path: path.into(), source });
-    };
-    Ok(Metadata { location: Some(Location { uri, hash, size }), ..package.metadata })
+    let mut uri = String::new();
+    escape(relative.as_os_str().as_bytes(), &mut uri);
+    let installed_size = Some(package.installed_size());
+    let location = Location { uri, hash, size, digest: Some(digest), installed_size };
+    Ok(Metadata { location: Some(location), ..package.metadata })
 }

@@ -102,6 +102,22 @@ impl<'u> Lookup<'u> {
         }
     }
 
+    /// The newest build of a repository that is older than the installed
+    /// package `id`.
+    pub(super) fn older(&self, id: Id) -> Result<Option<Id>, catalog::Error> {
+        let universe = self.universe;
+        let age = universe.metadata(id)?.age();
+        let mut best = None;
+        for other in universe.named(universe.name(id)) {
+            let of = universe.candidate(other)?;
+            if matches!(of.origin, Origin::Repository { .. }) && of.metadata.age() < age {
+                let key = (Reverse(of.metadata.age()), order(of, ""));
+                best = best.into_iter().chain([(key, other)]).min();
+            }
+        }
+        Ok(best.map(|(_, best)| best))
+    }
+
     /// The candidate, or the installed package if that is the same one.
     fn or_installed(&self, id: Id) -> Result<Id, catalog::Error> {
         let Some(installed) = self.universe.installed_named(self.universe.name(id)) else {

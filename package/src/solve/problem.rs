@@ -16,6 +16,9 @@ pub enum Problem {
     /// Packages to remove or to upgrade are not installed.
     #[error("{}", Lines(&.0.iter().map(NotInstalled).collect::<Vec<_>>()))]
     NotInstalled(Vec<Unknown>),
+    /// Packages to downgrade are older than what any repository has.
+    #[error("{}", Lines(&.0.iter().map(|it| NothingOlder(it)).collect::<Vec<_>>()))]
+    NothingOlder(Vec<String>),
     /// The request removes this, and also installs or upgrades it.
     #[error("{0} cannot be removed and asked for at once")]
     Contradiction(Dependency),
@@ -134,6 +137,15 @@ impl<T: fmt::Display> fmt::Display for Lines<'_, T> {
 }
 
 struct NotInstalled<'a>(&'a Unknown);
+
+/// Holds name and version of what is installed.
+struct NothingOlder<'a>(&'a str);
+
+impl fmt::Display for NothingOlder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no repository has an older build than {}", self.0)
+    }
+}
 
 impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use super::explain::Explainer;
-use super::lookup::{Choice, Lookup};
+use super::lookup::{Choice, Lookup, order};
 use super::needed::{dependants, spare};
 use super::optimum::{Class, Optimum, Wish, optimum};
 use super::outcome::Outcome;
@@ -12,7 +12,7 @@ use super::problem::{Explanation, Problem, Subject, Unknown};
 use super::sat::{Answer, Base, Clash, ask};
 use super::solution::Solution;
 use super::suggest::unknown;
-use super::universe::{Id, Universe};
+use super::universe::{Candidate, Id, Origin, Universe};
 use crate::catalog;
 use crate::dependency::{Dependency, Kind};
 
@@ -26,6 +26,9 @@ pub struct Request {
     pub remove: Vec<Dependency>,
     /// What is to follow the repositories.
     pub upgrade: Upgrade,
+    /// The installed packages that must become the newest older build that a
+    /// repository has.
+    pub downgrade: Vec<String>,
 }
 
 /// Which installed packages follow the repositories.
@@ -61,6 +64,30 @@ pub fn solve(universe: &Universe, request: &Request) -> Result<Solution, Problem
     Ok(choose(&lookup, request, removed)?.solution()?)
 }
 
+/// The best candidate of a repository for each of `wanted`, whatever is
+/// installed.
+///
+/// # Errors
+/// [`Problem::Unknown`], [`Problem::Catalog`].
+pub fn offers(universe: &Universe, wanted: &[Dependency]) -> Result<Vec<Candidate>, Problem> {
+    let mut found = Vec::with_capacity(wanted.len());
+    let mut missing = Vec::new();
+    for wanted in wanted {
+        let mut best = None;
+        for id in universe.offering(wanted)? {
+            let candidate = universe.candidate(id)?;
+            if matches!(candidate.origin, Origin::Repository { .. }) {
+                best = best.into_iter().chain([(order(candidate, &wanted.text), id)]).min();
+            }
+        }
+        match best {
+            Some((_, id)) => found.push(universe.candidate(id)?.clone()),
+            None => missing.push(unknown(universe, wanted, |_| true)?),
+        }
+    }
+    if missing.is_empty() { Ok(found) } else { Err(Problem::Unknown(missing)) }
+}
+
 /// Chooses the packages that are there afterwards.
 pub(super) fn choose<'l, 'u>(
     lookup: &'l Lookup<'u>,
@@ -71,23 +98,25 @@ pub(super) fn choose<'l, 'u>(
     let upgraded = upgraded(universe, request, &removed)?;
     let asked = asked(lookup, request)?;
     let targets = targets(lookup, upgraded)?;
+    let older = older(lookup, request, &removed)?;
     let lost = dependants(lookup, &removed)?;
     let mut outcome = Outcome::new(lookup, asked, removed, lost);
 
-    if outcome.asked.is_empty() && targets.is_empty() {
+    if outcome.asked.is_empty() && targets.is_empty() && older.is_empty() {
         let stays = |id: &Id| !outcome.removed.contains(id) && !outcome.lost.contains_key(id);
         outcome.chosen = universe.installed().filter(stays).collect();
         return Ok(outcome);
     }
     if outcome.removed.is_empty()
         && targets.is_empty()
+        && older.is_empty()
         && let Some(added) = additions(lookup, &outcome.asked)?
     {
         outcome.chosen = universe.installed().chain(added).collect();
         outcome.all_stay = true;
         return Ok(outcome);
     }
-    let (musts, wishes) = conditions(&outcome, &targets)?;
+    let (musts, wishes) = conditions(&outcome, &targets, &older)?;
     match optimum(lookup, &musts, &wishes)? {
         Ok(Optimum { chosen, given_up }) => {
             outcome.chosen = chosen;
@@ -148,6 +177,32 @@ fn upgraded(
         }
     }
     if missing.is_empty() { Ok(upgraded) } else { Err(Problem::NotInstalled(missing)) }
+}
+
+/// What the packages to be downgraded must become.
+fn older(
+    lookup: &Lookup<'_>,
+    request: &Request,
+    removed: &BTreeSet<Id>,
+) -> Result<BTreeMap<Id, Id>, Problem> {
+    let universe = lookup.universe;
+    let mut older = BTreeMap::new();
+    let (mut missing, mut newest) = (Vec::new(), Vec::new());
+    for name in &request.downgrade {
+        let wanted = Dependency::on_package(name);
+        match universe.installed_named(name) {
+            Some(id) if removed.contains(&id) => return Err(Problem::Contradiction(wanted)),
+            Some(id) => match lookup.older(id)? {
+                Some(target) => drop(older.insert(id, target)),
+                None => newest.push(universe.metadata(id)?.label()),
+            },
+            None => missing.push(not_installed(universe, &wanted)?),
+        }
+    }
+    if !missing.is_empty() {
+        return Err(Problem::NotInstalled(missing));
+    }
+    if newest.is_empty() { Ok(older) } else { Err(Problem::NothingOlder(newest)) }
 }
 
 fn not_installed(universe: &Universe, wanted: &Dependency) -> Result<Unknown, catalog::Error> {
@@ -219,12 +274,17 @@ fn additions(
 fn conditions(
     outcome: &Outcome<'_, '_>,
     targets: &BTreeMap<Id, Id>,
+    older: &BTreeMap<Id, Id>,
 ) -> Result<(Vec<Choice>, Vec<Wish>), catalog::Error> {
     let (lookup, universe) = (outcome.lookup, outcome.lookup.universe);
     let spare = spare(lookup, targets, &outcome.removed)?;
     let mut musts = outcome.asked.clone();
     let mut wishes = Vec::new();
     for id in universe.installed().filter(|id| !outcome.removed.contains(id)) {
+        if let Some(&target) = older.get(&id) {
+            musts.push([target].into());
+            continue;
+        }
         let builds = lookup.named(universe.name(id))?;
         let mut wish = |candidates, class| wishes.push(Wish { id, candidates, class });
         let is_spare = spare.contains(&id);

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use cairn_store::Digest;
+
 use super::bytes::{Cursor, Problem, records, without_nuls};
 use super::error::{Error, Result};
 use super::header::PayloadKind;
@@ -26,6 +28,9 @@ const PACKAGE_URI: u16 = 14;
 const PACKAGE_HASH: u16 = 15;
 const PACKAGE_SIZE: u16 = 16;
 const BUILD_DEPENDS: u16 = 17;
+/// Cairn's own, in indices alone, which other readers skip.
+const PACKAGE_DIGEST: u16 = 0xc100;
+const INSTALLED_SIZE: u16 = 0xc101;
 
 const UINT64: u8 = 8;
 const STRING: u8 = 9;
@@ -104,8 +109,8 @@ fn decode_text(bytes: &[u8]) -> Result<String, Problem> {
 /// Reads the `count` records of a Meta payload, and adds to `warnings` what
 /// they have that is odd.
 pub(crate) fn decode(count: u32, plain: &[u8], warnings: &mut Vec<Warning>) -> Result<Metadata> {
-    let mut texts: [Option<String>; 9] = Default::default();
-    let mut numbers: [Option<u64>; 3] = Default::default();
+    let mut texts: [Option<String>; 10] = Default::default();
+    let mut numbers: [Option<u64>; 4] = Default::default();
     let mut metadata = Metadata::default();
     for record in records(PayloadKind::Meta, count, plain, decode_record) {
         let Record { tag, value } = record?;
@@ -142,8 +147,9 @@ pub(crate) fn decode(count: u32, plain: &[u8], warnings: &mut Vec<Warning>) -> R
         }
     }
 
-    let [name, version, architecture, summary, description, source, homepage, uri, hash] = texts;
-    let [release, build_release, size] = numbers;
+    let [name, version, architecture, summary, description, source, homepage, uri, hash, digest] =
+        texts;
+    let [release, build_release, size, installed_size] = numbers;
     let package = name.clone().unwrap_or_default();
     let lacks = |field| Error::MissingField { package: package.clone(), field };
     metadata.name = name.ok_or_else(|| lacks("name"))?;
@@ -161,6 +167,8 @@ pub(crate) fn decode(count: u32, plain: &[u8], warnings: &mut Vec<Warning>) -> R
             uri: uri.ok_or_else(|| lacks("URI"))?,
             hash: hash.ok_or_else(|| lacks("hash"))?,
             size: size.ok_or_else(|| lacks("size"))?,
+            digest: digest.map(|digest| read_digest(&package, digest)).transpose()?,
+            installed_size,
         }),
     };
     // Its own name is implied, so that it makes no difference whether it is
@@ -170,7 +178,15 @@ pub(crate) fn decode(count: u32, plain: &[u8], warnings: &mut Vec<Warning>) -> R
     Ok(metadata)
 }
 
-const TEXTS: [(u16, &str); 9] = [
+fn read_digest(package: &str, text: String) -> Result<Digest> {
+    let invalid = |_| {
+        let (package, field) = (package.into(), "BLAKE3");
+        Error::InvalidField { package, field, text: text.clone() }
+    };
+    text.parse().map_err(invalid)
+}
+
+const TEXTS: [(u16, &str); 10] = [
     (NAME, "name"),
     (VERSION, "version"),
     (ARCHITECTURE, "architecture"),
@@ -180,10 +196,15 @@ const TEXTS: [(u16, &str); 9] = [
     (HOMEPAGE, "homepage"),
     (PACKAGE_URI, "URI"),
     (PACKAGE_HASH, "hash"),
+    (PACKAGE_DIGEST, "BLAKE3"),
 ];
 
-const NUMBERS: [(u16, &str); 3] =
-    [(RELEASE, "release"), (BUILD_RELEASE, "build release"), (PACKAGE_SIZE, "size")];
+const NUMBERS: [(u16, &str); 4] = [
+    (RELEASE, "release"),
+    (BUILD_RELEASE, "build release"),
+    (PACKAGE_SIZE, "size"),
+    (INSTALLED_SIZE, "installed size"),
+];
 
 fn keep_first<T>(slot: &mut Option<T>, value: T, field: &'static str, warnings: &mut Vec<Warning>) {
     match slot {
@@ -233,10 +254,16 @@ pub(crate) fn encode(metadata: &Metadata) -> Result<(u32, Vec<u8>)> {
     to.text(DESCRIPTION, "description", &metadata.description)?;
     to.text(SOURCE_ID, "source", &metadata.source_id)?;
     to.text(HOMEPAGE, "homepage", &metadata.homepage)?;
-    if let Some(Location { uri, hash, size }) = &metadata.location {
+    if let Some(Location { uri, hash, size, digest, installed_size }) = &metadata.location {
         to.text(PACKAGE_URI, "URI", uri)?;
         to.text(PACKAGE_HASH, "hash", hash)?;
         to.number(PACKAGE_SIZE, *size);
+        if let Some(digest) = digest {
+            to.text(PACKAGE_DIGEST, "BLAKE3", &digest.to_string())?;
+        }
+        if let Some(size) = installed_size {
+            to.number(INSTALLED_SIZE, *size);
+        }
     }
     for license in &metadata.licenses {
         to.text(LICENSE, "license", license)?;

@@ -95,6 +95,37 @@ pub(super) fn put_claims_alone(
     transaction.put_tree(tree.expect("one entry has no name twice")).map(Some)
 }
 
+/// The attributes that packages want for the directory at `path`; `None` when no
+/// package lists it.
+pub(crate) fn claimed_directory(
+    from: &impl TreeReader,
+    packages: TreeId,
+    path: &TreePath,
+) -> Result<Option<Attributes>> {
+    let claims = resolve(from, packages, &place(path))?;
+    let Some(Entry::Directory(subtree)) = claims else { return Ok(None) };
+    let claims = from.read_tree(subtree.id)?;
+    wanted_attributes(from, claims.entries().iter().map(|(_, claim)| claim))
+}
+
+/// What several claims on a directory come to.
+fn wanted_attributes<'c>(
+    from: &impl TreeReader,
+    claims: impl Iterator<Item = &'c Entry>,
+) -> Result<Option<Attributes>> {
+    let mut wanted = None;
+    for claim in claims {
+        if let Entry::Directory(subtree) = claim {
+            let attributes = from.read_tree(subtree.id)?.attributes.clone();
+            // Who wants other attributes than the implied ones has its way.
+            if wanted.is_none() || attributes != Attributes::implied_directory() {
+                wanted = Some(attributes);
+            }
+        }
+    }
+    Ok(wanted)
+}
+
 /// The claims of a state, without those of the packages that are leaving.
 pub(super) struct Remaining<'a> {
     store: &'a Store,
@@ -163,17 +194,7 @@ impl<'a> Remaining<'a> {
 
 impl Claims for Remaining<'_> {
     fn directory(&self, path: &TreePath) -> Result<Option<Attributes>> {
-        let mut wanted = None;
-        for claim in self.staying(path)? {
-            if let Entry::Directory(subtree) = claim {
-                let attributes = self.store.tree(subtree.id)?.attributes.clone();
-                // Who wants other attributes than the implied ones has its way.
-                if wanted.is_none() || attributes != Attributes::implied_directory() {
-                    wanted = Some(attributes);
-                }
-            }
-        }
-        Ok(wanted)
+        wanted_attributes(self.store, self.staying(path)?.iter())
     }
 
     fn leaf(&self, path: &TreePath) -> Result<bool> {

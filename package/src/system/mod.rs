@@ -20,6 +20,7 @@ mod installed;
 mod skeleton;
 mod unpack;
 
+pub(crate) use claims::claimed_directory;
 pub use compose::{Addition, Composition, FileConflict, Owner, change};
 pub use installed::{Installed, InstalledPackage};
 pub use skeleton::put_skeleton;

@@ -44,9 +44,9 @@ pub struct Roots {
 
 /// Finds what is due when `roots.old` becomes `roots.new`, which has `triggers`.
 ///
-/// `done` is what was done before. `variables` are the names of the variables
-/// that are set where the transaction was asked for, which may inhibit
-/// triggers.
+/// `done` is what was done before, and `again` are the names of triggers that
+/// are looked at as if they were new. `variables` are the names of the variables
+/// that are set where the transaction was asked for, which may inhibit triggers.
 ///
 /// Costs the entries that differ. Only for triggers that are new or were
 /// changed, or whose programs were, it costs everything below the directories
@@ -56,6 +56,7 @@ pub fn due(
     roots: Roots,
     triggers: &[Trigger],
     done: &BTreeSet<Job>,
+    again: &BTreeSet<String>,
     variables: &BTreeSet<String>,
 ) -> Result<Due> {
     let mut active = Vec::new();
@@ -68,7 +69,8 @@ pub fn due(
     let mut gone: BTreeSet<Job> = BTreeSet::new();
     let mut known = Vec::new();
     for trigger in &active {
-        if is_as_before(from, roots, trigger, variables)? {
+        let is_new = again.contains(&trigger.name);
+        if !is_new && is_as_before(from, roots, trigger, variables)? {
             known.push(*trigger);
             continue;
         }

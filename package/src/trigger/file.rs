@@ -3,6 +3,7 @@
 //! Format: docs/triggers.md, "Files".
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use cairn_store::TreePath;
 use serde::Deserialize;
@@ -88,6 +89,16 @@ pub enum Action {
     Delete(String),
     /// This program is run: its path and what follows its name.
     Run(Vec<String>),
+}
+
+/// Shows the words, separated by spaces.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Delete(path) => write!(f, "delete {path}"),
+            Self::Run(words) => f.write_str(&words.join(" ")),
+        }
+    }
 }
 
 /// Why a file is no trigger.

@@ -74,7 +74,7 @@ fn due_in(lab: &mut Lab, old: Option<&Root>, new: &Root, done: &BTreeSet<Job>) -
     let roots = Roots { old, new: lab.put(new) };
     let staged = lab.staged();
     let triggers = load(&staged, roots.new, Scope::Transaction).unwrap();
-    due(&staged, roots, &triggers, done, &BTreeSet::new()).unwrap()
+    due(&staged, roots, &triggers, done, &BTreeSet::new(), &BTreeSet::new()).unwrap()
 }
 
 fn words(jobs: &[Job]) -> Vec<String> {
@@ -162,7 +162,9 @@ fn inhibitors_inhibit_and_what_was_done_before_is_gone() {
     let staged = lab.staged();
     let triggers = load(&staged, roots.new, Scope::Transaction).unwrap();
     let variables = BTreeSet::from(["NO_A".to_owned()]);
-    let found = super::due(&staged, roots, &triggers, &BTreeSet::new(), &variables).unwrap();
+    let found =
+        super::due(&staged, roots, &triggers, &BTreeSet::new(), &BTreeSet::new(), &variables)
+            .unwrap();
     assert_eq!(found, Due::default());
 }
 

@@ -9,7 +9,12 @@ use crate::common::{RawPayload, meta, meta_record, meta_records, stone};
 use crate::metadata;
 
 fn located(name: &str) -> Metadata {
-    let location = Location { uri: format!("{name}.stone"), hash: "0a".repeat(32), size: 1234 };
+    let location = Location {
+        uri: format!("{name}.stone"),
+        hash: "0a".repeat(32),
+        size: 1234,
+        ..Location::default()
+    };
     Metadata { location: Some(location), ..metadata(name) }
 }
 

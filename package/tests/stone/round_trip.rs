@@ -36,7 +36,8 @@ fn any_metadata() -> impl Strategy<Value = Metadata> {
     let names = (part_of_a_file_name(), part_of_a_file_name(), part_of_a_file_name());
     let texts = (text(), text(), text(), text(), prop::collection::btree_set(text(), 0..3));
     let sets = (dependencies(), dependencies(), dependencies(), dependencies());
-    let location = prop::option::of((text(), "[0-9a-f]{64}", any::<u64>()));
+    let own = (prop::option::of(any::<[u8; 32]>()), prop::option::of(any::<u64>()));
+    let location = prop::option::of((text(), "[0-9a-f]{64}", any::<u64>(), own));
     (names, texts, sets, any::<(u64, u64)>(), location).prop_map(
         |(names, texts, sets, (release, build_release), location)| {
             let (name, version, architecture) = names;
@@ -44,7 +45,10 @@ fn any_metadata() -> impl Strategy<Value = Metadata> {
             let (depends, mut provides, conflicts, build_depends) = sets;
             // Its own name is implied.
             provides.remove(&Dependency::on_package(name.as_str()));
-            let location = location.map(|(uri, hash, size)| Location { uri, hash, size });
+            let location = location.map(|(uri, hash, size, (digest, installed_size))| {
+                let digest = digest.map(cairn_store::Digest::from_bytes);
+                Location { uri, hash, size, digest, installed_size }
+            });
             Metadata {
                 name,
                 version,
@@ -206,7 +210,12 @@ proptest! {
         let mut by_name = BTreeMap::new();
         for at in some {
             let mut metadata = packages[at].clone();
-            let location = Location { uri: "x".into(), hash: "0".repeat(64), size: 1 };
+            let location = Location {
+                uri: "x".into(),
+                hash: "0".repeat(64),
+                size: 1,
+                ..Location::default()
+            };
             metadata.location.get_or_insert(location);
             by_name.insert(metadata.name.clone(), metadata);
         }

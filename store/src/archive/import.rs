@@ -107,7 +107,7 @@ fn take_in(
         let stored = worker.join().unwrap_or(Err(Error::Cancelled));
         // Each of the two fails when the other one does, but only one knows why.
         match result {
-            Err(err) if !matches!(err, Error::Cancelled) => return Err(err),
+            Err(err) if !matches!(err, Error::Cancelled) => Err(err),
             result => {
                 for (file, blob) in stored? {
                     builder.set_content(file, Content::File(blob));

@@ -33,7 +33,7 @@ pub struct Amount {
 }
 
 impl Amount {
-    fn add(&mut self, len: u64) {
+    pub(crate) fn add(&mut self, len: u64) {
         self.objects += 1;
         self.bytes += len;
     }

@@ -1,6 +1,6 @@
 //! `cairn repo remove`: no more packages from there.
 
-use cairn_package::repository::{Repositories, RepositoryName};
+use cairn_package::repository::RepositoryName;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -22,7 +22,7 @@ struct Removed {
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
-    Repositories::of(store.path()).remove(&args.name)?;
+    context.repositories(&store).remove(&args.name)?;
     output.data(&Removed { removed: args.name.to_string() })
 }
 

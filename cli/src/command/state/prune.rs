@@ -34,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", group = "rules", default_value_t, hide_default_value = true)]
     keep_yearly: u32,
     /// Show what would be removed and freed, and change nothing
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     dry_run: bool,
     /// Collect garbage afterwards
     #[arg(long)]

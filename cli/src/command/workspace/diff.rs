@@ -6,7 +6,7 @@ use cairn_fs::workspace;
 use cairn_store::{WorkspaceName, diff};
 use serde::Serialize;
 
-use crate::command::state::diff::{Change, show_changes};
+use crate::command::diff::{Change, show_changes};
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::{Output, View};

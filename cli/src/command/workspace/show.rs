@@ -7,7 +7,7 @@ use cairn_store::{WorkspaceName, diff};
 use serde::Serialize;
 
 use super::{WorkspaceView, mounts};
-use crate::command::state::diff::{Change, Kind};
+use crate::command::diff::{Change, Kind};
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::{Output, View};

@@ -74,6 +74,7 @@ fn wish() -> impl Strategy<Value = Request> {
         6 => thing().prop_map(String::from),
         3 => thing().prop_map(|thing| format!("-{thing}")),
         1 => thing().prop_map(|thing| format!("^{thing}")),
+        1 => thing().prop_map(|thing| format!("_{thing}")),
         2 => Just("^".to_string()),
     ];
     prop::collection::vec(word, 0..4).prop_map(|words| request(&words.join(" ")))
@@ -100,7 +101,10 @@ fn check(world: &World, request: &Request) -> Result<(), TestCaseError> {
         prop_assert!(
             matches!(
                 answer,
-                Err(Problem::Unknown(_) | Problem::NotInstalled(_) | Problem::Contradiction(_))
+                Err(Problem::Unknown(_)
+                    | Problem::NotInstalled(_)
+                    | Problem::NothingOlder(_)
+                    | Problem::Contradiction(_))
             ),
             "{answer:?}"
         );

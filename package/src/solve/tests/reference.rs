@@ -151,6 +151,21 @@ impl Reference {
             asked.push(meant);
         }
 
+        // What must become older is asked for, and nothing else will do.
+        for name in &request.downgrade {
+            let at = installed(name).filter(|_| !removed.contains(name))?;
+            let age = all[at].package.age();
+            let is_older = |&other: &usize| {
+                let it = &all[other];
+                !it.installed && !it.file && it.package.name == *name && it.package.age() < age
+            };
+            let target = (0..all.len()).filter(is_older).max_by_key(|&other| {
+                let it = &all[other];
+                (it.package.age(), it.priority, std::cmp::Reverse(hash(&it.package)))
+            });
+            asked.push(vec![target?]);
+        }
+
         let mut lost = BTreeSet::new();
         loop {
             let here: Vec<&One> = all

@@ -197,6 +197,24 @@ fn an_upgrade_follows_the_repository_of_the_largest_priority() {
 }
 
 #[test]
+fn a_downgrade_goes_to_the_next_older_build_and_takes_along_what_it_must() {
+    let world = World::new("*a:5 needs lib \n lib:5", "a:3").and("more", 3, "a:2 \n a:6");
+    check(&world, "_a", &["a:5 down a:3", "- lib:5 unneeded"]);
+    let world =
+        World::new("*a:5 needs x.5 \n lib:5 offers x.5", "a:3 needs x.3 \n lib:3 offers x.3");
+    check(&world, "_a", &["a:5 down a:3", "lib:5 down lib:3"]);
+    check(&world, "_lib", &["a:5 down a:3", "lib:5 down lib:3"]);
+    // What somebody asked for is not taken away for it.
+    let world = World::new("*a:5 needs x.5 \n lib:5 offers x.5", "lib:3 offers x.3");
+    let problem = world.solve(&request("_lib")).expect_err("a needs the newer one");
+    assert!(problem.to_string().contains("needs x.5"), "{problem}");
+    let problem = World::new("*a:5", "a:5").solve(&request("_a")).expect_err("it is the oldest");
+    assert_eq!(problem.to_string(), "no repository has an older build than a 5-5");
+    let problem = World::new("*a:5", "").solve(&request("_b")).expect_err("it is not there");
+    assert_eq!(problem.to_string(), "b is not installed; similar names are a");
+}
+
+#[test]
 fn an_upgrade_that_is_impossible_is_held_back_and_the_rest_goes_on() {
     let world = World::new("*a:1 \n *b:1 needs a", "a:2 needs gone \n b:2");
     check(&world, "^", &["b:1 up b:2", "= a:1: a 2-2 needs gone, which nothing provides"]);

@@ -19,7 +19,7 @@ pub(super) fn package(text: &str) -> Metadata {
         name: name.into(),
         version: release.into(),
         release: release.parse().expect("a number"),
-        location: Some(Location { uri: String::new(), hash: text.into(), size: 1 }),
+        location: Some(Location { hash: text.into(), size: 1, ..Location::default() }),
         ..Metadata::default()
     };
     let mut set = &mut package.depends;
@@ -87,7 +87,7 @@ impl World {
 }
 
 /// Reads a request: words are to be installed, or with `-` removed, with `^`
-/// upgraded; `^` alone upgrades all.
+/// upgraded, with `_` downgraded; `^` alone upgrades all.
 pub(super) fn request(text: &str) -> Request {
     let mut request = Request::default();
     for word in text.split_whitespace() {
@@ -99,6 +99,8 @@ pub(super) fn request(text: &str) -> Request {
                 Upgrade::Only(names) => names.push(name.into()),
                 upgrade => *upgrade = Upgrade::Only(vec![name.into()]),
             }
+        } else if let Some(name) = word.strip_prefix('_') {
+            request.downgrade.push(name.into());
         } else if let Some(word) = word.strip_prefix('-') {
             request.remove.push(dependency(word));
         } else {

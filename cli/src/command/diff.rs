@@ -1,17 +1,22 @@
-//! `cairn state diff`: what differs between the trees of two states.
+//! `cairn diff`, also `cairn state diff`: what differs between the trees of two states.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
 
 use cairn_package::system::{Installed, InstalledPackage};
-use cairn_store::{Attributes, Content, Difference, Entry, State, TreePath, diff};
+use cairn_store::{
+    Attributes, Content, Difference, Entry, Leaf, State, Store, TreeId, TreePath, diff, resolve,
+};
 use serde::Serialize;
+use similar::TextDiff;
 
 use crate::context::Context;
 use crate::error::Error;
 use crate::escape::Escaped;
 use crate::output::{Output, View};
-use crate::page::{Page, Style};
+use crate::page::{Cell, Page, Style};
 use crate::place::StateName;
 use crate::units;
 
@@ -25,6 +30,14 @@ pub(crate) struct Args {
     /// State to end with
     #[arg(default_value = "current")]
     new: StateName,
+    /// Show only what differs at or below this path
+    path: Option<OsString>,
+    /// Show sums by directory instead of files
+    #[arg(long)]
+    stat: bool,
+    /// Show how the lines of text files differ
+    #[arg(short, long, conflicts_with = "stat")]
+    patch: bool,
 }
 
 #[derive(Serialize)]
@@ -33,6 +46,8 @@ struct Differences {
     new: u64,
     packages: Vec<PackageChange>,
     changes: Vec<Change>,
+    #[serde(skip)]
+    stat: bool,
 }
 
 /// A package that only one state has, or that they have in different versions.
@@ -56,6 +71,9 @@ pub(crate) struct Change {
     /// What changed of it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     what: Vec<String>,
+    /// How its lines changed, as in diff(1) with -u.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -76,16 +94,123 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         Some(name) => name.find(&store)?,
         None => store.state(new.parent.ok_or(Error::NoParent(new.id))?)?,
     };
-    let mut changes = Vec::new();
-    diff(&store, old.tree, new.tree, &mut |path, difference| {
-        changes.push(Change::new(path, difference));
-        ControlFlow::Continue(())
-    })?;
+    let mut walk = Walk { store: &store, patch: args.patch, changes: Vec::new(), failed: None };
+    match &args.path {
+        None => walk.between(&TreePath::root(), old.tree, new.tree)?,
+        Some(path) => {
+            let not_a_path = || Error::NotAPlace(Escaped(path.as_bytes()).to_string());
+            let path = TreePath::new(path.as_bytes()).map_err(|_| not_a_path())?;
+            walk.at(&path, &old, &new)?;
+        }
+    }
+    if let Some(err) = walk.failed {
+        return Err(err);
+    }
+    let changes = walk.changes;
     let number = |state: &State| state.id.0;
     let installed = |state: &State| InstalledPackage::load_all(&store, state.packages);
-    let packages = package_changes(&installed(&old)?, &installed(&new)?);
-    output.data(&Differences { old: number(&old), new: number(&new), packages, changes })
+    let packages = match args.path {
+        None => package_changes(&installed(&old)?, &installed(&new)?),
+        Some(_) => Vec::new(),
+    };
+    let (old, new) = (number(&old), number(&new));
+    output.data(&Differences { old, new, packages, changes, stat: args.stat })
 }
+
+/// Gathers what differs.
+struct Walk<'a> {
+    store: &'a Store,
+    patch: bool,
+    changes: Vec<Change>,
+    /// Why a patch could not be made.
+    failed: Option<Error>,
+}
+
+impl Walk<'_> {
+    /// Compares two directories that lie at `top`.
+    fn between(&mut self, top: &TreePath, old: TreeId, new: TreeId) -> Result<(), Error> {
+        let store = self.store;
+        diff(store, old, new, &mut |path, difference| {
+            let path: TreePath = top.names().iter().chain(path.names()).cloned().collect();
+            self.add(&path, difference);
+            match self.failed {
+                Some(_) => ControlFlow::Break(()),
+                None => ControlFlow::Continue(()),
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Compares what lies at `path` of two states.
+    fn at(&mut self, path: &TreePath, old: &State, new: &State) -> Result<(), Error> {
+        let state = new.id;
+        let old = resolve(self.store, old.tree, path)?;
+        let new = resolve(self.store, new.tree, path)?;
+        match (&old, &new) {
+            (Some(Entry::Directory(old)), Some(Entry::Directory(new))) => {
+                self.between(path, old.id, new.id)?;
+            }
+            (Some(old), Some(new)) if old == new => {}
+            (Some(old), Some(new)) => self.add(path, Difference::Changed(old, new)),
+            (Some(old), None) => self.add(path, Difference::Removed(old)),
+            (None, Some(new)) => self.add(path, Difference::Added(new)),
+            (None, None) => {
+                let path = Escaped(&path.to_bytes()).to_string();
+                return Err(Error::NoSuchFile { state, path });
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: &TreePath, difference: Difference<'_>) {
+        let mut change = Change::new(path, difference);
+        if self.patch {
+            match self.patch(&change.path, difference) {
+                Ok(patch) => change.patch = patch,
+                Err(err) => self.failed = Some(err),
+            }
+        }
+        self.changes.push(change);
+    }
+
+    /// How the lines of a text file differ; nothing for other files.
+    fn patch(&self, path: &str, difference: Difference<'_>) -> Result<Option<String>, Error> {
+        let (old, new) = match difference {
+            Difference::Added(new) => (None, new.as_leaf()),
+            Difference::Removed(old) => (old.as_leaf(), None),
+            Difference::Changed(old, new) => (old.as_leaf(), new.as_leaf()),
+            Difference::Attributes(..) => return Ok(None),
+        };
+        if old.map(|leaf| &leaf.content) == new.map(|leaf| &leaf.content) {
+            return Ok(None);
+        }
+        let (Some(before), Some(after)) = (self.text(old)?, self.text(new)?) else {
+            return Ok(None);
+        };
+        let name = |side: char, leaf: Option<&Leaf>| match leaf {
+            Some(_) => format!("{side}{path}"),
+            None => "/dev/null".into(),
+        };
+        let lines = TextDiff::from_lines(&before, &after);
+        let text = lines.unified_diff().header(&name('a', old), &name('b', new)).to_string();
+        Ok((!text.is_empty()).then_some(text))
+    }
+
+    /// The content of a text file, and nothing where there is no file; `None` for what is
+    /// no text, or too much of it.
+    fn text(&self, leaf: Option<&Leaf>) -> Result<Option<String>, Error> {
+        let Some(leaf) = leaf else { return Ok(Some(String::new())) };
+        let Some(blob) = leaf.blob().filter(|blob| blob.size <= LONGEST_TEXT) else {
+            return Ok(None);
+        };
+        let bytes = self.store.read(blob)?;
+        let is_text = !bytes.contains(&0);
+        Ok(is_text.then(|| String::from_utf8(bytes).ok()).flatten())
+    }
+}
+
+/// Bytes of the longest file whose lines are compared.
+const LONGEST_TEXT: u64 = 4 << 20;
 
 fn package_changes(old: &Installed, new: &Installed) -> Vec<PackageChange> {
     let version = |package: &InstalledPackage| package.metadata.full_version();
@@ -117,7 +242,8 @@ impl Change {
                 (Kind::Changed, None, 0, which_attributes_changed(old, new))
             }
         };
-        Self { path: Escaped(&path.to_bytes()).to_string(), change, entries, bytes, what }
+        let path = Escaped(&path.to_bytes()).to_string();
+        Self { path, change, entries, bytes, what, patch: None }
     }
 }
 
@@ -143,7 +269,8 @@ fn what_changed(old: &Entry, new: &Entry) -> Vec<String> {
     what
 }
 
-fn kind(entry: &Entry) -> &'static str {
+/// What an entry is, in a word.
+pub(crate) fn kind(entry: &Entry) -> &'static str {
     match entry.as_leaf().map(|leaf| &leaf.content) {
         None => "directory",
         Some(Content::File(_)) => "file",
@@ -192,11 +319,47 @@ impl View for Differences {
         if !self.packages.is_empty() {
             page.blank();
         }
-        show_changes(page, &self.changes, &format!("State {} to state {}", self.old, self.new));
+        let heading = format!("State {} to state {}", self.old, self.new);
+        if self.stat {
+            self.show_sums(page);
+            show_totals(page, &self.changes, &heading);
+        } else {
+            show_changes(page, &self.changes, &heading);
+        }
     }
 }
 
-/// Writes one line a change, and what they come to in sum after `heading`.
+impl Differences {
+    /// One line for each directory of the second level.
+    fn show_sums(&self, page: &mut Page) {
+        let mut sums: BTreeMap<String, ([usize; 3], i64)> = BTreeMap::new();
+        for change in &self.changes {
+            let parts: Vec<&str> = change.path.split('/').take(4).collect();
+            let depth = parts.len().saturating_sub(1).clamp(1, 3);
+            let (counts, bytes) = sums.entry(parts[..depth].join("/")).or_default();
+            counts[change.change as usize] += 1;
+            *bytes = bytes.saturating_add(change.bytes);
+        }
+        let head = ["Directory", "Added", "Removed", "Changed", "Size"];
+        let mut rows = vec![
+            head.iter()
+                .enumerate()
+                .map(|(at, text)| if at == 0 { Cell::new(text) } else { Cell::right(text) })
+                .collect::<Vec<_>>(),
+        ];
+        for (directory, (counts, bytes)) in sums {
+            let name = if directory.is_empty() { "/".into() } else { directory };
+            let mut row = vec![Cell::new(name)];
+            row.extend(counts.map(Cell::right));
+            row.push(Cell::right(units::size_change(bytes)));
+            rows.push(row);
+        }
+        page.table(0, &rows);
+    }
+}
+
+/// Writes one line a change, with its patch if there is one, and what they come to in sum
+/// after `heading`.
 pub(crate) fn show_changes(page: &mut Page, changes: &[Change], heading: &str) {
     for change in changes {
         let (style, sign) = match change.change {
@@ -213,7 +376,20 @@ pub(crate) fn show_changes(page: &mut Page, changes: &[Change], heading: &str) {
             line.push_str(&format!("  ({})", change.what.join(", ")));
         }
         page.marked_line(style, sign, line);
+        for line in change.patch.iter().flat_map(|patch| patch.lines()) {
+            match line.as_bytes().first() {
+                Some(b'+') => page.styled_line(Style::Good, line),
+                Some(b'-') => page.styled_line(Style::Bad, line),
+                Some(b'@') => page.styled_line(Style::Note, line),
+                _ => page.line(line),
+            }
+        }
     }
+    show_totals(page, changes, heading);
+}
+
+/// Writes what changes come to in sum.
+fn show_totals(page: &mut Page, changes: &[Change], heading: &str) {
     let number = |kind| changes.iter().filter(|change| change.change == kind).count();
     let bytes = changes.iter().fold(0_i64, |sum, change| sum.saturating_add(change.bytes));
     if !changes.is_empty() {
@@ -231,7 +407,7 @@ pub(crate) fn show_changes(page: &mut Page, changes: &[Change], heading: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cairn_store::{BlobRef, Leaf};
+    use cairn_store::BlobRef;
 
     fn file(bytes: &[u8], mode: u16) -> Entry {
         Entry::Leaf(Leaf {

@@ -1,0 +1,106 @@
+//! `cairn find`: where something is in a state, by a pattern of its name or path.
+
+use std::os::unix::ffi::OsStrExt;
+
+use cairn_store::{Entry, Store, TreeId, TreePath};
+use globset::{GlobBuilder, GlobMatcher};
+use serde::Serialize;
+
+use crate::command::diff::kind;
+use crate::context::Context;
+use crate::error::Error;
+use crate::escape::Escaped;
+use crate::output::{Output, View};
+use crate::page::Page;
+use crate::place::StateName;
+
+/// Find files and directories of a state by name
+///
+/// In a pattern, * stands for any text without a slash, ** for any text, ? for one
+/// character, [abc] for one of these and {a,b} for one of both. A pattern without a slash is
+/// compared with names, one with a slash with whole paths. Exit code 1 says that nothing was
+/// found.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// State to look into
+    state: StateName,
+    /// What to look for, such as '*.so.6' or '/usr/**/*.conf'
+    pattern: String,
+    /// Do not distinguish upper and lower case
+    #[arg(short, long)]
+    ignore_case: bool,
+}
+
+#[derive(Serialize)]
+struct Found {
+    state: u64,
+    matches: Vec<Match>,
+}
+
+#[derive(Serialize)]
+struct Match {
+    path: String,
+    kind: &'static str,
+    /// Bytes of a file, or of all files below a directory.
+    bytes: u64,
+}
+
+pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
+    let store = context.store()?;
+    let state = args.state.find(&store)?;
+    let pattern = GlobBuilder::new(&args.pattern)
+        .literal_separator(true)
+        .case_insensitive(args.ignore_case)
+        .build()
+        .map_err(Error::Pattern)?;
+    let mut walk = Walk {
+        store: &store,
+        matcher: pattern.compile_matcher(),
+        whole: args.pattern.contains('/'),
+        matches: Vec::new(),
+    };
+    walk.directory(state.tree, &mut TreePath::root())?;
+    let found = Found { state: state.id.0, matches: walk.matches };
+    output.data(&found)?;
+    if found.matches.is_empty() {
+        return Err(Error::NothingFound { pattern: args.pattern.clone(), state: state.id });
+    }
+    Ok(())
+}
+
+struct Walk<'a> {
+    store: &'a Store,
+    matcher: GlobMatcher,
+    whole: bool,
+    matches: Vec<Match>,
+}
+
+impl Walk<'_> {
+    fn directory(&mut self, id: TreeId, path: &mut TreePath) -> Result<(), Error> {
+        for (name, entry) in self.store.tree(id)?.entries() {
+            path.push(name.clone());
+            let subject = if self.whole { path.to_bytes() } else { name.as_bytes().to_vec() };
+            let subject = std::ffi::OsStr::from_bytes(&subject);
+            if self.matcher.is_match(subject) {
+                self.matches.push(Match {
+                    path: Escaped(&path.to_bytes()).to_string(),
+                    kind: kind(entry),
+                    bytes: entry.summary().bytes,
+                });
+            }
+            if let Entry::Directory(subtree) = entry {
+                self.directory(subtree.id, path)?;
+            }
+            path.pop();
+        }
+        Ok(())
+    }
+}
+
+impl View for Found {
+    fn show(&self, page: &mut Page) {
+        for found in &self.matches {
+            page.line(&found.path);
+        }
+    }
+}

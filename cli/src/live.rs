@@ -1,0 +1,96 @@
+//! System triggers, done in the live roots of a store when they show another
+//! state.
+
+use std::path::Path;
+
+use cairn_fs::Shape;
+use cairn_package::trigger::{Triggers, live_jobs, run_live};
+use cairn_store::{Store, TreeId};
+use serde::Serialize;
+
+use crate::error::{Error, in_one_line};
+use crate::page::{Page, Style};
+
+/// What system triggers have done in live roots.
+#[derive(Debug, Default, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Live(Vec<LiveRoot>);
+
+#[derive(Debug, Serialize)]
+struct LiveRoot {
+    target: String,
+    /// What was done.
+    ran: Vec<String>,
+    /// What has failed, and why.
+    failures: Vec<String>,
+}
+
+impl Live {
+    /// Does what is due in the live roots that have gone from `old` to `new`.
+    ///
+    /// A state is committed by then, so that a failure is told and undoes
+    /// nothing.
+    pub(crate) fn run(
+        store: &Store,
+        old: Option<TreeId>,
+        new: TreeId,
+        triggers: &Triggers,
+    ) -> Self {
+        let Triggers::Run(options) = triggers else { return Self::default() };
+        let failed = |target: &str, err: &dyn std::error::Error| LiveRoot {
+            target: target.into(),
+            ran: Vec::new(),
+            failures: vec![in_one_line(err)],
+        };
+        let mounts = match cairn_fs::list(&store.path().join("run")) {
+            Ok(mounts) => mounts,
+            Err(err) => return Self(vec![failed("all", &err)]),
+        };
+        let roots: Vec<String> = mounts
+            .into_iter()
+            .filter(|mount| mount.shape == Shape::Follow)
+            .map(|mount| mount.target)
+            .collect();
+        if roots.is_empty() {
+            return Self::default();
+        }
+        let jobs = match live_jobs(store, old, new, &options.variables) {
+            Ok(jobs) if jobs.is_empty() => return Self::default(),
+            Ok(jobs) => jobs,
+            Err(err) => return Self(vec![failed("all", &err)]),
+        };
+        let done = roots.iter().map(|target| {
+            let results = match run_live(Path::new(target), &jobs, options) {
+                Ok(results) => results,
+                Err(err) => return failed(target, &err),
+            };
+            let mut root = LiveRoot { target: target.clone(), ran: vec![], failures: vec![] };
+            for result in results {
+                match result {
+                    Ok(ran) => root.ran.push(format!("{}: {}", ran.job.trigger, ran.job.action)),
+                    Err(err) => root.failures.push(in_one_line(&err)),
+                }
+            }
+            root
+        });
+        Self(done.collect())
+    }
+
+    /// Tells of what has failed.
+    pub(crate) fn show_failures(&self, page: &mut Page) {
+        for LiveRoot { target, failures, .. } in &self.0 {
+            for failure in failures {
+                let mut lines = failure.lines();
+                let first = lines.next().unwrap_or_default();
+                page.marked_line(Style::Bad, "not done: ", format_args!("{target}: {first}"));
+                lines.for_each(|line| page.line(format_args!("  {line}")));
+            }
+        }
+    }
+
+    /// An error if something has failed.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let failed: usize = self.0.iter().map(|root| root.failures.len()).sum();
+        if failed > 0 { Err(Error::NotTriggered { failed }) } else { Ok(()) }
+    }
+}

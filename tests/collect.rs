@@ -1,0 +1,199 @@
+//! Garbage goes and damage is mended, through the program: beside mounts, on a full
+//! disk, and from repositories.
+
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may fail")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cairn_tests::{Cairn, Deb, Listing, Mount, Need, Random};
+
+const DAMAGED: i32 = 3;
+
+/// A store with three states: 1 has base, 2 has app, too, and 3 is without it again.
+fn store() -> Cairn {
+    let cairn = Cairn::new();
+    let mut base = Deb::new("base", "1-1").file("usr/bin/base", 0o755, "#!/bin/sh\n");
+    let mut app = Deb::new("app", "1-1").field("Depends", "base");
+    for number in 0..40 {
+        let path = format!("usr/share/base/{number}");
+        base = base.file(&path, 0o644, Random(number + 1).bytes(3000));
+        let path = format!("usr/share/app/{number}");
+        app = app.file(&path, 0o644, Random(number + 100).bytes(3000));
+    }
+    app = app.file("usr/share/app/large", 0o644, Random(6).bytes(1_500_000));
+    cairn.offer([base, app]);
+    cairn.data(["--yes", "install", "base"]);
+    cairn.data(["--yes", "install", "app"]);
+    cairn.data(["--yes", "remove", "app"]);
+    cairn
+}
+
+fn packs(cairn: &Cairn) -> Vec<PathBuf> {
+    let entries = fs::read_dir(cairn.store().join("packs")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
+}
+
+fn stored(cairn: &Cairn) -> u64 {
+    packs(cairn).iter().map(|pack| pack.metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn what_a_mount_shows_stays_until_it_is_gone() {
+    if !Need::all(&[Need::Fuse]) {
+        return;
+    }
+    let cairn = store();
+    let before = stored(&cairn);
+    let pinned = Mount::new(&cairn, &["--state", "2"], "pinned");
+    let following = Mount::new(&cairn, &["--follow"], "following");
+    let shown = Listing::of_directory(pinned.path());
+    let followed = Listing::of_directory(following.path());
+    cairn.data(["--yes", "state", "prune", "--keep-last", "1"]);
+    let would = cairn.json(["gc", "--dry-run"]);
+    assert_eq!(stored(&cairn), before, "a dry run changes nothing");
+    assert_eq!(would["dry_run"], true);
+    let done = cairn.json(["gc", "--rewrite-below", "100"]);
+    assert_eq!(done["states"], 1);
+    assert_eq!(done["left"]["objects"], 0);
+    // The mounts know where things were, and find them where they are now.
+    Listing::of_directory(pinned.path()).assert_same(&shown, "the pinned mount");
+    Listing::of_directory(following.path()).assert_same(&followed, "the following mount");
+    assert!(stored(&cairn) > 1_500_000);
+    pinned.umount();
+    let done = cairn.json(["gc", "--rewrite-below", "100"]);
+    assert!(done["freed"].as_u64().unwrap() > 1_500_000, "{done}");
+    assert_eq!(done["stored"].as_u64().unwrap(), stored(&cairn));
+    assert!(stored(&cairn) < 200_000, "{}", stored(&cairn));
+    Listing::of_directory(following.path()).assert_same(&followed, "after the second gc");
+    assert!(cairn.data(["verify"]).ends_with(": no damage.\n"));
+    assert_eq!(cairn.json(["gc"])["freed"], 0);
+}
+
+#[test]
+fn pruning_keeps_what_was_asked_for_and_says_what_it_frees() {
+    let cairn = store();
+    cairn.data(["state", "tag", "kept", "1"]);
+    let words = ["state", "prune", "--keep-last", "1"];
+    let would = cairn.json([&words[..], &["--dry-run"]].concat());
+    assert_eq!(would["removed"][0]["state"], 2);
+    assert!(would["gc"]["freed"].as_u64().unwrap() > 1_500_000, "{would}");
+    assert_eq!(cairn.json(["state", "list"]).as_array().unwrap().len(), 3);
+    let done = cairn.json([&["--yes"][..], &words[..], &["--gc"]].concat());
+    assert_eq!(done["kept"][0]["reasons"][0], "tag kept");
+    assert!(done["gc"]["freed"].as_u64().unwrap() > 1_500_000, "{done}");
+    assert_eq!(cairn.json(["state", "list"]).as_array().unwrap().len(), 2);
+    assert!(cairn.data(["verify"]).ends_with(": no damage.\n"));
+    cairn.fails(2, ["--yes", "state", "prune"]);
+    // Nothing is removed unasked.
+    cairn.data(["state", "untag", "kept"]);
+    let asked = cairn.run(["state", "prune", "--keep-daily", "0"]);
+    assert!(asked.stderr.contains("cannot ask"), "{}", asked.stderr);
+    assert_eq!(cairn.json(["state", "list"]).as_array().unwrap().len(), 2);
+}
+
+/// A filesystem in memory; unmounted when dropped.
+struct Small(PathBuf);
+
+impl Small {
+    fn new(at: &Path, size: &str) -> Self {
+        fs::create_dir_all(at).unwrap();
+        let options = format!("size={size},mode=0700");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "cairn-test"]).arg(at);
+        assert!(mount.status().unwrap().success());
+        Self(at.into())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_emptied() {
+    if !Need::all(&[Need::Root]) {
+        return;
+    }
+    let cairn = store();
+    let small = Small::new(&cairn.directory().join("small"), "8m");
+    let path = small.0.join("store");
+    let copied = Command::new("cp").arg("-a").arg(cairn.store()).arg(&path).status().unwrap();
+    assert!(copied.success());
+    let at = path.to_str().unwrap();
+    cairn.data(["--yes", "--store", at, "state", "prune", "--keep-last", "1"]);
+    let mut filler = fs::File::create(small.0.join("filler")).unwrap();
+    let mut written = 0;
+    for len in [1 << 16, 1 << 12, 1] {
+        while std::io::Write::write_all(&mut filler, &vec![0; len]).is_ok() {
+            written += len;
+        }
+    }
+    assert!(written > 1 << 20, "there was room");
+    let done = cairn.json(["--store", at, "gc", "--rewrite-below", "100"]);
+    assert!(done["freed"].as_u64().unwrap() > 1_500_000, "{done}");
+    let verified = cairn.data(["--store", at, "verify"]);
+    assert!(verified.ends_with(": no damage.\n"), "{verified}");
+    drop(filler);
+    fs::remove_file(small.0.join("filler")).unwrap();
+    cairn.data(["--yes", "--store", at, "install", "app"]);
+}
+
+#[test]
+fn damage_is_repaired_from_repositories_or_another_store_and_told_if_it_cannot_be() {
+    let cairn = store();
+    let whole = cairn.directory().join("whole");
+    let copied = Command::new("cp").arg("-a").arg(cairn.store()).arg(&whole).status().unwrap();
+    assert!(copied.success());
+    let listing = cairn.data(["ls", "-lR", "2:/"]);
+    let flip = |pack: &Path, at: usize| {
+        let mut bytes = fs::read(pack).unwrap();
+        bytes[at] ^= 4;
+        fs::write(pack, bytes).unwrap();
+    };
+    // Each pack, in its frames and in its tables.
+    let anew = || {
+        fs::remove_dir_all(cairn.store()).unwrap();
+        let copied = Command::new("cp").arg("-a").arg(&whole).arg(cairn.store()).status().unwrap();
+        assert!(copied.success());
+    };
+    let from = whole.to_str().unwrap();
+    // Files come from repositories; where the tables are gone, what a state has is known
+    // only elsewhere.
+    for pack in packs(&cairn) {
+        let len = pack.metadata().unwrap().len() as usize;
+        let words: [(usize, &[&str]); 2] =
+            [(50, &["verify", "--repair"]), (len - 10, &["verify", "--repair", "--from", from])];
+        for (at, words) in words {
+            anew();
+            flip(&pack, at);
+            assert_eq!(cairn.run(["verify"]).code(), Some(DAMAGED));
+            let repaired = cairn.run(words);
+            assert_eq!(repaired.code(), Some(0), "{}{}", repaired.stdout, repaired.stderr);
+            assert!(repaired.stdout.contains("Nothing is lost"), "{}", repaired.stdout);
+            assert!(cairn.data(["verify"]).ends_with(": no damage.\n"));
+            assert_eq!(cairn.data(["ls", "-lR", "2:/"]), listing);
+            assert_eq!(fs::read_dir(cairn.store().join("quarantine")).unwrap().count(), 1);
+        }
+    }
+
+    // Without repositories another store helps.
+    anew();
+    cairn.data(["--yes", "repo", "remove", &repository(&cairn)]);
+    let large = packs(&cairn).into_iter().max_by_key(|pack| pack.metadata().unwrap().len());
+    flip(&large.unwrap(), 9000);
+    let failed = cairn.run(["verify", "--repair"]);
+    assert_eq!(failed.code(), Some(DAMAGED), "{}", failed.stdout);
+    assert!(failed.stdout.contains("lost: blob "), "{}", failed.stdout);
+    let repaired = cairn.json(["verify", "--repair", "--from", from]);
+    assert_eq!(repaired["repair"]["restored"][from], 1, "{repaired}");
+    assert!(cairn.data(["verify"]).ends_with(": no damage.\n"));
+    assert_eq!(cairn.data(["ls", "-lR", "2:/"]), listing);
+}
+
+fn repository(cairn: &Cairn) -> String {
+    cairn.json(["repo", "list"])[0]["name"].as_str().unwrap().into()
+}
