@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::problem::Located;
+use crate::recipe::Hash;
 
 /// Shorthand for what nearly every function here returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -33,6 +34,42 @@ pub enum Error {
     /// A manifest could not be read or written.
     #[error("cannot use the manifest {}", path.display())]
     Manifest { path: PathBuf, source: cairn_package::stone::Error },
+    /// The packages of a build root cannot be had.
+    #[error("cannot make the build root")]
+    Packages(#[from] cairn_package::Error),
+    /// The build root cannot be entered.
+    #[error("cannot enter the build root")]
+    Enter { source: io::Error },
+    /// The script of a phase failed.
+    #[error("the phase {phase} failed with exit code {code}; its log is {}", log.display())]
+    PhaseFailed { phase: &'static str, code: i32, log: PathBuf },
+    /// What ran in the build root ended outside of a phase.
+    #[error("the build ended with exit code {code}: {said}")]
+    Interrupted { code: i32, said: String },
+    /// An address tells neither name nor version.
+    #[error("{url} tells neither the name nor the version of the package")]
+    NoName { url: String },
+    /// Recipes need each other in a circle.
+    #[error("these recipes need each other in a circle: {}", names.join(", "))]
+    Circle { names: Vec<String> },
+    /// There is nothing to enter.
+    #[error("{recipe} was not built here yet")]
+    NotBuilt { recipe: String },
+    /// Somebody else builds the same recipe.
+    #[error("another process builds in {}", path.display())]
+    InUse { path: PathBuf },
+    /// An upstream cannot be downloaded.
+    #[error("cannot download {url}")]
+    Download { url: String, source: Box<dyn std::error::Error + Send + Sync> },
+    /// An upstream is another file than the recipe says.
+    #[error("{url} is another file than the recipe says: its SHA-256 is {found}, not {wanted}")]
+    WrongHash { url: String, wanted: Hash, found: Hash },
+    /// Git does not give what the recipe wants.
+    #[error("cannot get {url}: {message}")]
+    Git { url: String, message: String },
+    /// An upstream cannot be unpacked.
+    #[error("cannot unpack {name}")]
+    Unpack { name: String, source: crate::archive::Error },
     /// The packages are others than the manifest says.
     #[error("the packages are not those of {}:\n{}", path.display(), differences.join("\n"))]
     Differs { path: PathBuf, differences: Vec<String> },

@@ -2,6 +2,7 @@
 
 mod apply;
 mod bisect;
+mod build;
 mod cache;
 mod cat;
 mod check;
@@ -11,6 +12,7 @@ mod depends;
 pub(crate) mod diff;
 mod downgrade;
 mod du;
+mod enter_build_root;
 mod export;
 mod export_model;
 mod extract;
@@ -117,8 +119,11 @@ pub(crate) enum Command {
     Convert(convert::Args),
     Inspect(inspect::Args),
     Extract(extract::Args),
+    Build(build::Args),
     #[command(subcommand)]
     Recipe(recipe::Command),
+    #[command(hide = true)]
+    EnterBuildRoot(enter_build_root::Args),
     Completions(completions::Args),
     Man(man::Args),
     #[command(name = crate::context::SANDBOX_HELPER, hide = true)]
@@ -177,7 +182,9 @@ impl Command {
             Self::Convert(args) => convert::run(args, output),
             Self::Inspect(args) => inspect::run(args, context, output),
             Self::Extract(args) => extract::run(args, context, output),
-            Self::Recipe(command) => recipe::run(command, output),
+            Self::Build(args) => return build::run(args, context, output),
+            Self::Recipe(command) => recipe::run(command, context, output),
+            Self::EnterBuildRoot(args) => return enter_build_root::run(args, context),
             Self::Completions(args) => completions::run(args, output),
             Self::Man(args) => man::run(args, output),
         }?;

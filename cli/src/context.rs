@@ -130,6 +130,39 @@ impl Context {
         std::env::var("CAIRN_KEY_PASSWORD").ok()
     }
 
+    /// The directory of the store as an absolute path, for another process.
+    pub(crate) fn store_directory(&self) -> Result<PathBuf, Error> {
+        let path = self.store_path()?;
+        std::path::absolute(&path).map_err(Error::read(path))
+    }
+
+    /// Where builds keep what they need, unless the command line says.
+    ///
+    /// # Errors
+    /// [`Error::NoStorePath`]: there is no home directory.
+    #[expect(clippy::unused_self, reason = "it belongs to what the command is told")]
+    pub(crate) fn cache_path(&self, option: Option<PathBuf>) -> Result<PathBuf, Error> {
+        let variable =
+            |name| std::env::var_os(name).map(PathBuf::from).filter(|it| it.is_absolute());
+        let home = || Some(variable("HOME")?.join(".cache"));
+        let usual = || {
+            if sys::is_root() {
+                return Some(PathBuf::from("/var/cache/cairn"));
+            }
+            variable("XDG_CACHE_HOME").or_else(home).map(|it| it.join("cairn"))
+        };
+        let path = option.or_else(|| variable("CAIRN_CACHE")).or_else(usual);
+        let path = path.ok_or(Error::NoStorePath)?;
+        std::path::absolute(&path).map_err(Error::read(path))
+    }
+
+    /// The time of everything that is built, where somebody has set it
+    /// (reproducible-builds.org, SOURCE_DATE_EPOCH).
+    #[expect(clippy::unused_self, reason = "it belongs to what the command is told")]
+    pub(crate) fn source_date_epoch(&self) -> Option<u64> {
+        std::env::var("SOURCE_DATE_EPOCH").ok()?.parse().ok()
+    }
+
     /// How contents of packages are decompressed outside of a store.
     pub(crate) fn content_options(&self) -> ContentOptions<'_> {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);

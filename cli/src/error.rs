@@ -24,6 +24,18 @@ pub(crate) enum Error {
     /// A text does not name a package or provider.
     #[error(transparent)]
     Dependency(#[from] cairn_package::InvalidDependency),
+    /// A build says why.
+    #[error(transparent)]
+    Build(#[from] cairn_build::Error),
+    /// There is a file already.
+    #[error("{} exists", path.display())]
+    Exists { path: PathBuf },
+    /// Nothing says what a recipe is to become.
+    #[error("nothing says what the recipe is to become")]
+    NothingToUpdate,
+    /// There is one shell at a time.
+    #[error("a shell is opened for one recipe")]
+    OneRecipe,
     /// Macros could not be read.
     #[error(transparent)]
     Macros(#[from] cairn_build::macros::Error),
@@ -257,6 +269,10 @@ impl Error {
             Self::NotShown { .. } => Some("unmount them with cairn umount, and mount them again"),
             Self::Dependency(_) => Some("name a package, or a provider such as 'binary(nano)'"),
             Self::Repository(err) => advice_on_repository(err),
+            Self::Build(err) => advice_on_builds(err),
+            Self::Exists { .. } => Some("--force replaces it"),
+            Self::NothingToUpdate => Some("name a version with --ver or an address with -u"),
+            Self::OneRecipe => Some("name one recipe"),
             Self::NoSuchMacro(_) => Some("cairn recipe macros lists all of them"),
             Self::NoParent(_) | Self::NotAState(_) => Some(LIST_STATES),
             Self::NotAPlace(_) => {
@@ -401,6 +417,27 @@ fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
         ),
         Error::NoFusermount { .. } => Some("install fuse3, or run it as root"),
         Error::Busy { .. } => Some("--lazy unmounts it for good when nobody uses it any more"),
+        _ => None,
+    }
+}
+
+fn advice_on_builds(error: &cairn_build::Error) -> Option<&'static str> {
+    use cairn_build::Error;
+    match error {
+        Error::Packages(err) => advice_on_packages(err),
+        Error::Io { source, .. } => advice_on_access(source),
+        Error::Recipe { .. } => Some("cairn recipe check tells everything that is wrong with it"),
+        Error::PhaseFailed { .. } => Some("cairn build --shell opens a shell where it failed"),
+        Error::NotBuilt { .. } => Some("cairn build builds it"),
+        Error::InUse { .. } => Some("wait until it is done, or end that process"),
+        Error::WrongHash { .. } => {
+            Some("if it is what you expect, correct the hash: cairn recipe update")
+        }
+        Error::Unpack { .. } => Some("unpack: false leaves a file as it is"),
+        Error::NothingInstalled => {
+            Some("scripts install below %(installroot), such as %(installroot)/usr/bin")
+        }
+        Error::Differs { .. } => Some("if it is what you expect, commit the new manifest"),
         _ => None,
     }
 }

@@ -1,5 +1,6 @@
 //! The program `cairn`: words in, words out.
 
+mod build_root;
 mod command;
 mod context;
 mod error;
@@ -8,6 +9,7 @@ mod exclude;
 mod image;
 mod interrupt;
 mod key;
+mod lines;
 mod live;
 mod mounts;
 mod output;

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::context::{Color, Options, no_color};
 use crate::error::Error;
+use crate::lines::Lines;
 use crate::page::{Look, Page, Style};
 use crate::progress::{Mode, Phase, Progress, Unit};
 use crate::sys;
@@ -222,6 +223,11 @@ impl Output<'_> {
     /// The same for work that tells of its phases itself.
     pub(crate) fn progress(&self) -> Progress {
         self.progress.clone()
+    }
+
+    /// Shows what programs say while they run.
+    pub(crate) fn lines(&self) -> Lines {
+        Lines::new(self.progress.clone(), self.look_of_stderr, self.json || self.quiet)
     }
 
     fn tell_styled(&mut self, style: Style, word: &str, text: fmt::Arguments<'_>) {

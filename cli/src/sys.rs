@@ -20,6 +20,14 @@ pub(crate) struct WallClock {
     pub second: i32,
 }
 
+/// The effective user and group of this process.
+pub(crate) fn user_and_group() -> (u32, u32) {
+    // SAFETY: it takes nothing and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    // SAFETY: as above.
+    (user, unsafe { libc::getegid() })
+}
+
 /// How many columns the terminal behind `fd` has; `None` when there is no
 /// terminal, or one that does not say.
 pub(crate) fn columns(fd: BorrowedFd<'_>) -> Option<usize> {

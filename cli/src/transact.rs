@@ -214,6 +214,18 @@ impl View for Done<'_> {
     }
 }
 
+/// What people are told of a phase that is to count to `total`.
+pub(crate) fn words_of(phase: plan::Phase, total: u64) -> (&'static str, Option<u64>, Unit) {
+    match phase {
+        plan::Phase::Download => ("Downloading stones", Some(total), Unit::Bytes),
+        plan::Phase::Verify => ("Verifying stones", Some(total), Unit::Pieces),
+        plan::Phase::Unpack => ("Storing files", Some(total), Unit::Bytes),
+        plan::Phase::Compose => ("Composing the root", None, Unit::Pieces),
+        plan::Phase::Triggers => ("Running triggers", Some(total), Unit::Pieces),
+        plan::Phase::Commit => ("Committing", None, Unit::Pieces),
+    }
+}
+
 /// Shows the phases of a transaction one after the other.
 pub(crate) struct Phases {
     progress: Progress,
@@ -229,14 +241,7 @@ impl Phases {
 
 impl plan::Progress for Phases {
     fn begin(&self, phase: plan::Phase, total: u64) {
-        let (name, total, unit) = match phase {
-            plan::Phase::Download => ("Downloading stones", Some(total), Unit::Bytes),
-            plan::Phase::Verify => ("Verifying stones", Some(total), Unit::Pieces),
-            plan::Phase::Unpack => ("Storing files", Some(total), Unit::Bytes),
-            plan::Phase::Compose => ("Composing the root", None, Unit::Pieces),
-            plan::Phase::Triggers => ("Running triggers", Some(total), Unit::Pieces),
-            plan::Phase::Commit => ("Committing", None, Unit::Pieces),
-        };
+        let (name, total, unit) = words_of(phase, total);
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         // The bar before it goes first.
         *current = None;

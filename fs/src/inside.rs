@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::attach;
 use crate::error::Error;
 use crate::mount::Trust;
-use crate::run::{GO, Program};
-use crate::sys::{self, Forked, HeldSignals};
+use crate::run::{Bind, GO, Program};
+use crate::sys::{self, Forked, HeldSignals, Network};
 use crate::workspace::{BELOW, Layers, STATE};
 
 /// Why a program could not be started, as it is told to the process outside.
@@ -111,6 +111,7 @@ fn start(
                 .args(&program.arguments)
                 .env_clear()
                 .envs(program.environment.iter().map(|(name, value)| (name, value)))
+                .current_dir(&program.directory)
                 .exec();
             report(&Failure::Execute(error.raw_os_error().unwrap_or(libc::EIO)), outside);
             sys::exit(127)
@@ -176,6 +177,10 @@ fn prepare(
             root
         }
     };
+    if program.network == Network::None {
+        sys::bring_up_loopback().during(|| "bring up the loopback interface".into())?;
+    }
+    program.binds.iter().try_for_each(|it| bind(root, it))?;
     std::env::set_current_dir(root).during(|| "change to the state".into())?;
     // Puts the old root on top of the new one, where it is then taken away.
     sys::pivot_root(Path::new("."), Path::new(".")).during(|| "change the root".into())?;
@@ -300,6 +305,22 @@ fn cover(root: &Path, name: &str, layers: &[&str]) -> Result<()> {
     let options =
         format!("lowerdir={},upperdir={upper},workdir={work},userxattr", layers.join(":"));
     mount("overlay", &root.join(name), "overlay", libc::MS_NOSUID | libc::MS_NODEV, &options)
+}
+
+/// Shows a directory or file of the machine inside the root.
+fn bind(root: &Path, Bind { from, to, writable }: &Bind) -> Result<()> {
+    let target = root.join(to.strip_prefix("/").unwrap_or(to));
+    // A link would lead out of the root.
+    let is_there = fs::symlink_metadata(&target).is_ok_and(|it| !it.is_symlink());
+    if !is_there {
+        return Err(Failure::MountPoint(to.display().to_string()));
+    }
+    sys::mount(from.as_os_str(), &target, "", libc::MS_BIND | libc::MS_REC, OsStr::new(""))
+        .during(|| format!("bind {} to {}", from.display(), to.display()))?;
+    if !writable {
+        sys::make_read_only(&target).during(|| format!("make {} read-only", to.display()))?;
+    }
+    Ok(())
 }
 
 /// Makes the devices that every program may use, and terminals.

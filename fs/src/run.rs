@@ -23,6 +23,7 @@ use std::thread;
 use std::time::Duration;
 
 use cairn_store::StateId;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::event::Journal;
@@ -33,7 +34,7 @@ use crate::mount;
 use crate::registration::Registered;
 use crate::shape::Shape;
 use crate::source::Source;
-use crate::sys::{self, Forked, HeldSignals};
+use crate::sys::{self, Forked, HeldSignals, Network};
 
 /// What to run inside a state.
 #[derive(Clone, Debug)]
@@ -53,6 +54,24 @@ pub struct Program {
     /// The store's `run` directory, in which it is registered that the state is
     /// in use. Without it gc does not spare the state.
     pub run: Option<PathBuf>,
+    /// Directories and files of the machine that are seen inside, in this
+    /// order.
+    pub binds: Vec<Bind>,
+    /// What it has of the network.
+    pub network: Network,
+    /// Where it begins, a path inside the state.
+    pub directory: PathBuf,
+}
+
+/// A directory or file of the machine that is seen inside a state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// An absolute path of the machine, outside of [`Program::stage`].
+    pub from: PathBuf,
+    /// An absolute path of the state, which has the like there.
+    pub to: PathBuf,
+    /// Whether it can be written to inside.
+    pub writable: bool,
 }
 
 /// Runs a program inside a state and waits for its end. Returns its exit code,
@@ -62,8 +81,8 @@ pub struct Program {
 /// /etc and /var begin as the state has them (where usr/share/defaults/etc has
 /// what /etc has not), /tmp, /run and /dev begin empty but for the usual
 /// devices. /proc is of the program's own processes, /sys can be read. What a
-/// name service needs is put into /etc where it is missing. The working
-/// directory is `/`. The network is the caller's.
+/// name service needs is put into /etc where it is missing. On top of all that is
+/// what [`Program::binds`] names.
 ///
 /// Signals that other processes send to this one are passed on; those of the
 /// terminal reach the program as they reach this process.
@@ -112,14 +131,13 @@ pub(crate) fn run_with<S: Source, E: From<Error>>(
     let signals = HeldSignals::hold().map_err(failed)?;
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
     let user = sys::effective_user();
-    let init =
-        match sys::clone_into_namespaces(user.0 != 0, sys::Network::OfCaller).map_err(failed)? {
-            Forked::Child => {
-                drop(ours);
-                sys::exit(inside::init(program, writable, user, theirs, &signals))
-            }
-            Forked::Parent(init) => init,
-        };
+    let init = match sys::clone_into_namespaces(user.0 != 0, program.network).map_err(failed)? {
+        Forked::Child => {
+            drop(ours);
+            sys::exit(inside::init(program, writable, user, theirs, &signals))
+        }
+        Forked::Parent(init) => init,
+    };
     drop(theirs);
     // From here on init ends when it finds that the other end is closed.
     let begun = serve(program, journal, &mut ours, open);

@@ -370,7 +370,7 @@ pub(crate) fn is_alone() -> io::Result<bool> {
 
 /// What a process has of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Network {
+pub enum Network {
     /// What the process has that makes it.
     OfCaller,
     /// Nothing.
@@ -519,4 +519,23 @@ pub(crate) fn close_all_but_standard(kept: &UnixStream) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Brings up the interface `lo` of this process's network.
+pub(crate) fn bring_up_loopback() -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_flags: libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING)
+                .map_err(io::Error::other)?,
+        },
+    };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    // SAFETY: the descriptor is a socket, the pointer is to an ifreq that
+    // outlives the call, and the name in it ends with a NUL.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) })
+        .map(drop)
 }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cairn_fs::workspace::{self, Becomes, Room};
-use cairn_fs::{Error, Options, Program, Shape, Signals, Unmount, control};
+use cairn_fs::{Error, Network, Options, Program, Shape, Signals, Unmount, control};
 use cairn_store::{StateId, Store, TreePath, WorkspaceName, diff, resolve};
 use support::{Directory, Lab, PATIENCE, eventually, file, items_of, put, sys};
 
@@ -129,6 +129,9 @@ fn run(arguments: &[String]) {
         stage: stage.into(),
         name: store.clone(),
         run: Some(Path::new(store).join("run")),
+        binds: Vec::new(),
+        network: Network::OfCaller,
+        directory: "/".into(),
     };
     let open = || -> Result<_, Error> {
         let store = Store::open(Path::new(store))?;
@@ -164,6 +167,9 @@ fn work(arguments: &[String]) {
                 stage: stage.into(),
                 name: path.display().to_string(),
                 run: Some(path.join("run")),
+                binds: Vec::new(),
+                network: Network::OfCaller,
+                directory: "/".into(),
             };
             let room = match workspace.as_str() {
                 "-" => Ok(Room::ThrowAway(store.current().unwrap().id)),

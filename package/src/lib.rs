@@ -3,6 +3,7 @@
 //! The main path is `Request -> Solution -> Plan -> Transaction -> State`.
 
 pub mod analyse;
+pub mod apart;
 pub mod catalog;
 pub mod convert;
 pub mod dependency;

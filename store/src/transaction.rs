@@ -40,6 +40,9 @@ pub enum Standing {
     Current,
     /// The current one stays, if there is one.
     Aside,
+    /// The current one stays, and if there is none, there stays none: it is not a
+    /// state of the system.
+    Apart,
 }
 
 /// The right to change a store, and the changes so far.
@@ -294,6 +297,12 @@ impl Transaction {
         self.publish(draft, Standing::Aside)
     }
 
+    /// Publishes a state that is not one of the system, such as the root of a
+    /// build: it never becomes current by itself.
+    pub fn commit_apart(mut self, draft: Draft) -> Result<State> {
+        self.publish(draft, Standing::Apart)
+    }
+
     pub(crate) fn publish(&mut self, draft: Draft, standing: Standing) -> Result<State> {
         let inner = self.store.inner().clone();
         let mut log = inner.log();
@@ -318,7 +327,12 @@ impl Transaction {
         self.index.write(batch)?;
 
         let mut changes = vec![Change::Publish(state.clone())];
-        if standing == Standing::Current || log.refs.current.is_none() {
+        let becomes_current = match standing {
+            Standing::Current => true,
+            Standing::Aside => log.refs.current.is_none(),
+            Standing::Apart => false,
+        };
+        if becomes_current {
             changes.push(Change::Current(state.id));
         }
         log.append(&*inner.disk, changes)?;

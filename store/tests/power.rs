@@ -273,7 +273,7 @@ fn cut_everywhere(case: &Case, omitted: Omitted) -> Vec<String> {
     // What a sync is for may show only when several things are lost together.
     let seeds = match omitted {
         Omitted::Nothing => 2,
-        Omitted::Sync(_) => 12,
+        Omitted::Sync(_) => 40,
         _ => 4,
     };
     let all = count(case).0;
@@ -343,6 +343,12 @@ fn check_found(
         return Err(format!("{workspaces:?}"));
     }
     let second = store.refs().states.get(&StateId(2)).cloned();
+    if case.name == "repair" && reported {
+        let aside = std::fs::read_dir(found.join("quarantine")).map_or(0, Iterator::count);
+        if aside < 2 {
+            return Err(format!("{aside} of 2 damaged packs are in quarantine"));
+        }
+    }
     if case.name == "repair" && !done {
         (case.operation)(&store).map_err(|err| format!("cannot be repaired: {err}"))?;
     }

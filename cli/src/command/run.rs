@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cairn_fs::workspace::{self, Room};
-use cairn_fs::{Event, Journal, Program};
+use cairn_fs::{Event, Journal, Network, Program};
 use cairn_store::{Store, WorkspaceName};
 
 use crate::context::{self, Context};
@@ -53,6 +53,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<ExitCode, Error> {
         stage: std::env::temp_dir(),
         name: path.display().to_string(),
         run: Some(path.join("run")),
+        binds: Vec::new(),
+        network: Network::OfCaller,
+        directory: "/".into(),
     };
     let journal: Journal = Arc::new(|event: &Event| {
         // The program goes on if nobody reads this.

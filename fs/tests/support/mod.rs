@@ -374,7 +374,7 @@ pub fn commit_system(lab: &Lab) {
     let name = |text: String| Name::new(text.as_bytes()).unwrap();
     let leaf = |i: usize| {
         let mut attributes = Attributes::of_root(0o644);
-        attributes.mtime = at(i as i64, 0);
+        attributes.mtime = at(i64::try_from(i).unwrap(), 0);
         Entry::Leaf(Leaf { attributes, content: Content::File(blobs[i % 1000]), link: None })
     };
     let mut tree = |entries| {

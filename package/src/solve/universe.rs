@@ -137,6 +137,14 @@ impl Universe {
         all
     }
 
+    /// Whether some package offers this.
+    ///
+    /// # Errors
+    /// A package of a repository could not be read.
+    pub fn has(&self, wanted: &Dependency) -> Result<bool, catalog::Error> {
+        Ok(!self.offering(wanted)?.is_empty())
+    }
+
     /// The installed packages.
     pub(super) fn installed(&self) -> impl Iterator<Item = Id> + use<> {
         (0..u32::try_from(self.explicit.len()).expect("fewer than 2^32 packages")).map(Id)

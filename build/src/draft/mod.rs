@@ -1,0 +1,190 @@
+//! Recipes from upstream archives.
+//!
+//! A draft is a recipe that builds in the common case, and that a packager reads
+//! before using it: the build system, its dependencies and the licences are found
+//! in the files, the name and the version in the address.
+
+mod depends;
+mod license;
+mod source;
+mod system;
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::recipe::Hash;
+
+pub use license::detect as detect_licenses;
+pub use source::{Source, next_url, source_of};
+pub use system::System;
+
+/// An upstream that was downloaded.
+#[derive(Clone, Debug)]
+pub struct Downloaded {
+    /// Where it comes from.
+    pub url: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it hashes to.
+    pub hash: Hash,
+}
+
+/// A recipe that was drafted.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The text of the recipe.
+    pub text: String,
+    /// How it is built.
+    pub system: System,
+    /// What a packager should look at.
+    pub notes: Vec<String>,
+}
+
+/// Drafts a recipe of archives, the first of which is the main one; they are
+/// unpacked below `directory`.
+///
+/// # Errors
+/// [`Error::Unpack`], [`Error::Io`]; [`Error::NoName`]: the address tells neither
+/// name nor version.
+pub fn draft(archives: &[Downloaded], directory: &Path) -> Result<Draft> {
+    let mut notes = Vec::new();
+    let main = archives.first().expect("the caller names one");
+    let source = source_of(&main.url).ok_or_else(|| Error::NoName { url: main.url.clone() })?;
+    let mut roots = Vec::new();
+    for (number, archive) in archives.iter().enumerate() {
+        let to = directory.join(number.to_string());
+        let name = archive.path.display().to_string();
+        crate::archive::unpack(&archive.path, &to, 1)
+            .map_err(|source| Error::Unpack { name, source })?;
+        roots.push(to);
+    }
+    let root = &roots[0];
+    let system = system::detect(root);
+    let facts = system::facts(root, system);
+    let name = facts.name.filter(|_| source.is_guess).unwrap_or(source.name);
+    let homepage = source.homepage.or(facts.homepage).unwrap_or_else(|| {
+        notes.push("no homepage was found".into());
+        source::directory_of(&main.url)
+    });
+    let mut licenses: BTreeSet<String> = BTreeSet::new();
+    for root in &roots {
+        licenses.extend(license::detect(root)?);
+    }
+    if licenses.is_empty() {
+        notes.push("no licence was recognised; look for it in the files".into());
+    }
+    let summary = facts.summary.unwrap_or_else(|| {
+        notes.push("no summary was found".into());
+        format!("{name} (write what it is)")
+    });
+    let mut builddeps = depends::find(root, system);
+    builddeps.extend(facts.builddeps);
+    if let System::Unknown = system {
+        notes.push("no build system was recognised; write the phases".into());
+    }
+    if system == System::Cargo && !root.join("vendor").is_dir() {
+        notes.push("cargo downloads what it needs, so that the recipe asks for the network".into());
+    }
+
+    let mut text = String::new();
+    let list = |text: &mut String, key: &str, items: &mut dyn Iterator<Item = String>| {
+        let items: Vec<String> = items.map(|item| format!("    - {}\n", scalar(&item))).collect();
+        if !items.is_empty() {
+            let _ = write!(text, "{key}:\n{}", items.concat());
+        }
+    };
+    let _ = writeln!(text, "name: {}", scalar(&name));
+    let _ = writeln!(text, "version: \"{}\"", source.version);
+    let _ = writeln!(text, "release: 1");
+    let _ = writeln!(text, "homepage: {}", scalar(&homepage));
+    text.push_str("upstreams:\n");
+    for archive in archives {
+        let _ = writeln!(text, "    - {}: {}", scalar(&archive.url), archive.hash);
+    }
+    let _ = writeln!(text, "summary: {}", scalar(&summary));
+    let description = facts.description.unwrap_or(summary);
+    text.push_str("description: |\n");
+    for line in description.trim().lines() {
+        let _ = writeln!(text, "{}", format!("    {}", line.trim_end()).trim_end());
+    }
+    if licenses.is_empty() {
+        text.push_str("license: LicenseRef-unknown\n");
+    } else {
+        list(&mut text, "license", &mut licenses.into_iter());
+    }
+    list(&mut text, "builddeps", &mut builddeps.into_iter());
+    if system == System::Cargo && !root.join("vendor").is_dir() {
+        text.push_str("networking: true\n");
+    }
+    for (phase, script) in system.phases(root) {
+        let _ = writeln!(text, "{phase}: |");
+        for line in script.lines() {
+            let _ = writeln!(text, "    {line}");
+        }
+    }
+    Ok(Draft { text, system, notes })
+}
+
+/// A text as a scalar of YAML, quoted only where it must be.
+fn scalar(text: &str) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let special = |c: char| "\"'#:{}[],&*!|>%@`?-".contains(c);
+    let risky = text.is_empty()
+        || text.starts_with(special)
+        || text.contains(": ")
+        || text.contains(" #")
+        || text.ends_with(':')
+        || text.chars().any(char::is_control)
+        || matches!(text.to_lowercase().as_str(), "true" | "false" | "null" | "~" | "yes" | "no");
+    if risky { format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")) } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::recipe::Recipe;
+
+    #[test]
+    fn odd_texts_are_quoted() {
+        for text in ["plain", "https://x/y", "GPL-3.0-or-later", "a b"] {
+            assert_eq!(scalar(text), text);
+        }
+        for text in ["", "- a", "a: b", "a #b", "yes", "%x", "a \"b\": c", "\\: d"] {
+            let node = crate::yaml::parse(&format!("k: {}\n", scalar(text))).expect(text);
+            let crate::yaml::Value::Map(pairs) = node.value else { panic!("a map") };
+            assert_eq!(pairs[0].1.as_text(), Some(text));
+        }
+    }
+
+    #[test]
+    fn a_draft_is_a_recipe() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = [
+            ("x-1.0/meson.build", "project('x', 'c')\ndependency('zlib')\nfind_program('gperf')\n"),
+            ("x-1.0/README", "X is an example.\n"),
+        ];
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, text) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, text.as_bytes()).expect("a tar archive");
+        }
+        let path = directory.path().join("x-1.0.tar");
+        fs::write(&path, tar.into_inner().expect("a tar archive")).expect("a file");
+        let hash = crate::fetch::hash_of(&path).expect("a hash");
+        let url = "https://example.org/releases/x-1.0.tar".to_owned();
+        let draft = draft(&[Downloaded { url, path, hash }], &directory.path().join("out"));
+        let draft = draft.expect("a draft");
+        assert_eq!(draft.system, System::Meson);
+        let recipe = Recipe::parse(&draft.text).expect("a recipe").recipe;
+        assert_eq!((recipe.name.as_str(), recipe.version.as_str()), ("x", "1.0"));
+        let deps: Vec<&str> = recipe.build.builddeps.iter().map(|it| it.value.as_str()).collect();
+        assert_eq!(deps, ["binary(gperf)", "pkgconfig(zlib)"]);
+        assert_eq!(recipe.build.setup.expect("a script").text.trim(), "%meson");
+    }
+}
