@@ -17,6 +17,19 @@ const TOOLS: [Need; 3] = [
     Need::Program("mtree", "mtree-netbsd"),
 ];
 
+const PACKAGES: [&str; 10] = [
+    "base-files",
+    "bash",
+    "coreutils",
+    "cron",
+    "e2fsprogs",
+    "iputils-ping",
+    "man-db",
+    "mount",
+    "passwd",
+    "perl-base",
+];
+
 /// Runs a program that has to succeed; returns what it printed.
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
@@ -28,7 +41,14 @@ fn run(command: &mut Command) -> String {
 /// Real packages in a directory, and beside them one of everything else that a
 /// directory can hold.
 fn make_root(cairn: &Cairn) -> Option<PathBuf> {
-    let debs = real::debs()?;
+    let mut debs = real::debs()?;
+    // Some with setuid programs, hard links, capabilities and odd owners: each byte
+    // is hashed more than a dozen times here.
+    debs.retain(|deb| {
+        let name = deb.file_name().unwrap().to_str().unwrap().split('_').next().unwrap();
+        PACKAGES.contains(&name)
+    });
+    assert!(debs.len() >= PACKAGES.len() - 2, "{debs:?}");
     let root = cairn.directory().join("root");
     let _ = Plain::unpack(&debs, &root);
     let odd = root.join("odd");
@@ -109,7 +129,7 @@ fn a_real_root_goes_in_and_comes_out_in_every_way_the_same() {
     let place = |name: &str| cairn.directory().join(name);
 
     let imported = cairn.json(["import", "root"]);
-    assert!(imported["entries"].as_u64().unwrap() > 10_000, "{imported}");
+    assert!(imported["entries"].as_u64().unwrap() > 1500, "{imported}");
     assert_eq!(imported["unsettled"], serde_json::json!([]));
 
     let mounted = Mount::new(&cairn, &["--state", "1"], "mounted");
@@ -125,12 +145,21 @@ fn a_real_root_goes_in_and_comes_out_in_every_way_the_same() {
     untar(&place("archive.tar"), &place("unpacked"));
     assert_same(&root, &place("unpacked"));
 
-    // Archives by others come in as well.
+    // Archives by others come in as well; GNU tar leaves ACLs out, and does not tell
+    // of further names of FIFOs.
     let mut tar = Command::new("tar");
     tar.args(["--format=posix", "--xattrs", "--xattrs-include=*", "--numeric-owner", "--xz"]);
-    run(tar.env("XZ_OPT", "-0").arg("-cf").arg(place("gnu.tar.xz")).arg("-C").arg(&root).arg("."));
+    run(tar
+        .env("XZ_OPT", "-0")
+        .arg("-cf")
+        .arg(place("gnu.tar.xz"))
+        .args(["--exclude=./odd/sparse", "--exclude=*of a fifo"])
+        .arg("-C")
+        .arg(&root)
+        .arg("."));
+    let some = cairn.json(["import", "root", "--exclude", "odd/sparse", "--exclude", "*of a fifo"]);
     let gnu = cairn.json(["import", "gnu.tar.xz"]);
-    assert_eq!(gnu["tree"], imported["tree"], "GNU tar");
+    assert_eq!(gnu["tree"], some["tree"], "GNU tar");
     let again = cairn.json(["import", "root"]);
     assert_eq!((&again["tree"], &again["bytes_stored"]), (&imported["tree"], &0.into()));
 }
@@ -151,4 +180,125 @@ fn an_archive_is_the_same_each_time_and_tells_what_it_cannot_hold() {
     cairn.data(["export", "1", "two.tar.gz"]);
     let read = |name: &str| fs::read(cairn.directory().join(name)).unwrap();
     assert_eq!(read("one.tar.gz"), read("two.tar.gz"));
+}
+
+#[test]
+fn an_image_is_what_clients_of_images_take_and_comes_back() {
+    let tools = [Need::Program("skopeo", "skopeo"), Need::Program("umoci", "umoci")];
+    if !Need::all(&[Need::Root]) || !Need::all(&TOOLS) || !Need::all(&tools) {
+        return;
+    }
+    let cairn = Cairn::new();
+    let root = cairn.directory().join("root");
+    fs::create_dir_all(root.join("usr/bin")).unwrap();
+    fs::create_dir_all(root.join("etc/old/deep")).unwrap();
+    fs::write(root.join("usr/bin/tool"), "#!/bin/sh\n").unwrap();
+    fs::hard_link(root.join("usr/bin/tool"), root.join("usr/bin/same")).unwrap();
+    fs::write(root.join("etc/old/deep/file"), "gone soon").unwrap();
+    fs::write(root.join("etc/changes"), "one").unwrap();
+    fs::write(root.join("large"), noise(3 << 20)).unwrap();
+    symlink("usr/bin", root.join("bin")).unwrap();
+    make_fifo(&root.join("etc/fifo")).unwrap();
+    set_xattr(&root.join("etc/changes"), "user.a", b"\0=\n").unwrap();
+    let imported = cairn.json(["import", "root"]);
+
+    let words = ["export", "1", "oci:image:first", "--entrypoint", "/bin/tool", "--cmd", "-x"];
+    let options = ["--env", "A=B", "--workdir", "/etc", "--label", "kind=test"];
+    let exported = cairn.json(words.iter().chain(&options));
+    let again =
+        cairn.json(["export", "1", "oci:again:first"].iter().chain(&words[3..]).chain(&options));
+    assert_eq!(exported["digest"], again["digest"], "the same image");
+    let skopeo = |words: &[&str]| {
+        let mut skopeo = Command::new("skopeo");
+        run(skopeo.args(words).current_dir(cairn.directory()))
+    };
+    let told: serde_json::Value =
+        serde_json::from_str(&skopeo(&["inspect", "oci:image:first"])).unwrap();
+    assert_eq!(told["Digest"], exported["digest"]);
+    assert_eq!(told["Labels"]["kind"], "test");
+    skopeo(&["--insecure-policy", "copy", "oci:image:first", "oci:copy:first"]);
+    let copied = cairn.json(["import", "oci:copy:first"]);
+    assert_eq!(copied["tree"], imported["tree"]);
+    assert_eq!(copied["bytes_stored"], 0);
+
+    // A second layer, by another program, takes away and replaces.
+    let umoci = |words: &[&str]| {
+        let mut umoci = Command::new("umoci");
+        run(umoci.args(words).current_dir(cairn.directory()));
+    };
+    umoci(&["unpack", "--image", "image:first", "bundle"]);
+    let unpacked = cairn.directory().join("bundle/rootfs");
+    assert_same(&root, &unpacked);
+    fs::remove_file(unpacked.join("usr/bin/same")).unwrap();
+    fs::remove_dir_all(unpacked.join("etc/old")).unwrap();
+    fs::write(unpacked.join("etc/old"), "a file now").unwrap();
+    fs::write(unpacked.join("etc/changes"), "two").unwrap();
+    fs::create_dir_all(unpacked.join("opt/new")).unwrap();
+    fs::write(unpacked.join("opt/new/file"), "new").unwrap();
+    umoci(&["repack", "--image", "image:second", "bundle"]);
+    cairn.data(["import", "oci:image:second", "--tag", "second"]);
+    cairn.data(["export", "second", "second"]);
+    // What umoci packs anew has whole seconds.
+    let mut rsync = Command::new("rsync");
+    rsync.args(["-aHAXn", "--checksum", "--itemize-changes", "--delete"]);
+    let second = cairn.directory().join("second");
+    let places = [&unpacked, &second].map(|path| format!("{}/", path.display()));
+    assert_eq!(run(rsync.args(places)), "");
+    let both = cairn.fails(1, ["--quiet", "import", "oci:image"]);
+    assert!(both.contains("it has several images; name one"), "{both}");
+
+    // What was tampered with is noticed, and leaves nothing.
+    let blobs = cairn.directory().join("copy/blobs/sha256");
+    let blobs = fs::read_dir(blobs).unwrap().map(|entry| entry.unwrap().path());
+    let layer = blobs.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = fs::read(&layer).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&layer, bytes).unwrap();
+    let states = cairn.json(["state", "list"]);
+    cairn.fails(1, ["--quiet", "import", "oci:copy:first"]);
+    assert_eq!(cairn.json(["state", "list"]), states);
+}
+
+#[test]
+fn an_image_of_another_filesystem_is_made_by_its_own_program() {
+    let tools = [
+        Need::Program("mksquashfs", "squashfs-tools"),
+        Need::Program("unsquashfs", "squashfs-tools"),
+        Need::Program("mkfs.erofs", "erofs-utils"),
+    ];
+    if !Need::all(&[Need::Root]) || !Need::all(&tools) {
+        return;
+    }
+    let cairn = Cairn::new();
+    let root = cairn.directory().join("root");
+    fs::create_dir_all(root.join("usr/bin")).unwrap();
+    fs::write(root.join("usr/bin/tool"), "#!/bin/sh\n").unwrap();
+    fs::write(root.join("large"), noise(2 << 20)).unwrap();
+    set_xattr(&root.join("large"), "user.a", b"b").unwrap();
+    run(Command::new("touch").args(["-d", "@1000000000"]).arg(root.join("large")));
+    cairn.data(["import", "root"]);
+    cairn.data(["export", "1", "out.squashfs"]);
+    let mut unsquashfs = Command::new("unsquashfs");
+    unsquashfs.args(["-q", "-no-progress", "-d", "unpacked", "out.squashfs"]);
+    run(unsquashfs.current_dir(cairn.directory()));
+    let unpacked = cairn.directory().join("unpacked");
+    assert_eq!(fs::read(unpacked.join("large")).unwrap(), noise(2 << 20));
+    // Its times have whole seconds.
+    let mut rsync = Command::new("rsync");
+    rsync.args(["-aHAXn", "--checksum", "--itemize-changes", "--delete"]);
+    let places = [&root, &unpacked].map(|path| format!("{}/", path.display()));
+    assert_eq!(run(rsync.args(places)), "");
+
+    cairn.data(["export", "1", "out.erofs"]);
+    let image = fs::read(cairn.directory().join("out.erofs")).unwrap();
+    assert_eq!(image[1024..1028], 0xe0f5_e1e2_u32.to_le_bytes(), "the magic of EROFS");
+    let said = cairn.fails(1, ["--quiet", "export", "1", "out.erofs"]);
+    assert!(said.contains("out.erofs is not empty"), "{said}");
+    assert_eq!(fs::read_dir(cairn.directory()).unwrap().count(), 5, "nothing else is left");
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut random = cairn_tests::Random(7);
+    (0..len).map(|_| u8::try_from(random.below(256)).unwrap()).collect()
 }

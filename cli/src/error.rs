@@ -54,6 +54,9 @@ pub(crate) enum Error {
     /// A signal came, and the work was stopped before it changed anything.
     #[error("it was interrupted; nothing was changed")]
     Interrupted { signal: i32 },
+    /// Another program that was needed is missing or has failed.
+    #[error("{program} failed")]
+    Program { program: &'static str, source: io::Error },
     /// An archive is taken in as a whole.
     #[error("--exclude, --one-file-system and --no-cache are for directories, not for archives")]
     NotForArchives,
@@ -217,6 +220,12 @@ impl Error {
         move |source| Self::Read { path, source }
     }
 
+    /// For `map_err` where `path` is written.
+    pub(crate) fn write(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Write { path, source }
+    }
+
     /// The error with its causes and advice.
     pub(crate) fn failure(&self) -> Failure {
         Failure { error: self.to_string(), causes: causes(self), help: self.advice() }
@@ -274,6 +283,9 @@ impl Error {
             Self::Model { .. } => None,
             Self::NotInstalled(_) => Some("cairn list shows what is installed"),
             Self::NoStorePath => Some("pass --store DIR or set CAIRN_STORE"),
+            Self::Program { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Some("install it: Debian has it in squashfs-tools or erofs-utils")
+            }
             Self::ToTerminal => Some("name a file, or pass the archive on: cairn export 5 - | ..."),
             Self::CannotAsk => Some("pass --yes to answer every question with yes"),
             Self::Read { source, .. } | Self::Write { source, .. } => advice_on_access(source),
@@ -299,6 +311,7 @@ impl Error {
             | Self::NoJson { .. }
             | Self::Declined
             | Self::Interrupted { .. }
+            | Self::Program { .. }
             | Self::NotForArchives
             | Self::Pattern(_)
             | Self::Signals(_)
@@ -376,6 +389,7 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::NotADirectory(_)
         | StoreError::NoSuchPath(_)
         | StoreError::Archive(_)
+        | StoreError::Image { .. }
         | StoreError::Target { .. }
         | StoreError::Cancelled => None,
     }

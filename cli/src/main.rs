@@ -6,6 +6,7 @@ mod context;
 mod error;
 mod escape;
 mod exclude;
+mod image;
 mod interrupt;
 mod key;
 mod lines;

@@ -80,6 +80,9 @@ pub enum Error {
     /// A source gave other bytes than before or than promised.
     #[error("{name} changed while it was read")]
     SourceChanged { name: String },
+    /// An image of containers is damaged, or there is no such image.
+    #[error("cannot use the image {}: {problem}", path.display())]
+    Image { path: PathBuf, problem: String },
     /// What is made outside of the store could not be written.
     #[error("cannot write {name}")]
     Target { name: String, source: io::Error },

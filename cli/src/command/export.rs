@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cairn_store::export::{
-    ArchiveNames, DirectoryOptions, ExportProgress, Exported, Packing, ParallelWriter,
-    export_archive, export_directory,
+    ArchiveNames, DirectoryOptions, ExportProgress, Exported, ImageConfig, ImageOptions, Packing,
+    ParallelWriter, export_archive, export_directory, export_image,
 };
 use cairn_store::{State, Store};
 use serde::Serialize;
@@ -15,6 +17,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::Error;
 use crate::escape::Escaped;
+use crate::image::{ImagePlace, architecture};
 use crate::interrupt;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
@@ -22,26 +25,64 @@ use crate::place::StateName;
 use crate::progress::{Phase, Unit};
 use crate::units::{counted, duration, size};
 
-/// Write the files of a state into a directory or an archive
+/// Write the files of a state into a directory, an archive or an image
 ///
-/// The archive of a state has the same bytes each time. Root alone can set owners
+/// The archive of a state has the same bytes each time, and an image the same
+/// digest. Root alone can set owners
 /// and make devices in a directory; what was left out is told.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Number or tag of the state
     state: StateName,
-    /// Empty or new directory; file with a name like *.tar, *.tar.gz or
-    /// *.tar.zst; - for standard output, as an archive
+    /// Empty or new directory; file with a name like *.tar, *.tar.gz, *.tar.zst,
+    /// *.squashfs or *.erofs; - for an archive to standard output; oci:DIR[:NAME]
+    /// for an image in a new OCI layout
     target: PathBuf,
     /// What to make (default: what the name of the target says)
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// How to compress an archive (default: what the name says, else not)
+    /// How to compress an archive or the layer of an image (default: what the name
+    /// says, else gzip for an image and not at all for an archive)
     #[arg(long, value_enum)]
     compress: Option<Compress>,
     /// Make holes where files have blocks of zeros
     #[arg(long)]
     sparse: bool,
+    #[command(flatten)]
+    image: ImageArgs,
+}
+
+/// What an image says of itself.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Options of images")]
+struct ImageArgs {
+    /// Program that runs with the arguments of --cmd; may be given several times,
+    /// as may --cmd and --env
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    entrypoint: Vec<String>,
+    /// Word of the command that runs by default
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    cmd: Vec<String>,
+    /// Variable of the environment
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// User that it runs as
+    #[arg(long, value_name = "USER", default_value = "")]
+    user: String,
+    /// Directory that it runs in
+    #[arg(long, value_name = "DIR", default_value = "")]
+    workdir: String,
+    /// Label
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    label: Vec<(String, String)>,
+    /// Architecture as images name it (default: that of this machine)
+    #[arg(long, value_name = "NAME")]
+    arch: Option<String>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').ok_or("a label is NAME=VALUE")?;
+    Ok((pair.0.into(), pair.1.into()))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -50,6 +91,12 @@ enum Format {
     Dir,
     /// A tar archive
     Tar,
+    /// An image in an OCI layout
+    Oci,
+    /// A squashfs image, by mksquashfs
+    Squashfs,
+    /// An EROFS image, by mkfs.erofs
+    Erofs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -69,6 +116,9 @@ struct Done {
     entries: u64,
     bytes: u64,
     left_out: Vec<LeftOut>,
+    /// That of the manifest of an image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
     seconds: f64,
     #[serde(skip)]
     time: Duration,
@@ -95,16 +145,14 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let state = args.state.find(&store)?;
     let begun = Instant::now();
     let is_stdout = args.target.as_os_str() == "-";
-    let format = args.format.unwrap_or_else(|| match packing_of(&args.target) {
-        None if !is_stdout => Format::Dir,
-        _ => Format::Tar,
-    });
+    let format = args.format.unwrap_or_else(|| format_of(&args.target));
     if is_stdout && context.json() {
         return Err(Error::NoJson { command: "cairn export to standard output" });
     }
     interrupt::note()?;
     let total = store.tree(state.tree)?.summary().bytes;
     let phase = output.phase("Exporting", Some(total), Unit::Bytes);
+    let mut digest = None;
     let exported = match format {
         Format::Dir => {
             let options = DirectoryOptions { sparse: args.sparse };
@@ -112,6 +160,19 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
                 .map_err(interrupt::explain)
         }
         Format::Tar => export_tar(args, &store, &state, &phase),
+        Format::Oci => {
+            let place = ImagePlace::new(&args.target)
+                .unwrap_or_else(|| ImagePlace { layout: args.target.clone(), name: None });
+            let options = args.image_options(place.name);
+            let image = export_image(&store, state.tree, &place.layout, &options, &phase);
+            image.map_err(interrupt::explain).map(|(exported, of_image)| {
+                digest = Some(of_image);
+                exported
+            })
+        }
+        Format::Squashfs | Format::Erofs => {
+            filesystem_image(format, &store, &state, &args.target, &phase)
+        }
     };
     drop(phase);
     let Exported { entries, bytes, left_out } = exported?;
@@ -125,6 +186,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         entries,
         bytes,
         left_out: left_out.collect(),
+        digest,
         seconds: time.as_secs_f64(),
         time,
     };
@@ -133,6 +195,95 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         return Ok(());
     }
     output.data(&done)
+}
+
+fn format_of(target: &Path) -> Format {
+    let name = target.as_os_str().as_bytes();
+    let ends = |ends: &[&[u8]]| ends.iter().any(|end| name.ends_with(end));
+    match () {
+        () if name == b"-" || packing_of(target).is_some() => Format::Tar,
+        () if ImagePlace::new(target).is_some() => Format::Oci,
+        () if ends(&[b".squashfs", b".sqfs", b".sfs"]) => Format::Squashfs,
+        () if ends(&[b".erofs"]) => Format::Erofs,
+        () => Format::Dir,
+    }
+}
+
+impl Args {
+    fn image_options(&self, reference: Option<String>) -> ImageOptions {
+        let ImageArgs { entrypoint, cmd, env, user, workdir, label, arch } = &self.image;
+        let config = ImageConfig {
+            user: user.clone(),
+            env: env.clone(),
+            entrypoint: entrypoint.clone(),
+            cmd: cmd.clone(),
+            working_dir: workdir.clone(),
+            labels: label.iter().cloned().collect(),
+        };
+        let packing = packing(self.compress.unwrap_or(Compress::Gzip));
+        let architecture = arch.as_deref().unwrap_or(architecture()).to_owned();
+        ImageOptions { reference, packing, architecture, config }
+    }
+}
+
+fn packing(compress: Compress) -> Packing {
+    match compress {
+        Compress::None => Packing::None,
+        Compress::Gzip => Packing::Gzip,
+        Compress::Zstd => Packing::Zstd,
+    }
+}
+
+/// Has mksquashfs(1) or mkfs.erofs(1) make an image of a directory, which goes away
+/// again: neither takes all of an archive, the attributes of the root above all.
+fn filesystem_image(
+    format: Format,
+    store: &Store,
+    state: &State,
+    target: &Path,
+    progress: &Phase,
+) -> Result<Exported, Error> {
+    if target.exists() {
+        return Err(cairn_store::Error::OccupiedTarget { path: target.into() }.into());
+    }
+    let beside = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let directory = tempfile::tempdir_in(beside).map_err(Error::write(beside))?;
+    let root = directory.path().join("root");
+    let options = DirectoryOptions::default();
+    let exported = export_directory(store, state.tree, &root, options, progress);
+    let exported = exported.map_err(interrupt::explain)?;
+    // Without the moment, as far as the programs can do that.
+    let (program, mut command) = if format == Format::Squashfs {
+        let mut command = Command::new("mksquashfs");
+        command.arg(root).arg(target).args(["-noappend", "-no-progress", "-quiet"]);
+        command.args(["-mkfs-time", "0"]);
+        ("mksquashfs", command)
+    } else {
+        let mut command = Command::new("mkfs.erofs");
+        command.args(["-U", "00000000-0000-0000-0000-000000000000", "--quiet"]);
+        command.arg(target).arg(root);
+        ("mkfs.erofs", command)
+    };
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| Error::Program { program, source })?;
+    let done = if output.status.success() {
+        File::open(target).and_then(|file| file.sync_all()).map_err(Error::write(target))
+    } else {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.lines().rfind(|line| !line.trim().is_empty());
+        let source = io::Error::other(last.unwrap_or("it says nothing").to_owned());
+        Err(Error::Program { program, source })
+    };
+    if done.is_err() {
+        // Half an image is worth nothing.
+        let _ = std::fs::remove_file(target);
+    }
+    done.map(|()| exported)
 }
 
 /// What the name of an archive says of its compression; `None` when it is not
@@ -156,11 +307,7 @@ fn export_tar(
     progress: &Phase,
 ) -> Result<Exported, Error> {
     let compress = args.compress.or_else(|| packing_of(&args.target));
-    let packing = match compress.unwrap_or(Compress::None) {
-        Compress::None => Packing::None,
-        Compress::Gzip => Packing::Gzip,
-        Compress::Zstd => Packing::Zstd,
-    };
+    let packing = packing(compress.unwrap_or(Compress::None));
     if args.target.as_os_str() == "-" {
         let stdout = io::stdout();
         if stdout.is_terminal() {
@@ -217,6 +364,9 @@ impl View for Done {
         }
         if let Some(more @ 1..) = self.left_out.len().checked_sub(SHOWN) {
             page.line(format_args!("and {more} more"));
+        }
+        if let Some(digest) = &self.digest {
+            page.line(format_args!("Digest of the image: {digest}"));
         }
         let entries = usize::try_from(self.entries).unwrap_or(usize::MAX);
         page.line(format_args!(

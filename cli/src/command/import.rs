@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cairn_store::archive::{ArchiveOptions, Compression, Whiteouts, import_archives};
+use cairn_store::archive::{ArchiveOptions, Compression, Image, Whiteouts, import_archives};
 use cairn_store::host::{ScanProgress, Unread};
 use cairn_store::{
     ImportOptions, ImportProgress, Imported, IngestProgress, Standing, State, Store, Tag, TreePath,
@@ -19,6 +19,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::escape::Escaped;
 use crate::exclude::ExcludeArgs;
+use crate::image::{ImagePlace, architecture};
 use crate::interrupt;
 use crate::mounts::Mounts;
 use crate::output::{Output, View};
@@ -35,7 +36,7 @@ use crate::units::{count, counted, duration, size};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Directory; archive, plain or compressed with gzip, xz or zstd; - for an
-    /// archive from standard input
+    /// archive from standard input; oci:DIR[:NAME] for an image in an OCI layout
     source: PathBuf,
     /// Say in the list of states what this is (default: the command)
     #[arg(short, long, value_name = "TEXT")]
@@ -93,10 +94,14 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     };
     interrupt::note()?;
     let is_stdin = args.source.as_os_str() == "-";
-    let imported = if is_stdin || args.source.is_file() {
-        if args.only_for_directories() {
-            return Err(Error::NotForArchives);
-        }
+    let image = ImagePlace::new(&args.source);
+    let is_archive = is_stdin || image.is_some() || args.source.is_file();
+    if is_archive && args.only_for_directories() {
+        return Err(Error::NotForArchives);
+    }
+    let imported = if let Some(place) = image {
+        layers(&place, &store, &options, output)
+    } else if is_archive {
         archive(args, &store, &options, output)
     } else {
         let phases = Phases::new(output.progress());
@@ -165,12 +170,40 @@ fn archive(
     let mut from = BufReader::with_capacity(256 << 10, from);
     let compression = Compression::of_magic(from.fill_buf().map_err(failed)?);
     let plain = compression.reader(from, MOST).map_err(failed)?;
-    let options = ArchiveOptions {
-        request: options.request,
-        parent: options.parent,
-        standing: if options.switch { Standing::Current } else { Standing::Aside },
-    };
+    let options = archive_options(options);
     import_archives(store, [Ok(plain)], Whiteouts::None, &options, &Stoppable)
+}
+
+/// Imports an image.
+fn layers(
+    place: &ImagePlace,
+    store: &Store,
+    options: &ImportOptions<'_>,
+    output: &Output<'_>,
+) -> cairn_store::Result<Imported> {
+    let image = Image::open(&place.layout, place.name.as_deref(), architecture())?;
+    let phase = output.phase("Storing files", None, Unit::Bytes);
+    let options = archive_options(options);
+    let whiteouts = Whiteouts::Oci;
+    import_archives(store, image.layers(MOST), whiteouts, &options, &Counted(&phase))
+}
+
+fn archive_options<'a>(options: &ImportOptions<'a>) -> ArchiveOptions<'a> {
+    let standing = if options.switch { Standing::Current } else { Standing::Aside };
+    ArchiveOptions { request: options.request, parent: options.parent, standing }
+}
+
+/// Counts bytes as they are stored.
+struct Counted<'a>(&'a Phase);
+
+impl IngestProgress for Counted<'_> {
+    fn advance(&self, _: u64, bytes: u64) {
+        self.0.advance(bytes);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        interrupt::has_come()
+    }
 }
 
 /// Counts what is read, and stops when a signal has come.

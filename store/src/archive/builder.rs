@@ -117,22 +117,22 @@ impl TreeBuilder {
         self.files[file.0].content = Some(content);
     }
 
-    /// Takes away what layers before this one have at `path`.
-    pub fn white_out(&mut self, path: &TreePath) -> Result<(), EntryProblem> {
+    /// Takes away what layers before this one have at `path`, if there is anything.
+    pub fn white_out(&mut self, path: &TreePath) {
         let layer = self.layer;
-        let Some((parent, name)) = path.split_last() else { return Ok(()) };
-        let parent = self.make(parent.names(), Last::Implied)?;
+        let Some((parent, name)) = path.split_last() else { return };
+        let Some(parent) = self.find_mut(parent.names()) else { return };
         if parent.entries.get_mut(name).is_some_and(|node| !node.strip(layer)) {
             parent.entries.remove(name);
         }
-        Ok(())
     }
 
     /// Takes away all that layers before this one have in the directory `path`.
-    pub fn make_opaque(&mut self, path: &TreePath) -> Result<(), EntryProblem> {
+    pub fn make_opaque(&mut self, path: &TreePath) {
         let layer = self.layer;
-        self.make(path.names(), Last::Implied)?.entries.retain(|_, node| node.strip(layer));
-        Ok(())
+        if let Some(directory) = self.find_mut(path.names()) {
+            directory.entries.retain(|_, node| node.strip(layer));
+        }
     }
 
     /// Adds the whole tree to a transaction; directories that were only implied
@@ -151,6 +151,15 @@ impl TreeBuilder {
         names.iter().try_fold(&self.root, |directory, name| match directory.entries.get(name)? {
             Node::Directory(below) => Some(below),
             Node::File { .. } => None,
+        })
+    }
+
+    fn find_mut(&mut self, names: &[Name]) -> Option<&mut Directory> {
+        names.iter().try_fold(&mut self.root, |directory, name| {
+            match directory.entries.get_mut(name)? {
+                Node::Directory(below) => Some(below),
+                Node::File { .. } => None,
+            }
         })
     }
 
@@ -292,8 +301,14 @@ mod tests {
                 ["d", at] => builder.directory(&path(at), attributes()),
                 ["f", at] => builder.file(&path(at), attributes(), Some(Content::Fifo)).map(|_| ()),
                 ["l", at, target] => builder.hard_link(&path(at), &path(target)),
-                ["w", at] => builder.white_out(&path(at)),
-                ["o", at] => builder.make_opaque(&path(at)),
+                ["w", at] => {
+                    builder.white_out(&path(at));
+                    Ok(())
+                }
+                ["o", at] => {
+                    builder.make_opaque(&path(at));
+                    Ok(())
+                }
                 _ => {
                     builder.begin_layer();
                     Ok(())
@@ -370,8 +385,11 @@ mod tests {
         check(&["d a", "f a/b", "-", "f a/c", "o a"], &["/a/", "/a/c 1"]);
         check(&["d a", "f a/b", "-", "o a", "f a/c"], &["/a/", "/a/c 1"]);
         check(&["f a", "-", "l b a", "w a"], &["/b 0"]);
-        check(&["-", "w a"], &[]);
-        for word in ["f a/b", "f a/b/c", "d a/b", "w a/b", "o a"] {
+        check(&["-", "w a", "w b/c", "o d"], &[]);
+        // Some programs white out what lay below a directory that is a file now.
+        check(&["d a", "f a/b", "-", "f a", "w a/b", "o a"], &["/a 1"]);
+        check(&["d a", "f a/b", "-", "w a/b", "o a", "f a"], &["/a 1"]);
+        for word in ["f a/b", "f a/b/c", "d a/b"] {
             let through = build(&["f a", "-", word]).expect_err("a link below");
             assert_eq!(through, format!("{word}: \"/a\" above it is not a directory"));
         }

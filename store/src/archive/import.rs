@@ -228,14 +228,16 @@ impl Reader<'_> {
             && let Some(hidden) = name.strip_prefix(b".wh.")
         {
             if &name[..] == b".wh..wh..opq" {
-                return self.builder.make_opaque(&parent).map_err(fail);
+                self.builder.make_opaque(&parent);
+                return Ok(());
             }
             // Other names of that kind were those of aufs itself.
             if hidden.starts_with(b".wh.") {
                 return Ok(());
             }
             let hidden = Name::new(hidden).map_err(|_| fail(EntryProblem::Nameless))?;
-            return self.builder.white_out(&parent.join(&hidden)).map_err(fail);
+            self.builder.white_out(&parent.join(&hidden));
+            return Ok(());
         }
         let attributes = attributes.clone();
         let content = match kind {

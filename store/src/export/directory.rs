@@ -100,7 +100,7 @@ pub fn export_directory(
 }
 
 /// Makes sure that `target` exists and is empty.
-fn claim(target: &Path) -> Result<()> {
+pub(super) fn claim(target: &Path) -> Result<()> {
     let failed = |source| Error::Target { name: target.display().to_string(), source };
     match fs::create_dir(target) {
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}

@@ -1,10 +1,12 @@
 //! The way out: trees as directories, archives and images of other programs.
 
 mod directory;
+mod oci;
 mod parallel;
 mod tar;
 
 pub use directory::{DirectoryOptions, export_directory};
+pub use oci::{ImageConfig, ImageOptions, export_image};
 pub use parallel::{Packing, ParallelWriter};
 pub use tar::{ArchiveNames, export_archive};
 
