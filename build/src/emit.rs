@@ -73,10 +73,7 @@ impl Emission<'_> {
         std::thread::scope(|scope| {
             for _ in 0..self.threads.get().min(packages.len()) {
                 scope.spawn(|| {
-                    loop {
-                        let Some(at) = order.get(next.fetch_add(1, Ordering::Relaxed)) else {
-                            break;
-                        };
+                    while let Some(at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let (name, contents) = packages[*at];
                         let definition = &self.definitions.packages[name];
                         let made = self.stone(definition, contents, &names, directory);

@@ -131,7 +131,7 @@ impl Plain {
 pub fn assert_has_unpacked(debs: &[PathBuf], root: &Listing, temporary: &Path) -> usize {
     let next = AtomicUsize::new(0);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let compared = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let worker = || {
             let mut compared = 0;
             while let Some(deb) = debs.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -145,8 +145,7 @@ pub fn assert_has_unpacked(debs: &[PathBuf], root: &Listing, temporary: &Path) -
         };
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-    });
-    compared
+    })
 }
 
 /// Checks one package; returns how many entries it has.

@@ -26,10 +26,10 @@ pub(crate) fn parse(text: &str) -> Result<Node, Problem> {
         return Err(Problem::error(Span::default(), message));
     }
     let mut builder = Builder { offsets: offsets(text), text, anchors: HashMap::new(), nodes: 0 };
-    let mut events = Parser::new_from_str(text);
+    let events = Parser::new_from_str(text);
     let mut root = None;
     let mut stack: Vec<Open> = Vec::new();
-    while let Some(event) = events.next() {
+    for event in events {
         let (event, span) = event.map_err(|err| {
             let at = builder.offset(err.marker());
             Problem::error(Span::new(at, at), format!("broken YAML: {}", err.info()))

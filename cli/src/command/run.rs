@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<ExitCode, Error> {
     let path = std::path::absolute(store.path()).map_err(Error::read(store.path()))?;
     let state = args.state.as_ref().map(|state| state.find(&store)).transpose()?;
     let state = state.map(|state| state.id);
-    let current = || Ok::<_, Error>(state.map_or_else(|| Ok(store.current()?.id), Ok::<_, Error>)?);
+    let current = || state.map_or_else(|| Ok(store.current()?.id), Ok::<_, Error>);
     let (program, arguments) = args.command.split_first().expect("clap wants one word at least");
     let program = Program {
         program: program.clone(),
