@@ -2,9 +2,9 @@
 //! makes.
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -151,6 +151,11 @@ fn prepare(
     }
     // Nothing that is mounted from here on is seen outside.
     mount("none", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")?;
+    // The stage may hide where the layer lies, which has this name from here on.
+    let workspace = match writable.and_then(|writable| writable.layer.as_ref()?.parent()) {
+        Some(path) => Some(File::open(path).during(|| format!("open {}", path.display()))?),
+        None => None,
+    };
     let stage = &program.stage;
     mount("tmpfs", stage, "tmpfs", 0, "mode=755")?;
     // From here on paths are short and relative, as overlayfs likes them.
@@ -171,7 +176,7 @@ fn prepare(
             state
         }
         Some(writable) => {
-            let root = overlay(state, writable, &program.name)?;
+            let root = overlay(state, writable, workspace.as_ref(), &program.name)?;
             check_mount_points(root)?;
             furnish(root, user.0 == 0)?;
             root
@@ -226,15 +231,24 @@ pub(crate) fn become_root((user, group): (u32, u32)) -> Result<()> {
 }
 
 /// Makes a root of the state, what completes it, and a layer above both.
-fn overlay(state: &Path, writable: &Writable, name: &str) -> Result<&'static Path> {
+fn overlay(
+    state: &Path,
+    writable: &Writable,
+    workspace: Option<&File>,
+    name: &str,
+) -> Result<&'static Path> {
     let (layer, root) = (Path::new("layer"), Path::new("root"));
     make_directory(layer, 0o755)?;
     make_directory(root, 0o755)?;
-    match &writable.layer {
+    match (&writable.layer, workspace) {
         // Bound, so that its path may hold any character.
-        Some(path) => sys::mount(path.as_os_str(), layer, "", libc::MS_BIND, OsStr::new(""))
-            .during(|| format!("bind {}", path.display()))?,
-        None => {
+        (Some(path), Some(workspace)) => {
+            let directory = format!("/proc/self/fd/{}", workspace.as_raw_fd());
+            let source = Path::new(&directory).join(path.file_name().unwrap_or_default());
+            sys::mount(source.as_os_str(), layer, "", libc::MS_BIND, OsStr::new(""))
+                .during(|| format!("bind {}", path.display()))?;
+        }
+        _ => {
             let upper = layer.join("upper");
             make_directory(&upper, 0o755)?;
             make_directory(&layer.join("work"), 0o755)?;

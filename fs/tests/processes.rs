@@ -698,6 +698,10 @@ fn run_in_workspace() {
     assert_eq!(stored(&lab, 1, "etc/both").unwrap().2, "of the state");
     assert_eq!(told(), "");
     assert_eq!(run("cat /usr/new; exit 0"), "new");
+    // The stage may be a directory in which the store lies, such as /tmp.
+    let mut hidden = in_workspace(&lab, "run", "web");
+    hidden.arg(lab.temporary.path()).args(["sh", "-c", "cat /usr/new"]);
+    assert_eq!(answer(hidden), "new");
     assert_eq!(script_in(&lab, "web", "exit 7").status().unwrap().code(), Some(7));
     assert_eq!(registered(&lab), 0);
     // While a program runs in it, it is left to that.
