@@ -2,18 +2,21 @@
 //! build root, as a script that runs in there.
 //!
 //! Only files with a build id are touched, and each file once, however many
-//! hard links it has.
+//! hard links it has. Static archives of gcc lose what only its link-time
+//! optimisation reads: it has names that are drawn by lot.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::fs::File;
+use std::io::Read;
 use std::num::NonZeroUsize;
 
 use crate::analyse::elf_of;
-use crate::collect::Found;
+use crate::collect::{Found, FoundKind};
 use crate::error::Result;
 use crate::guest;
 use crate::job::Tools;
-use crate::recipe::Options;
+use crate::recipe::{Options, Toolchain};
 
 /// What is done to one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,14 +46,18 @@ enum Strip {
 /// # Errors
 /// A file cannot be read.
 pub fn script(files: &[Found], options: &Options, jobs: NonZeroUsize) -> Result<Option<String>> {
-    if !options.debug && !options.strip {
-        return Ok(None);
-    }
+    let archives: Vec<&Found> = match options.toolchain {
+        Toolchain::Gnu => files.iter().filter(|file| is_static_archive(file)).collect(),
+        Toolchain::Llvm => Vec::new(),
+    };
     let mut works: Vec<Work> = Vec::new();
     let mut linked: BTreeMap<u32, usize> = BTreeMap::new();
     for file in files {
         if let Some(at) = file.link.and_then(|link| linked.get(&link)) {
             works[*at].paths.push(file.text.clone());
+            continue;
+        }
+        if !options.debug && !options.strip {
             continue;
         }
         let Some(work) = work(file, options)? else { continue };
@@ -59,11 +66,28 @@ pub fn script(files: &[Found], options: &Options, jobs: NonZeroUsize) -> Result<
         }
         works.push(work);
     }
-    if works.is_empty() {
+    if works.is_empty() && archives.is_empty() {
         return Ok(None);
     }
     let tools = Tools::of(options.toolchain, options.mold);
-    Ok(Some(render(&works, &tools, jobs)))
+    let mut script = render(&works, &tools, jobs);
+    for archive in archives {
+        let file = quote(archive.text.trim_start_matches('/'));
+        let _ = writeln!(
+            script,
+            "{} -D -p -R '.gnu.lto_*' -R '.gnu.debuglto_*' -R '.rel*.gnu.debuglto_*' \
+             -N __gnu_lto_v1 -N __gnu_lto_slim --wildcard {file} >&2 || printf '%s\\n' {file}",
+            tools.get("objcopy"),
+        );
+    }
+    Ok(Some(script))
+}
+
+fn is_static_archive(file: &Found) -> bool {
+    let mut head = [0; 8];
+    let is_named = file.text.ends_with(".a") && matches!(file.kind, FoundKind::File(_));
+    let read = |head: &mut [u8]| File::open(&file.source)?.read_exact(head);
+    is_named && read(&mut head).is_ok() && head == *b"!<arch>\n"
 }
 
 fn work(file: &Found, options: &Options) -> Result<Option<Work>> {
@@ -148,7 +172,6 @@ pub(crate) fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::Toolchain;
 
     #[test]
     fn each_file_is_worked_on_once_with_the_tools_of_the_toolchain() {
