@@ -238,9 +238,9 @@ fn an_image_is_what_clients_of_images_take_and_comes_back() {
     umoci(&["repack", "--image", "image:second", "bundle"]);
     cairn.data(["import", "oci:image:second", "--tag", "second"]);
     cairn.data(["export", "second", "second"]);
-    // What umoci packs anew has whole seconds.
+    // What umoci packs anew has whole seconds, rounded to the nearest.
     let mut rsync = Command::new("rsync");
-    rsync.args(["-aHAXn", "--checksum", "--itemize-changes", "--delete"]);
+    rsync.args(["-aHAXn", "--checksum", "--modify-window=1", "--itemize-changes", "--delete"]);
     let second = cairn.directory().join("second");
     let places = [&unpacked, &second].map(|path| format!("{}/", path.display()));
     assert_eq!(run(rsync.args(places)), "");
@@ -286,7 +286,7 @@ fn an_image_of_another_filesystem_is_made_by_its_own_program() {
     assert_eq!(fs::read(unpacked.join("large")).unwrap(), noise(2 << 20));
     // Its times have whole seconds.
     let mut rsync = Command::new("rsync");
-    rsync.args(["-aHAXn", "--checksum", "--itemize-changes", "--delete"]);
+    rsync.args(["-aHAXn", "--checksum", "--modify-window=1", "--itemize-changes", "--delete"]);
     let places = [&root, &unpacked].map(|path| format!("{}/", path.display()));
     assert_eq!(run(rsync.args(places)), "");
 
