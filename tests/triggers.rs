@@ -29,6 +29,11 @@ const TOOLS: &[&str] = &[
     "sqlite3",
 ];
 
+/// An image of one pixel, as PNG.
+const PIXEL: &[u8] =
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0\x3a\x7e\x9b\x55\
+    \0\0\0\nIDAT\x78\x9c\x63\0\0\0\x02\0\x01\x48\xaf\xa4\x71\0\0\0\0IEND\xaeB\x60\x82";
+
 /// Offers the packages of `roots` and `more`, with triggers.
 fn offer(cairn: &Cairn, roots: &[&str], more: Vec<PathBuf>) -> bool {
     if !Need::all(&[Need::Root, Need::Fuse]) {
@@ -66,12 +71,16 @@ fn the_tools_of_real_packages_do_their_work_in_each_new_state() {
         .file("lib/modules/1.0-test/kernel/drivers/x.ko", 0o644, &module)
         .file("lib/modules/1.0-test/modules.order", 0o644, "kernel/drivers/x.ko\n")
         .file("lib/modules/1.0-test/modules.builtin", 0o644, "");
+    // The theme itself brings directories alone, of which no cache is made.
+    let icon = Deb::new("icon", "1").file("usr/share/icons/hicolor/16x16/apps/x.png", 0o644, PIXEL);
     let small = Deb::new("small", "1").file("usr/share/small/x", 0o644, "x");
     let more = cairn.directory().join("more");
-    if !offer(&cairn, TOOLS, vec![kernel.write(&more), small.write(&more)]) {
+    let debs = [kernel, icon, small].map(|deb| deb.write(&more));
+    if !offer(&cairn, TOOLS, debs.into()) {
         return;
     }
-    let words = ["--yes", "install"].into_iter().chain(TOOLS.iter().copied()).chain(["kernel"]);
+    let words = ["--yes", "install"].into_iter().chain(TOOLS.iter().copied());
+    let words = words.chain(["kernel", "icon"]);
     let done = cairn.json(words);
     let all = [
         "depmod",
@@ -120,8 +129,8 @@ fn the_tools_of_real_packages_do_their_work_in_each_new_state() {
         assert!(!exists(&cairn, path), "{path}");
     }
     assert!(cairn.data(["check"]).contains("every file is as it was brought"));
-    let again = ["--yes", "install"].into_iter().chain(TOOLS.iter().copied()).chain(["kernel"]);
-    cairn.data(again);
+    let again = ["--yes", "install"].into_iter().chain(TOOLS.iter().copied());
+    cairn.data(again.chain(["kernel"]));
     assert_eq!(tree(&cairn), first, "the same packages make the same root");
     let store = Store::open(&cairn.store()).unwrap();
     assert_eq!(store.refs().states.len(), 6);

@@ -119,7 +119,7 @@ struct Case {
     later: [(u8, usize); 2],
 }
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
     Case {
         name: "publish in one pack",
         base: make_base,
