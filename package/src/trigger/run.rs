@@ -341,8 +341,15 @@ fn attribute(
     }
     let mut parts: BTreeMap<usize, (Things, Things)> = BTreeMap::new();
     for path in files.keys().chain(covered.keys().filter(|path| !files.contains_key(*path))) {
-        let mut owners: Vec<usize> =
-            (0..jobs.len()).filter(|job| has_touched(&touched[*job], path)).collect();
+        let jobs_that = |touched_it: &dyn Fn(&BTreeSet<TreePath>) -> bool| -> Vec<usize> {
+            (0..jobs.len()).filter(|job| touched_it(&touched[*job])).collect()
+        };
+        let mut owners = jobs_that(&|of_job| of_job.contains(path));
+        // What is not in the layer itself was hidden with a directory above it. A
+        // directory also counts as written when only an entry of it was.
+        if owners.is_empty() {
+            owners = jobs_that(&|of_job| has_touched_above(of_job, path));
+        }
         if owners.is_empty() {
             owners.extend(0..jobs.len());
         }
@@ -364,16 +371,8 @@ fn attribute(
     Ok(())
 }
 
-/// Whether a job has written something at `path`, or hidden a directory above it.
-fn has_touched(touched: &BTreeSet<TreePath>, path: &TreePath) -> bool {
-    if touched.contains(path) {
-        return true;
-    }
-    // What is in the layer below a path was looked at itself.
-    let below = touched.range(path.clone()..).next();
-    if below.is_some_and(|other| other.names().starts_with(path.names())) {
-        return false;
-    }
+/// Whether a job has written to a directory above `path`.
+fn has_touched_above(touched: &BTreeSet<TreePath>, path: &TreePath) -> bool {
     let names = path.names();
     (1..names.len()).rev().any(|len| {
         let above: TreePath = names[..len].iter().cloned().collect();
