@@ -1,5 +1,10 @@
 //! The program `cairn`: words in, words out.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "comments of arguments are their help, as people read it in a terminal"
+)]
+
 mod build_root;
 mod command;
 mod context;
