@@ -163,7 +163,7 @@ pub(crate) fn serve<S: Source>(
     journal: Journal,
 ) -> Result<Running> {
     let (registered, listener) = registered.unzip();
-    let fuse = Fuse { filesystem: filesystem.clone(), journal: journal.clone() };
+    let fuse = Fuse::new(filesystem.clone(), journal.clone());
     let connection = attach::attach(&place.target, place.name, place.trust)?;
     // The kernel has just made it, and nobody else knows of it yet.
     let device = device_of(&place.target)?;

@@ -95,7 +95,7 @@ pub fn resume<S: Source>(
     let registered =
         Registered::resume(&path(about.run), &about.registration, locks, keeper.clone())?;
     let filesystem = Arc::new(filesystem);
-    let fuse = Fuse { filesystem: filesystem.clone(), journal: journal.clone() };
+    let fuse = Fuse::new(filesystem.clone(), journal.clone());
     let session = session_on(fuse, connection)?;
     let unmounter = Unmounter::new(path(about.target), about.device);
     let live = Mounted::new(filesystem, &session, Some(registered), journal, unmounter)?;
