@@ -411,6 +411,9 @@ impl Table {
 
     /// The number of the file at `location`, if it is known by this location.
     pub(crate) fn known_file(&self, home: NodeId, location: Location) -> Option<NodeId> {
+        if self.file(home) == Some(location) {
+            return Some(home);
+        }
         let (id, _) = self.find(home, |table, id| table.file(id) == Some(location));
         (self.file(id) == Some(location)).then_some(id)
     }
@@ -449,9 +452,9 @@ impl Table {
         }
     }
 
-    /// The roots that are held; each may come more than once.
+    /// The roots that are held, each once.
     pub(crate) fn held(&self) -> impl Iterator<Item = TreeId> {
-        self.places.iter().filter_map(|(_, _, held)| held)
+        self.places.held()
     }
 
     /// Notes that the kernel has forgotten a node `count` times. A number that
