@@ -399,6 +399,11 @@ impl<S> Mounted<S> {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Held by whoever switches and tells the kernel.
+    pub(crate) fn switching(&self) -> MutexGuard<'_, ()> {
+        self.switching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn registered(&self) -> MutexGuard<'_, Option<Registered>> {
         self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -461,7 +466,7 @@ impl<S: Source> Mounted<S> {
 
 impl<S: Source> Live for Mounted<S> {
     fn refresh(&self) -> Result<Refreshed> {
-        let _one_at_a_time = self.switching.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.switching();
         let source = &self.filesystem.source;
         source.refresh()?;
         if let Shape::Pinned(id) = self.filesystem.shape {
