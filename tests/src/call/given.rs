@@ -230,6 +230,7 @@ pub(super) fn given(
             sys::owned(sys::call(libc::SYS_open_by_handle_at, arguments)?);
             done()
         })),
+        ("mount_idmapped", [path]) => Ok(mount_idmapped(path)),
         ("inotify", [path, call]) => Call::parse(call).and_then(|call| events(path, &call)),
         _ => return None,
     };

@@ -6,9 +6,10 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::process::{Command, Stdio};
 
-use super::{Call, Errno};
 use super::words::octal;
+use super::{Call, Errno};
 use crate::sys::{self, Arg};
 
 pub(super) const AT: Arg<'static> = Arg::Number(libc::AT_FDCWD as i64);
@@ -246,6 +247,31 @@ pub(super) fn handle(path: &str) -> io::Result<Vec<u8>> {
         [AT, Arg::Text(&path), Arg::Buffer(&mut handle), Arg::Buffer(&mut mount), Arg::Number(0)];
     sys::call(libc::SYS_name_to_handle_at, arguments)?;
     Ok(handle)
+}
+
+/// A copy of the mount of a path, not yet mounted anywhere, with the ids of another
+/// user namespace: see mount_setattr(2).
+pub(super) fn mount_idmapped(path: &str) -> io::Result<String> {
+    const IDMAP: u64 = libc::MOUNT_ATTR_IDMAP;
+    let path = c(path);
+    let clone = Arg::Number(libc::OPEN_TREE_CLONE.into());
+    let copy = sys::owned(sys::call(libc::SYS_open_tree, [AT, Arg::Text(&path), clone])?);
+    let mut inhabitant = Command::new("unshare")
+        .args(["--user", "--map-root-user", "sh", "-c", "echo; exec sleep 60"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut inside = [0];
+    inhabitant.stdout.as_mut().expect("it is a pipe").read_exact(&mut inside)?;
+    let namespace = File::open(format!("/proc/{}/ns/user", inhabitant.id()))?;
+    let descriptor = u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?;
+    let mut attributes = [IDMAP, 0, 0, descriptor].map(u64::to_ne_bytes).concat();
+    let here = Arg::Number(libc::AT_EMPTY_PATH.into());
+    let arguments =
+        [fd(&copy), Arg::Text(c""), here, Arg::Buffer(&mut attributes), Arg::Number(32)];
+    let set = sys::call(libc::SYS_mount_setattr, arguments);
+    inhabitant.kill()?;
+    inhabitant.wait()?;
+    set.and_then(|_| done())
 }
 
 /// What inotify(7) tells of a path while a call is made.
