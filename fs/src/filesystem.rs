@@ -39,6 +39,8 @@ pub enum Refusal {
     NameTooLong,
     /// There is no such extended attribute.
     NoAttribute,
+    /// No extended attribute has such a name.
+    NotSupported,
     /// The answer does not fit into the caller's buffer.
     TooSmall,
     /// `what` cannot be read.

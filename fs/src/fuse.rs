@@ -25,6 +25,7 @@ use crate::listing::{Cookie, Item};
 use crate::node::NodeId;
 use crate::source::Source;
 use crate::stat::{Kind, Stat};
+use crate::xattrs;
 
 /// How long the kernel may believe what it was told: what changes in a switch
 /// it is told to forget.
@@ -41,9 +42,13 @@ const LARGE_READ: u32 = 64 << 10;
 /// Background requests, such as read-ahead, that may wait at a time.
 const MAX_BACKGROUND: u16 = 64;
 
-/// Without these, opens would have to be answered, and a switch could not rely
-/// on what the kernel keeps. Linux has both since 5.1.
-const NEEDED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT.union(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+/// Without the first two, opens would have to be answered, and a switch could not
+/// rely on what the kernel keeps. Without the last, the kernel would go by modes
+/// alone, which give the owning group what an ACL gives to others. Linux has all of
+/// them since 5.1.
+const NEEDED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT
+    .union(InitFlags::FUSE_NO_OPENDIR_SUPPORT)
+    .union(InitFlags::FUSE_POSIX_ACL);
 
 const WANTED: InitFlags = NEEDED
     .union(InitFlags::FUSE_DO_READDIRPLUS)
@@ -311,6 +316,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
     ) {
         self.answer("getxattr", request, || {
             let value = match self.filesystem.xattrs.stored(name.as_bytes()) {
+                _ if !xattrs::is_supported(name.as_bytes()) => Err(Refusal::NotSupported),
                 None => Err(Refusal::NoAttribute),
                 Some(name) => self.filesystem.view().with_attributes(node(ino), |attributes| {
                     attributes.xattr(&name).map(<[u8]>::to_vec).ok_or(Refusal::NoAttribute)
