@@ -64,7 +64,8 @@ pub fn draft(archives: &[Downloaded], directory: &Path) -> Result<Draft> {
     let system = system::detect(root);
     let facts = system::facts(root, system);
     let name = facts.name.filter(|_| source.is_guess).unwrap_or(source.name);
-    let homepage = source.homepage.or(facts.homepage).unwrap_or_else(|| {
+    let of_readme = || system::homepage_in_readme(root, &name);
+    let homepage = source.homepage.or(facts.homepage).or_else(of_readme).unwrap_or_else(|| {
         notes.push("no homepage was found".into());
         source::directory_of(&main.url)
     });

@@ -285,30 +285,70 @@ fn autoconf_url(text: &str) -> Option<String> {
     last.starts_with("http").then(|| last.to_owned())
 }
 
-/// The first sentence and the first paragraph of prose of a README.
+/// What a README says first of its project: one line, and the paragraph.
 fn readme(root: &Path) -> (Option<String>, Option<String>) {
     let names = ["README.md", "README", "README.rst", "README.txt"];
     let Some(text) = names.iter().find_map(|name| read(&root.join(name))) else {
         return (None, None);
     };
-    let is_prose = |paragraph: &&str| {
-        let plain = paragraph.trim();
-        let marks = ["#", "=", "-", "*", "[", "!", "<", ".. ", "```", "|", ">", "+"];
-        let letters = plain.chars().filter(|c| c.is_alphabetic()).count();
-        plain.len() > 30
-            && !marks.iter().any(|mark| plain.starts_with(mark))
-            && !plain.contains("====")
-            && letters * 10 > plain.len() * 6
-            && plain.contains(' ')
-    };
     let plain = text.replace("\r\n", "\n");
-    let mut paragraphs = plain.split("\n\n").take(40);
-    let Some(paragraph) = paragraphs.find(is_prose) else { return (None, None) };
-    let paragraph: String =
-        paragraph.trim().chars().filter(|c| !c.is_control() || *c == '\n').take(2000).collect();
+    let paragraphs: Vec<&str> = plain.split("\n\n").take(40).filter(|it| is_prose(it)).collect();
+    // A definition says more than whatever comes first.
+    let defining = paragraphs.iter().find(|it| definition(it).is_some());
+    let Some(paragraph) = defining.or(paragraphs.first()) else { return (None, None) };
+    let visible = |c: &char| !c.is_control() || *c == '\n';
+    let paragraph: String = paragraph.trim().chars().filter(visible).take(2000).collect();
     let flat = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
     let sentence = flat.find(". ").map_or(flat.as_str(), |end| &flat[..end]);
-    (Some(sentence.to_owned()), Some(paragraph))
+    let summary = definition(sentence).unwrap_or_else(|| sentence.to_owned());
+    (Some(summary), Some(paragraph))
+}
+
+fn is_prose(paragraph: &str) -> bool {
+    let plain = paragraph.trim();
+    let marks = ["#", "=", "-", "* ", "[", "!", "<", ".. ", "```", "|", ">", "+"];
+    let letters = plain.chars().filter(|c| c.is_alphabetic()).count();
+    let lower = plain.to_lowercase();
+    let is_about_else = ["donat", "sponsor", "readme", "copyright", "funds"];
+    plain.len() > 30
+        && !marks.iter().any(|mark| plain.starts_with(mark))
+        && !plain.contains("====")
+        && letters * 10 > plain.len() * 6
+        && plain.contains(' ')
+        && !is_about_else.iter().any(|word| lower.contains(word))
+}
+
+/// `X is a Y`: `Y` with a large letter at its beginning.
+fn definition(text: &str) -> Option<String> {
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let at = [" is a ", " is an ", " is the "]
+        .iter()
+        .filter_map(|verb| flat.find(verb).map(|at| (at, at + verb.len())))
+        .min()?;
+    let sentence = flat[at.1..].split(". ").next()?.trim_end_matches('.');
+    let mut letters = sentence.chars();
+    let first = letters.next().filter(|_| at.0 < 60 && sentence.len() > 10)?;
+    Some(first.to_uppercase().chain(letters).collect())
+}
+
+/// The first address in the README that has the name of the project in it.
+pub(super) fn homepage_in_readme(root: &Path, name: &str) -> Option<String> {
+    let names = ["README.md", "README", "README.rst", "README.txt", "ChangeLog"];
+    let name = name.trim_start_matches("lib").to_lowercase();
+    for text in names.iter().filter_map(|it| read(&root.join(it))) {
+        for begin in ["https://", "http://"] {
+            for (at, _) in text.match_indices(begin) {
+                let end = |c: char| c.is_whitespace() || "<>()[]{}\"'`,*|\\".contains(c);
+                let url = text[at..].split(end).next().unwrap_or_default();
+                let url = url.trim_end_matches(['.', ';', ':', '/']);
+                let host = url[begin.len()..].split('/').next().unwrap_or_default();
+                if host.to_lowercase().contains(&name) && host.contains('.') {
+                    return Some(format!("{begin}{host}"));
+                }
+            }
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -355,5 +395,16 @@ mod tests {
         let ac = "AC_INIT([x], [1], [bugs@x.org], [x], [https://x.org/])";
         assert_eq!(autoconf_url(ac).as_deref(), Some("https://x.org/"));
         assert_eq!(one_line("A  b.\nc. "), "A b. c");
+        let text = "zlib 1.2.13 is a general purpose\ndata compression library.  All is well.";
+        assert_eq!(definition(text).as_deref(), Some("General purpose data compression library"));
+        assert_eq!(definition("Nothing of the kind"), None);
+        let root = tempfile::tempdir().expect("a directory");
+        let readme = "See https://github.com/x/y and (http://www.zlib.net/manual.html).\n\n\
+                      Please donate to us, it is a good thing.\n\nzlib is a library for data of all kinds.\n";
+        fs::write(root.path().join("README"), readme).expect("a file");
+        let found = homepage_in_readme(root.path(), "zlib");
+        assert_eq!(found.as_deref(), Some("http://www.zlib.net"));
+        let facts = facts(root.path(), System::Make);
+        assert_eq!(facts.summary.as_deref(), Some("Library for data of all kinds"));
     }
 }
