@@ -365,8 +365,9 @@ impl Run<'_> {
         let mut text = String::from("PS1='(build) \\w \\$ '\n");
         if let Some(step) = jobs.iter().flat_map(|job| &job.steps).next() {
             // It is for people: without the trace, and without the end at an error.
+            text.push_str("set() { :; }\n");
             text.push_str(&step.prefix);
-            text.push_str("\nset +e +u +x +o pipefail\n");
+            text.push_str("\nunset -f set\n");
         }
         for name in expander.definitions.keys() {
             if let Ok(value) = expander.text(&format!("%({name})")) {
@@ -375,10 +376,13 @@ impl Run<'_> {
         }
         for name in expander.actions.keys().filter(|name| *name != "scriptBase") {
             if let Ok(expanded) = expander.script(&format!("%{name}")) {
-                text.push_str(&format!(
-                    "a_{name}() {{\n{} \"$@\"\n}}\n",
-                    expanded.text().trim_end()
-                ));
+                // What is wrong with one of them concerns nobody who does not use it.
+                let command = expanded.text();
+                let command = command.trim_end();
+                let takes_more =
+                    !["fi", "done", "esac", "}"].iter().any(|it| command.ends_with(it));
+                let command = if takes_more { format!("{command} \"$@\"") } else { command.into() };
+                text.push_str(&format!("a_{name}() {{ eval {}; }}\n", strip::quote(&command)));
             }
         }
         let path = self.work.at("control/shellrc");
