@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use cairn_fs::Bind;
 use cairn_package::apart::ApartRoot;
 use cairn_package::plan::Progress;
+use cairn_package::repository::Repositories;
 use cairn_store::Store;
 use serde::Serialize;
 
@@ -44,6 +45,8 @@ pub struct Request<'a> {
     pub architecture: &'a str,
     /// Where repositories are configured and build roots are made.
     pub store: &'a Store,
+    /// The repositories of the store.
+    pub repositories: Repositories,
     /// Where builds keep what they need.
     pub places: &'a Places,
     /// How much runs side by side.
@@ -58,6 +61,8 @@ pub struct Request<'a> {
     pub build_release: u64,
     /// Where the stones go.
     pub output: &'a Path,
+    /// Where the manifests go.
+    pub manifests: &'a Path,
     /// A manifest that the packages must be those of.
     pub verify: Option<&'a Path>,
     /// The user and group of this process.
@@ -178,7 +183,7 @@ pub fn build(
     let needs = needs(&recipe, &macros, &jobs, &settings, &foreign);
     let needs = needs.map_err(|problem| located(vec![problem]))?;
     let purpose = format!("build root of {} {}", recipe.name, recipe.version);
-    let root = root::make(request.store, &needs, &purpose, observer)?;
+    let root = root::make(request.store, request.repositories.clone(), &needs, &purpose, observer)?;
     observer.root(&root);
     clock.lap("build root");
 
@@ -221,7 +226,7 @@ pub fn build(
             emission.verify(&packages, kept)?;
             None
         }
-        None => Some(emission.manifests(&packages, request.output)?),
+        None => Some(emission.manifests(&packages, request.manifests)?),
     };
     clock.lap("emit");
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cairn_package::apart::{Apart, ApartRoot};
 use cairn_package::plan::Progress;
+use cairn_package::repository::Repositories;
 use cairn_store::tree::{Content, Leaf};
 use cairn_store::{
     Attributes, Edit, Entry, Store, Transaction, TreeId, TreePath, TreeReader, edit, resolve,
@@ -38,11 +39,12 @@ const LINKS: [(&str, &[&str]); 8] = [
 /// packages do not go together.
 pub fn make(
     store: &Store,
+    repositories: Repositories,
     needs: &[Alternatives],
     purpose: &str,
     progress: &dyn Progress,
 ) -> Result<ApartRoot> {
-    let apart = Apart::read(store)?;
+    let apart = Apart::read(store, repositories)?;
     let mut wanted = Vec::with_capacity(needs.len());
     for alternatives in needs {
         wanted.push(apart.first_known(alternatives)?.clone());

@@ -1,6 +1,5 @@
 //! `cairn build`: packages from recipes.
 
-use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cairn_build::build::{self, Built, Observer, Part, Timing};
-use cairn_build::fetch::{Download, FetchProgress};
+use cairn_build::fetch::FetchProgress;
 use cairn_build::job::{Phase as BuildPhase, Stage};
 use cairn_build::places::Places;
 use cairn_build::recipe::Target;
@@ -166,7 +165,7 @@ pub(crate) fn run(
 
 fn read(path: &Path) -> Result<Wanted, Error> {
     let file = recipes::recipe_file(path);
-    let text = recipes::read(&file)?;
+    let text = cairn_build::recipe::read(&file)?;
     match Recipe::parse(&text) {
         Ok(checked) => Ok(Wanted { file, text, recipe: checked.recipe }),
         Err(problems) => {
@@ -197,12 +196,19 @@ fn build_one(
     let to = args.to.as_ref().unwrap_or(&args.output);
     let failed = |source| Error::Write { path: to.clone(), source };
     std::fs::create_dir_all(to).map_err(failed)?;
+    // A repository has many recipes, which have manifests of the same name.
+    let manifests = match &args.to {
+        Some(to) => to.join("manifests").join(&wanted.recipe.name),
+        None => to.clone(),
+    };
+    std::fs::create_dir_all(&manifests).map_err(failed)?;
     let request = build::Request {
         file: &wanted.file,
         text: &wanted.text,
         macros: &macros,
         architecture: std::env::consts::ARCH,
         store: &store,
+        repositories: context.repositories(&store),
         places,
         jobs: args
             .jobs
@@ -212,6 +218,7 @@ fn build_one(
         epoch: context.source_date_epoch(),
         build_release: args.build_release,
         output: to,
+        manifests: &manifests,
         verify: args.verify.as_deref(),
         owner: crate::sys::user_and_group(),
     };
@@ -224,7 +231,7 @@ fn build_one(
         warnings: Mutex::default(),
     };
     let enter = build_root::Helper { store: context.store_directory()? };
-    let built = build::build(&request, &enter, &build_root::Network, &watcher);
+    let built = build::build(&request, &enter, &build_root::Servers(context.network()), &watcher);
     *lock(&watcher.current) = None;
     let warnings = watcher.warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(OfRecipe::new(built?, warnings))
@@ -295,8 +302,24 @@ impl Watcher<'_> {
 }
 
 impl FetchProgress for Watcher<'_> {
+    fn expect(&self, bytes: u64) {
+        if let Some(phase) = &*lock(&self.current) {
+            phase.expect_bytes(bytes);
+        }
+    }
+
     fn advance(&self, bytes: u64) {
         self.count(bytes);
+    }
+
+    fn lose(&self, bytes: u64) {
+        if let Some(phase) = &*lock(&self.current) {
+            phase.lose(bytes);
+        }
+    }
+
+    fn note(&self, text: &str) {
+        self.lines.line(Style::Note, "network", text);
     }
 }
 
@@ -308,6 +331,10 @@ impl plan::Progress for Watcher<'_> {
 
     fn advance(&self, count: u64) {
         self.count(count);
+    }
+
+    fn lose(&self, count: u64) {
+        FetchProgress::lose(self, count);
     }
 }
 
@@ -428,17 +455,5 @@ impl View for Planned {
             page.line(format_args!("  Targets: {}", targets.join(", ")));
             page.wrapped(2, "  Needs: ", &needs.join(", "));
         }
-    }
-}
-
-/// Whatever a server has cannot be had without a network.
-impl Download for build_root::Network {
-    fn download(
-        &self,
-        url: &str,
-        to: &mut dyn Write,
-        progress: &dyn FetchProgress,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        self.get(url, to, progress)
     }
 }
