@@ -28,7 +28,7 @@ use crate::needs::needs;
 use crate::package::Definitions;
 use crate::places::{Places, Work};
 use crate::problem::Problem;
-use crate::recipe::{Recipe, Target, Upstream};
+use crate::recipe::{Recipe, Target, Toolchain, Upstream};
 use crate::root::{self, RootTree};
 use crate::strip;
 
@@ -191,6 +191,9 @@ pub fn build(
     work.empty("logs")?;
     work.empty("tmp")?;
     let run = Run { request, recipe: &recipe, root: &root, work: &work, enter, observer };
+    if request.cache {
+        run.link_compilers()?;
+    }
     run.write_shell_files(&expander, &jobs)?;
     for job in &jobs {
         run.job(job, &fetched, &mut clock)?;
@@ -319,9 +322,6 @@ struct Run<'a> {
     observer: &'a dyn Observer,
 }
 
-/// Where scripts lie, seen from inside.
-const CONTROL: &str = "/tmp/.cairn";
-
 impl Run<'_> {
     fn entry(&self, command: Vec<String>, directory: &str) -> Result<Entry> {
         let bind = |from: PathBuf, to: &str, writable: bool| Bind { from, to: to.into(), writable };
@@ -361,7 +361,23 @@ impl Run<'_> {
         fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
         let path = directory.join(name);
         fs::write(&path, text).map_err(Error::io(&path))?;
-        Ok(format!("{CONTROL}/{name}"))
+        Ok(format!("{}/{name}", guest::CONTROL))
+    }
+
+    /// Lets the compilers of the toolchain be those of ccache, which looks for the
+    /// real ones further on in PATH: not every ccache comes with such links.
+    fn link_compilers(&self) -> Result<()> {
+        let directory = self.work.at("tmp/.cairn/ccache");
+        fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
+        let names: &[&str] = match self.recipe.options.toolchain {
+            Toolchain::Llvm => &["clang", "clang++"],
+            Toolchain::Gnu => &["gcc", "g++", "cc", "c++"],
+        };
+        for name in names {
+            let path = directory.join(name);
+            std::os::unix::fs::symlink("/usr/bin/ccache", &path).map_err(Error::io(&path))?;
+        }
+        Ok(())
     }
 
     /// What a shell in the build root knows: a function `a_NAME` of each action, a
@@ -393,7 +409,7 @@ impl Run<'_> {
         let path = self.work.at("control/shellrc");
         fs::write(&path, text).map_err(Error::io(&path))?;
         let directory = jobs.last().map_or("/", |job| job.work_directory.as_str());
-        let rc = format!("{CONTROL}/shellrc");
+        let rc = format!("{}/shellrc", guest::CONTROL);
         let command = ["/usr/bin/bash", "--rcfile", &rc, "-i"].map(String::from).to_vec();
         let entry = self.entry(command, directory)?;
         let path = self.work.at("control/shell.json");
