@@ -1,6 +1,8 @@
 //! Real software from its upstream archive to installed packages, in a build root
 //! of converted Debian packages.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
@@ -212,4 +214,77 @@ fn a_build_that_fails_is_looked_at_in_a_shell() {
     ] {
         assert!(said.lines().any(|line| line == text), "{text:?}: {said}{complained}");
     }
+}
+
+const GREET_MAKE: &str = "\
+libgreet.so.1: greet.c
+\t$(CC) $(CFLAGS) $(LDFLAGS) -shared -fPIC -Wl,-soname,libgreet.so.1 -o $@ $<
+install:
+\tinstall -D libgreet.so.1 $(DESTDIR)$(PREFIX)/lib/libgreet.so.1
+\tln -s libgreet.so.1 $(DESTDIR)$(PREFIX)/lib/libgreet.so
+\tinstall -D -m644 greet.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/greet.pc
+";
+const APP_MAKE: &str = "\
+app: app.c
+\t$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< `pkg-config --libs greet`
+install:
+\tinstall -D app $(DESTDIR)$(PREFIX)/bin/app
+";
+
+#[test]
+fn a_set_of_recipes_is_built_in_order_and_stops_at_a_failure() {
+    let Some(world) = World::new() else { return };
+    let greet_c = "int greet(void);\nint greet(void) { return 7; }\n";
+    let pc = "Name: greet\nDescription: greets\nVersion: 1\nLibs: -lgreet\n";
+    let files = [("Makefile", GREET_MAKE), ("greet.c", greet_c), ("greet.pc", pc)];
+    world.project("greet", &files, "");
+    let app_c = "int greet(void);\nint main(void) { return greet(); }\n";
+    let files = [("Makefile", APP_MAKE), ("app.c", app_c)];
+    world.project("app", &files, "builddeps: [pkgconfig(greet)]\n");
+    let alone = "all:\ninstall:\n\tinstall -D Makefile $(DESTDIR)$(PREFIX)/share/alone\n";
+    world.project("alone", &[("Makefile", alone)], "");
+    world.project("broken", &[("Makefile", "all:\n\tfalse\n")], "");
+    world.project("late", &[("Makefile", alone)], "builddeps: [name(broken)]\n");
+
+    // Given in the wrong order, and built side by side where it is possible.
+    let words = ["build", "app", "greet", "alone", "--to", "local", "--parallel", "2"];
+    let built = world.cairn.json(world.words(&words));
+    let recipes = built["recipes"].as_array().unwrap();
+    let position = |name: &str| recipes.iter().position(|it| it["recipe"] == name).unwrap();
+    assert!(position("greet") < position("app"));
+    assert_eq!(recipes.len(), 3);
+    let app = package(&recipes[position("app")], "app");
+    assert!(texts(&app["depends"]).contains("soname(libgreet.so.1(x86_64))"), "{app}");
+    for name in ["app", "greet", "alone"] {
+        let manifest = format!("local/manifests/{name}/manifest.x86_64.bin");
+        assert!(world.path(&manifest).exists(), "{manifest}");
+    }
+
+    let words = ["build", "late", "broken", "greet", "-o", "out", "--parallel", "1"];
+    let complaint = world.cairn.fails(1, world.words(&words));
+    assert!(complaint.contains("Built: none. Not begun: late, greet."), "{complaint}");
+    let words = ["build", "app", "late", "alone", "--dry-run"];
+    let planned = world.cairn.json(world.words(&words));
+    assert_eq!(planned.as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn compilers_keep_what_they_have_compiled() {
+    let Some(world) = World::new() else { return };
+    let make = "hello: hello.o\n\t$(CC) $(LDFLAGS) -o $@ $<\nhello.o: hello.c\n\t$(CC) -c -o $@ $<\n\
+                \tccache --show-stats --verbose\n\
+                install:\n\tinstall -D hello $(DESTDIR)$(PREFIX)/bin/hello\n";
+    let files = [("Makefile", make), ("hello.c", "int main(void) { return 0; }\n")];
+    world.project("hello", &files, "");
+    let log = || {
+        let built = world.build(&["hello", "-o", "out", "--compiler-cache"]);
+        let logs = PathBuf::from(built["logs"].as_str().unwrap());
+        fs::read_to_string(logs.join("x86_64-build.log")).unwrap()
+    };
+    let hits = |log: &str| {
+        let line = log.lines().find(|line| line.trim_start().starts_with("Hits:"));
+        let line = line.unwrap_or_else(|| panic!("no statistics: {log}"));
+        line.split_whitespace().nth(1).unwrap().parse::<u32>().unwrap()
+    };
+    assert_eq!((hits(&log()), hits(&log())), (0, 1));
 }

@@ -1,6 +1,8 @@
 //! Recipes through the program: upstreams at a server that misbehaves, drafts,
 //! and files that are no recipes.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::fs;
 use std::path::PathBuf;
 

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cairn_fs::Bind;
@@ -47,6 +48,8 @@ pub struct Request<'a> {
     pub store: &'a Store,
     /// The repositories of the store.
     pub repositories: Repositories,
+    /// Held while the store is written to, which one can do at a time.
+    pub turn: &'a Mutex<()>,
     /// Where builds keep what they need.
     pub places: &'a Places,
     /// How much runs side by side.
@@ -183,7 +186,9 @@ pub fn build(
     let needs = needs(&recipe, &macros, &jobs, &settings, &foreign);
     let needs = needs.map_err(|problem| located(vec![problem]))?;
     let purpose = format!("build root of {} {}", recipe.name, recipe.version);
+    let turn = request.turn.lock().unwrap_or_else(PoisonError::into_inner);
     let root = root::make(request.store, request.repositories.clone(), &needs, &purpose, observer)?;
+    drop(turn);
     observer.root(&root);
     clock.lap("build root");
 

@@ -326,7 +326,7 @@ fn values(
         ("sourcedateepoch", settings.epoch.to_string()),
         ("pgo_stage", stage.name().into()),
         ("pgo_dir", guest::pgo_directory(&macros.target)),
-        ("compiler_path", path.into()),
+        ("compiler_path", path),
     ];
     let texts = texts.into_iter().map(|(name, text)| (name.to_owned(), text));
     let tools = tools.values().map(|(name, text)| (name.to_owned(), text.to_owned()));

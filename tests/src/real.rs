@@ -130,6 +130,7 @@ pub const BUILD_ROOTS: &[&str] = &[
     "base-files",
     "bash",
     "binutils",
+    "ccache",
     "coreutils",
     "dash",
     "diffutils",
