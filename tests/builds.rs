@@ -32,7 +32,7 @@ impl World {
         self.cairn.directory().join(name)
     }
 
-    fn words<'a>(&self, words: &[&'a str]) -> Vec<String> {
+    fn words(&self, words: &[&str]) -> Vec<String> {
         let cache = self.path("cache").display().to_string();
         words.iter().map(|it| (*it).to_owned()).chain(["--cache-dir".into(), cache]).collect()
     }
