@@ -177,7 +177,7 @@ fn eventually(what: &str, done: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_mount_that_is_killed_at_any_moment_harms_nobody_and_can_be_made_again() {
+fn a_mount_whose_process_is_killed_at_any_moment_goes_on_as_if_nothing_had_happened() {
     const ROUNDS: usize = 12;
     if !Need::all(&[Need::Fuse, Need::Root]) {
         return;
@@ -185,64 +185,104 @@ fn a_mount_that_is_killed_at_any_moment_harms_nobody_and_can_be_made_again() {
     let cairn = prepared();
     let [base, tool] = ["usr/bin/base", "usr/bin/tool"];
     let mut random = Random(0x1234_5678_9abc_def1);
-    for round in 0..ROUNDS {
-        let root = Mount::new(&cairn, &["--follow"], "root");
-        let process = root.process();
-        let stop = AtomicBool::new(false);
-        let [reads, switches] = [const { AtomicUsize::new(0) }; 2];
-        thread::scope(|scope| {
-            // One reads, whatever is there; it gets the right bytes or an error.
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    if let Ok(bytes) = fs::read(root.join(base)) {
-                        assert_eq!(bytes, b"#!/bin/sh\n");
-                    }
-                    if let Ok(bytes) = fs::read(root.join(tool)) {
-                        assert_eq!(bytes, noise(2, 9000));
-                    }
-                    let _ = fs::read_dir(root.path()).map(Iterator::count);
-                    reads.fetch_add(1, Ordering::Relaxed);
+    let root = Mount::new(&cairn, &["--follow"], "root");
+    let stop = AtomicBool::new(false);
+    let [reads, switches] = [const { AtomicUsize::new(0) }; 2];
+    let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+    thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        // One reads what every state has, and what only one has.
+        scope.spawn(|| {
+            let _stop = StopOnDrop(&stop);
+            while !stop.load(Ordering::Relaxed) {
+                assert_eq!(fs::read(root.join(base)).unwrap(), b"#!/bin/sh\n");
+                match fs::read(root.join(tool)) {
+                    Ok(bytes) => assert_eq!(bytes, noise(2, 9000)),
+                    Err(err) => assert_eq!(err.kind(), std::io::ErrorKind::NotFound, "{err}"),
                 }
-            });
-            // One switches, also when the mount dies under it.
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let state = (1 + switches.load(Ordering::Relaxed) % 2).to_string();
-                    let ended = cairn.run(["switch", &state]);
-                    let is_told = ended.code() == Some(1) && ended.stdout.contains("not shown: ");
-                    assert!(ended.code() == Some(0) || is_told, "{}{}", ended.stdout, ended.stderr);
-                    assert_eq!(cairn.current().to_string(), state, "the switch has happened");
-                    switches.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-            let (after_reads, after_switches) = (1 + random.below(40), random.below(4));
+                fs::read_dir(root.path()).unwrap().for_each(|entry| drop(entry.unwrap()));
+                reads.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        scope.spawn(|| {
+            let _stop = StopOnDrop(&stop);
+            while !stop.load(Ordering::Relaxed) {
+                let state = 1 + count(&switches) % 2;
+                cairn.data(["switch", &state.to_string()]);
+                assert_eq!(root.join(tool).exists(), state == 2, "state {state} is shown");
+                switches.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for round in 0..ROUNDS {
+            let (reads_then, switches_then) = (count(&reads), count(&switches));
             eventually("the mount is used", || {
-                reads.load(Ordering::Relaxed) >= after_reads
-                    && switches.load(Ordering::Relaxed) >= after_switches
+                let is_over = stop.load(Ordering::Relaxed);
+                let is_used = count(&reads) > reads_then + 1 && count(&switches) > switches_then;
+                assert!(!is_over, "round {round}: another thread has failed");
+                is_used
             });
             // Anywhere between two switches.
             thread::sleep(Duration::from_micros(random.below(20_000) as u64));
+            let process = root.process();
             signal(process, libc::SIGKILL).unwrap();
-            let [reads_then, switches_then] =
-                [&reads, &switches].map(|count| count.load(Ordering::Relaxed));
-            eventually("nobody waits for the dead mount", || {
-                reads.load(Ordering::Relaxed) > reads_then + 1
-                    && switches.load(Ordering::Relaxed) > switches_then + 1
-            });
-            stop.store(true, Ordering::Relaxed);
-        });
-        let at = format!("round {round}");
-        assert_eq!(cairn.data(["mount"]), "Nothing is mounted.\n", "{at}");
-        if round % 2 == 0 {
-            root.umount();
+            eventually("another process answers", || root.process() != process);
         }
+    });
+    let verified = cairn.data(["verify"]);
+    assert!(verified.ends_with(": no damage.\n"), "{verified}");
+    let log = fs::read_to_string(cairn.store().join("run/mount.log")).unwrap();
+    let lines =
+        log.lines().filter(|line| line.ends_with("was ended by signal 9; another has taken over"));
+    assert_eq!(lines.count(), ROUNDS, "{log}");
+    root.umount();
+    assert_eq!(cairn.data(["mount"]), "Nothing is mounted.\n");
+}
+
+/// Ends other threads, also when this one fails.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_mount_that_dies_with_its_keeper_harms_nobody_and_can_be_made_again() {
+    const ROUNDS: usize = 6;
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let cairn = prepared();
+    let tool = "usr/bin/tool";
+    for round in 0..ROUNDS {
+        let root = Mount::new(&cairn, &["--follow"], "root");
+        assert_eq!(fs::read(root.join(tool)).unwrap(), noise(2, 9000));
+        let open = fs::File::open(root.join(tool)).unwrap();
+        let process = root.process();
+        signal(parent_of(process), libc::SIGKILL).unwrap();
+        // Without its keeper it goes on, and dies alone.
+        cairn.data(["switch", if round % 2 == 0 { "1" } else { "2" }]);
+        signal(process, libc::SIGKILL).unwrap();
+        let at = format!("round {round}");
+        eventually("the mount is dead", || cairn.data(["mount"]) == "Nothing is mounted.\n");
+        let error = fs::read(root.join("usr/bin/other")).unwrap_err();
+        let is_dead = matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED));
+        assert!(is_dead, "{at}: {error}");
         let verified = cairn.data(["verify"]);
         assert!(verified.ends_with(": no damage.\n"), "{at}: {verified}");
         cairn.data(["switch", "2"]);
+        // Though somebody still has a file of the dead one open.
         let again = Mount::new(&cairn, &["--follow"], "root");
         assert_eq!(fs::read(again.join(tool)).unwrap(), noise(2, 9000), "{at}");
+        drop(open);
         again.umount();
     }
+}
+
+fn parent_of(process: u32) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 #[test]

@@ -228,3 +228,101 @@ fn two_hundred_switches_under_load_disturb_nobody() {
         times[times.len() - 1]
     );
 }
+
+#[test]
+fn processes_that_still_use_replaced_files_are_named() {
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let cairn = Cairn::new();
+    let sleep = fs::read("/usr/bin/sleep").unwrap();
+    // What follows a program's sections changes nothing but the content.
+    let other = [&sleep[..], b"newer"].concat();
+    let version = |number: u8, sleep: &[u8]| {
+        Deb::new("napper", &format!("{number}-1"))
+            .file("usr/bin/napper", 0o755, sleep)
+            .file("usr/share/napper/data", 0o644, [number; 5000])
+            .file("usr/share/napper/same", 0o644, "same")
+    };
+    cairn.offer([version(1, &sleep)]);
+    cairn.data(["--yes", "install", "napper"]);
+    cairn.offer([version(2, &other)]);
+    let root = Mount::new(&cairn, &["--follow"], "root");
+    let mut child = Command::new(root.join("usr/bin/napper")).arg("1000").spawn().unwrap();
+    let (data, same) = ("usr/share/napper/data", "usr/share/napper/same");
+    let open = [data, same].map(|path| File::open(root.join(path)).unwrap());
+
+    let upgraded = cairn.json(["--yes", "upgrade", "--list-affected"]);
+    let processes = &upgraded["affected"]["processes"];
+    let files = |pid: u32| {
+        let processes = processes.as_array().unwrap();
+        processes.iter().find(|it| it["pid"] == pid).unwrap_or(&serde_json::Value::Null)["files"]
+            .clone()
+    };
+    let sleeping = child.id();
+    assert_eq!(
+        files(sleeping),
+        serde_json::json!([{"path": "/usr/bin/napper", "use": "executed"}]),
+        "{upgraded}"
+    );
+    assert_eq!(
+        files(std::process::id()),
+        serde_json::json!([{"path": "/usr/share/napper/data", "use": "open"}]),
+        "{upgraded}"
+    );
+    assert_eq!(processes.as_array().unwrap().len(), 2, "{upgraded}");
+    // In the state that they are from they use nothing old.
+    let back = cairn.data(["rollback", "--list-affected"]);
+    assert!(back.contains("No process uses a file that has been replaced.\n"), "{back}");
+    let forth = cairn.data(["switch", "2", "--list-affected"]);
+    assert!(forth.contains("2 processes still use files that have been replaced"), "{forth}");
+    let line = forth.lines().find(|line| line.contains("/usr/bin/napper")).expect("it is named");
+    assert!(line.trim_start().starts_with(&sleeping.to_string()), "{forth}");
+    // Without the option nobody looks.
+    assert!(cairn.json(["switch", "1"]).get("affected").is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(open);
+    root.umount();
+}
+
+#[test]
+fn a_mount_tells_what_it_was_asked_for_and_what_that_took() {
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let cairn = Cairn::new();
+    let data = Random(1).bytes(300_000);
+    cairn.offer([Deb::new("data", "1-1").file("usr/share/data", 0o644, &data)]);
+    cairn.data(["--yes", "install", "data"]);
+    let root = Mount::new(&cairn, &["--follow"], "root");
+    let stats = || cairn.json(["stats", root.path().to_str().unwrap()]);
+    let count = |stats: &serde_json::Value, kind: &str| {
+        let all = stats["requests"].as_array().unwrap().iter();
+        all.filter(|it| it["operation"] == kind)
+            .map(|it| it["count"].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    let before = stats();
+    assert_eq!((count(&before, "read"), &before["bytes_read"]), (0, &0.into()));
+    assert_eq!(fs::read(root.join("usr/share/data")).unwrap(), data);
+    let cold = stats();
+    assert!(count(&cold, "lookup") >= 3 && count(&cold, "read") >= 1, "{cold}");
+    assert_eq!(cold["bytes_read"], data.len());
+    assert!(cold["store"]["frames_decoded"].as_u64().unwrap() >= 3, "{cold}");
+    assert!(cold["store"]["bytes_decoded"].as_u64().unwrap() >= data.len() as u64, "{cold}");
+    let decoded = |slow: &serde_json::Value| slow["frames_decoded"].as_u64().unwrap();
+    assert!(cold["slowest"].as_array().unwrap().iter().map(decoded).sum::<u64>() >= 3, "{cold}");
+    assert_eq!(cold["pid"], root.process());
+    // What the kernel has it does not ask for.
+    assert_eq!(fs::read(root.join("usr/share/data")).unwrap(), data);
+    assert_eq!(count(&stats(), "read"), count(&cold, "read"));
+    let shown = cairn.data(["stats", root.path().to_str().unwrap()]);
+    for line in ["lookup", "read", "Frames decoded", "Memory of the process", "Slowest requests"] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    let nowhere = cairn.directory().to_str().unwrap().to_owned();
+    let refused = cairn.fails(1, ["stats", &nowhere]);
+    assert!(refused.contains("there is no mount of Cairn on"), "{refused}");
+    root.umount();
+}

@@ -41,6 +41,7 @@ mod sandbox;
 mod search;
 mod snapshot;
 mod state;
+mod stats;
 mod store;
 mod switch;
 mod umount;
@@ -107,6 +108,7 @@ pub(crate) enum Command {
     Cat(cat::Args),
     Mount(mount::Args),
     Umount(umount::Args),
+    Stats(stats::Args),
     Run(run::Args),
     Bisect(bisect::Args),
     #[command(subcommand)]
@@ -172,6 +174,7 @@ impl Command {
             Self::Cat(args) => cat::run(args, context, output),
             Self::Mount(args) => mount::run(args, context, output),
             Self::Umount(args) => umount::run(args, output),
+            Self::Stats(args) => stats::run(args, context, output),
             Self::Run(args) => return run::run(args, context),
             Self::Sandbox(_) => return Ok(sandbox::run()),
             Self::Workspace(command) => workspace::run(command, context, output),

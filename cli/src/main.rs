@@ -5,6 +5,7 @@
     reason = "comments of arguments are their help, as people read it in a terminal"
 )]
 
+mod affected;
 mod build_root;
 mod command;
 mod context;

@@ -13,6 +13,7 @@ use cairn_package::trigger::{Job, Ran};
 use cairn_store::{StateId, Store};
 use serde::Serialize;
 
+use crate::affected::Affected;
 use crate::context::Context;
 use crate::error::Error;
 use crate::escape::Escaped;
@@ -33,6 +34,10 @@ pub(crate) struct Mode {
     /// Leave out what triggers would do; the next transaction does it
     #[arg(long)]
     skip_triggers: bool,
+    /// Show which running processes still use files that have been replaced, and
+    /// the services that own them
+    #[arg(long)]
+    list_affected: bool,
 }
 
 /// What a transaction has done.
@@ -54,6 +59,8 @@ struct Done<'a> {
     skipped_triggers: Vec<Job>,
     mounts: Mounts,
     live: Live,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    affected: Option<Affected>,
     #[serde(skip)]
     text: String,
     #[serde(skip)]
@@ -118,6 +125,7 @@ fn carry_out(
         skipped_triggers: Vec::new(),
         mounts: Mounts::default(),
         live: Live::default(),
+        affected: None,
         text: done_in_words(plan),
         time: Duration::ZERO,
         plan: view,
@@ -148,6 +156,9 @@ fn carry_out(
         for tag in &model.tags {
             store.tag(tag.clone(), StateId(state))?;
         }
+    }
+    if mode.list_affected {
+        done.affected = Some(Affected::find(store)?);
     }
     output.data(&done)?;
     done.mounts.check()?;
@@ -210,6 +221,9 @@ impl View for Done<'_> {
                 page.line(format_args!("State {state} is current: {} ({time}).", self.text));
             }
             _ => self.plan.show(page),
+        }
+        if let Some(affected) = &self.affected {
+            affected.show(page);
         }
     }
 }

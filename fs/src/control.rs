@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use cairn_store::StateId;
 use serde::{Deserialize, Serialize};
 
+use crate::counters::Stats;
 use crate::error::{self, Error, Result};
 use crate::mount::Unmount;
 use crate::registration::{self, Registration};
@@ -43,6 +44,7 @@ pub struct Status {
 enum Answer {
     Refreshed(Refreshed),
     Status(Status),
+    Stats(Box<Stats>),
     Unmounted,
     Failed(String),
 }
@@ -79,6 +81,14 @@ pub fn refresh_all(
 pub fn status(run: &Path, mount: &Registration, deadline: Duration) -> Result<Status> {
     match ask(run, mount, "status", deadline)? {
         Answer::Status(status) => Ok(status),
+        answer => Err(unexpected(mount, answer)),
+    }
+}
+
+/// What a mount has done since its process began.
+pub fn stats(run: &Path, mount: &Registration, deadline: Duration) -> Result<Stats> {
+    match ask(run, mount, "stats", deadline)? {
+        Answer::Stats(stats) => Ok(*stats),
         answer => Err(unexpected(mount, answer)),
     }
 }
@@ -172,6 +182,7 @@ fn read_line(stream: &UnixStream, deadline: Duration) -> io::Result<String> {
 pub(crate) trait Live: Send + Sync {
     fn refresh(&self) -> Result<Refreshed>;
     fn status(&self) -> Status;
+    fn stats(&self) -> Stats;
     fn unmount(&self, how: Unmount) -> Result<()>;
     /// Brings the registration up to date; says whether it will have to be
     /// done again, although nobody asks for anything.
@@ -212,6 +223,7 @@ fn answer(mut stream: &UnixStream, live: &dyn Live) -> io::Result<()> {
     let answer = match read_line(stream, PATIENCE)?.as_str() {
         "refresh" => live.refresh().map(Answer::Refreshed),
         "status" => Ok(Answer::Status(live.status())),
+        "stats" => Ok(Answer::Stats(Box::new(live.stats()))),
         "unmount" => live.unmount(Unmount::Now).map(|()| Answer::Unmounted),
         "detach" => live.unmount(Unmount::WhenUnused).map(|()| Answer::Unmounted),
         _ => Ok(Answer::Failed("there is no such request".into())),

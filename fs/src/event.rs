@@ -31,6 +31,9 @@ pub enum Event {
     Succeeded { target: String, code: i32 },
     /// So many processes of a mount have ended at once that no other is started.
     GivenUp { target: String },
+    /// The keeper of a mount has died: if this process dies, the mount dies with
+    /// it.
+    KeeperLost,
     /// What the kernel knows could not be noted: if this process dies, the mount
     /// dies with it.
     NotKept { source: std::io::Error },
@@ -75,6 +78,9 @@ impl fmt::Display for Event {
             }
             Self::GivenUp { target } => {
                 write!(f, "every process of the mount on {target} ends at once; none is started")
+            }
+            Self::KeeperLost => {
+                write!(f, "the keeper of the mount has died; if this process dies, the mount does")
             }
             Self::NotKept { source } => {
                 write!(f, "cannot note what the kernel knows of the mount: {source}")

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use cairn_store::tree::Content;
 use cairn_store::{Attributes, Entry, Leaf, Name, StateId, Summary, Tree, TreeId};
 
+use crate::counters::Counters;
 use crate::ledger::{Ledger, Record, Said};
 use crate::listing::{Cookie, Listing};
 use crate::node::NodeId;
@@ -56,6 +57,7 @@ pub(crate) struct Filesystem<S> {
     pub(crate) xattrs: Xattrs,
     pub(crate) shown: RwLock<Shown>,
     table: Mutex<Table>,
+    pub(crate) counters: Counters,
 }
 
 /// What a mount shows for as long as this exists.
@@ -76,6 +78,7 @@ impl<S: Source> Filesystem<S> {
             xattrs: Xattrs::default(),
             shown: RwLock::new(shown),
             table: Mutex::new(table),
+            counters: Counters::default(),
         })
     }
 
@@ -113,6 +116,7 @@ impl<S: Source> Filesystem<S> {
             xattrs: Xattrs::default(),
             shown: RwLock::new(told),
             table: Mutex::new(table),
+            counters: Counters::default(),
         };
         let switched = match said.telling {
             Some(telling) => filesystem.switch(shown(&telling)?),

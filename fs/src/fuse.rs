@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use cairn_store::Timestamp;
 use cairn_store::tree::Device;
@@ -18,6 +18,7 @@ use fuser::{
 };
 
 use crate::affinity::Affinity;
+use crate::counters::Operation;
 use crate::errno;
 use crate::event::{Event, Journal};
 use crate::filesystem::{Filesystem, Found, Refusal};
@@ -96,16 +97,28 @@ impl<S: Source> Fuse<S> {
     }
 
     /// Runs a handler for a request that its sender waits for.
-    fn answer(&self, operation: &'static str, request: &Request, handler: impl FnOnce()) {
+    fn answer(
+        &self,
+        operation: Operation,
+        request: &Request,
+        ino: INodeNo,
+        handler: impl FnOnce(),
+    ) {
         self.affinity.follow(request.pid());
-        self.handle(operation, handler);
+        self.handle(operation, ino, handler);
     }
 
     /// Runs a handler. A panic ends the request, not the mount: the reply that
     /// is dropped on the way out answers EIO.
-    fn handle(&self, operation: &'static str, handler: impl FnOnce()) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(handler)) {
-            let message = message(&*panic);
+    fn handle(&self, operation: Operation, ino: INodeNo, handler: impl FnOnce()) {
+        let reads = || self.filesystem.source.reads();
+        let (before, begun) = (reads(), Instant::now());
+        let result = catch_unwind(AssertUnwindSafe(handler));
+        let counters = &self.filesystem.counters;
+        counters.answered(operation, node(ino), begun.elapsed(), || reads().since(&before));
+        if let Err(panic) = result {
+            counters.failed();
+            let (operation, message) = (operation.name(), message(&*panic));
             (self.journal)(&Event::Panicked { operation, message });
         }
     }
@@ -119,6 +132,7 @@ impl<S: Source> Fuse<S> {
 
     /// Chooses the errno for a refusal, and notes those that hide a cause.
     fn errno(&self, refusal: Refusal) -> Errno {
+        self.filesystem.counters.failed();
         let errno = errno::of(&refusal);
         if let Some(event) = Event::of(refusal) {
             (self.journal)(&event);
@@ -141,7 +155,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.answer("lookup", request, || {
+        self.answer(Operation::Lookup, request, parent, || {
             let view = self.filesystem.view();
             match view.lookup(node(parent), name.as_bytes()) {
                 Ok(Found::Node(stat)) => {
@@ -156,11 +170,11 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
 
     // Of many nodes at once fuser tells one by one.
     fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
-        self.handle("forget", || self.filesystem.forget(node(ino), nlookup));
+        self.handle(Operation::Forget, ino, || self.filesystem.forget(node(ino), nlookup));
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.answer("getattr", request, || {
+        self.answer(Operation::Getattr, request, ino, || {
             let view = self.filesystem.view();
             match view.stat(node(ino)) {
                 Ok(stat) => reply.attr(&FOREVER, &attr(&stat)),
@@ -170,7 +184,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
-        self.answer("readlink", request, || {
+        self.answer(Operation::Readlink, request, ino, || {
             let target = self.filesystem.read_link(node(ino), <[u8]>::to_vec);
             match target {
                 Ok(target) => reply.data(&target),
@@ -205,12 +219,15 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         } else {
             self.affinity.roam();
         }
-        self.handle("read", || {
+        self.handle(Operation::Read, ino, || {
             BUFFER.with_borrow_mut(|buf| {
                 // No request that was agreed on is larger.
                 let len = size.min(MAX_REQUEST) as usize;
                 match self.filesystem.read(node(ino), offset, len, buf) {
-                    Ok(()) => reply.data(buf),
+                    Ok(()) => {
+                        self.filesystem.counters.read(buf.len());
+                        reply.data(buf);
+                    }
                     Err(refusal) => reply.error(self.errno(refusal)),
                 }
             });
@@ -225,7 +242,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.answer("readdir", request, || {
+        self.answer(Operation::Readdir, request, ino, || {
             let view = self.filesystem.view();
             let listing = match view.list(node(ino), Cookie::from_kernel(offset)) {
                 Ok(listing) => listing,
@@ -257,7 +274,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.answer("readdirplus", request, || {
+        self.answer(Operation::Readdirplus, request, ino, || {
             let view = self.filesystem.view();
             let listing = match view.list(node(ino), Cookie::from_kernel(offset)) {
                 Ok(listing) => listing,
@@ -298,7 +315,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
     }
 
     fn statfs(&self, request: &Request, _: INodeNo, reply: ReplyStatfs) {
-        self.answer("statfs", request, || {
+        self.answer(Operation::Statfs, request, INodeNo(NodeId::ROOT.get()), || {
             let below = self.filesystem.view().summary();
             let blocks = below.bytes.div_ceil(u64::from(BLOCK));
             // 255 is the longest name: an overlay on top takes over the limit.
@@ -314,7 +331,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         size: u32,
         reply: ReplyXattr,
     ) {
-        self.answer("getxattr", request, || {
+        self.answer(Operation::Getxattr, request, ino, || {
             let value = match self.filesystem.xattrs.stored(name.as_bytes()) {
                 _ if !xattrs::is_supported(name.as_bytes()) => Err(Refusal::NotSupported),
                 None => Err(Refusal::NoAttribute),
@@ -327,7 +344,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.answer("listxattr", request, || {
+        self.answer(Operation::Listxattr, request, ino, || {
             let view = self.filesystem.view();
             let names = view.with_attributes(node(ino), |attributes| {
                 let mut names = Vec::new();

@@ -7,6 +7,7 @@
 mod affinity;
 mod attach;
 pub mod control;
+mod counters;
 mod daemon;
 mod errno;
 mod error;
@@ -39,6 +40,7 @@ mod unmounter;
 pub mod workspace;
 mod xattrs;
 
+pub use counters::{Memory, Operation, Requests, Slow, Stats};
 pub use daemon::{background, background_kept, notify_ready};
 pub use error::{Error, Result};
 pub use event::{Event, Journal};

@@ -13,6 +13,7 @@ use fuser::{Config, Session, SessionACL};
 
 use crate::attach;
 use crate::control::{self, Live, Refreshed, Status};
+use crate::counters::Stats;
 use crate::error::{Error, Result};
 use crate::event::{Event, Journal};
 use crate::filesystem::Filesystem;
@@ -422,10 +423,14 @@ impl<S: Source> Mounted<S> {
             }
             None => self.filesystem.view().state(),
         };
-        match &mut *self.registered() {
-            Some(registered) => registered.update(state, trees),
-            None => Ok(()),
+        let mut registered = self.registered();
+        let Some(registered) = &mut *registered else { return Ok(()) };
+        let was_kept = registered.keeper().is_some();
+        registered.update(state, trees)?;
+        if was_kept && registered.keeper().is_none() {
+            (self.journal)(&Event::KeeperLost);
         }
+        Ok(())
     }
 
     /// Tells the kernel what it must no longer believe, and notes what went wrong
@@ -498,6 +503,12 @@ impl<S: Source> Live for Mounted<S> {
 
     fn status(&self) -> Status {
         Status { state: self.filesystem.view().state(), nodes: self.filesystem.table().len() }
+    }
+
+    fn stats(&self) -> Stats {
+        let filesystem = &self.filesystem;
+        let (state, nodes) = (filesystem.view().state(), filesystem.table().len());
+        filesystem.counters.stats(state, nodes, filesystem.source.reads())
     }
 
     fn unmount(&self, how: Unmount) -> Result<()> {

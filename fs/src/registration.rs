@@ -148,18 +148,14 @@ impl Registered {
     fn replace(&mut self, registration: Registration) -> Result<()> {
         let (new, lock) = write(&self.directory, &registration)?;
         let path = file_of(&self.directory, &registration.name);
-        if let Some(keeper) = &self.keeper {
-            // Before the name is its, so that the file of that name is locked
-            // whenever this process dies.
-            let kept = keeper.keep(&format!("{REGISTRATION}{}", self.locks + 1), lock.as_fd());
-            kept.map_err(failed(&path))?;
-        }
+        // Before the name is its, so that the file of that name is locked whenever
+        // this process dies. A keeper that has died itself is done without.
+        let next = format!("{REGISTRATION}{}", self.locks + 1);
+        self.keeper.take_if(|keeper| keeper.keep(&next, lock.as_fd()).is_err());
         fs::rename(&new, &path).map_err(failed(&path))?;
-        if let Some(keeper) = &self.keeper {
-            let name = format!("{REGISTRATION}{}", self.locks);
-            keeper.let_go(&name).map_err(failed(&path))?;
-            self.locks += 1;
-        }
+        let last = format!("{REGISTRATION}{}", self.locks);
+        self.keeper.take_if(|keeper| keeper.let_go(&last).is_err());
+        self.locks += 1;
         // Only now, so that the file of that name has always been locked.
         self.lock = lock;
         self.registration = registration;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cairn_store::{BlobRef, Refs, Result, Store, Tree, TreeId};
+use cairn_store::{BlobRef, Reads, Refs, Result, Store, Tree, TreeId};
 
 /// Immutable trees and blobs, and the states that name them.
 ///
@@ -22,6 +22,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// Looks again at what was committed.
     fn refresh(&self) -> Result<()>;
+
+    /// What reading has cost so far, if that is counted.
+    fn reads(&self) -> Reads {
+        Reads::default()
+    }
 }
 
 impl Source for Store {
@@ -39,6 +44,10 @@ impl Source for Store {
 
     fn refresh(&self) -> Result<()> {
         Self::refresh(self)
+    }
+
+    fn reads(&self) -> Reads {
+        Self::reads(self)
     }
 }
 
@@ -58,5 +67,9 @@ impl<S: Source> Source for Arc<S> {
 
     fn refresh(&self) -> Result<()> {
         S::refresh(self)
+    }
+
+    fn reads(&self) -> Reads {
+        S::reads(self)
     }
 }

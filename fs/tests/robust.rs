@@ -312,3 +312,53 @@ fn a_tag_with_any_text_is_a_directory() {
         assert_eq!(fs::read(lab.target().join("tags").join(text).join("f")).unwrap(), b"f");
     }
 }
+
+#[test]
+fn a_store_that_goes_away_gives_errors_and_is_read_again_when_it_is_back() {
+    let lab = Lab::default();
+    let large = vec![7; 3 << 20];
+    lab.commit(&items_of([
+        ("dir", directory([("below", file("below"))])),
+        ("large", file(&large)),
+        ("small", file("small")),
+    ]));
+    let store = lab.store.path().to_owned();
+    // As when nothing is mounted there any more: all of it, or a part.
+    for part in ["", "packs", "index", "refs"] {
+        let events = support::Events::default();
+        // Nothing of it is open or in memory.
+        let source = cairn_store::Store::open(&store).unwrap();
+        let options = lab.options(Shape::Follow);
+        let mounted = cairn_fs::start(source, &options, events.journal()).unwrap();
+        let away = lab.temporary.path().join("away");
+        let here = if part.is_empty() { store.clone() } else { store.join(part) };
+        fs::rename(&here, &away).unwrap();
+        let read = |name: &str| fs::read(lab.target().join(name));
+        // What is in memory is right, all else is an error.
+        for _ in 0..2 {
+            for (name, content) in
+                [("small", &b"small"[..]), ("large", &large), ("dir/below", b"below")]
+            {
+                match read(name) {
+                    Ok(bytes) => assert!(bytes == content, "{part}: {name}"),
+                    Err(err) => assert_eq!(err.raw_os_error(), Some(libc::EIO), "{part}: {name}"),
+                }
+            }
+        }
+        if part.is_empty() || part == "packs" {
+            assert!(!events.take().is_empty(), "{part}: nothing is said of it");
+        }
+        fs::remove_dir_all(&here).ok();
+        fs::rename(&away, &here).unwrap();
+        assert_eq!(read("small").unwrap(), b"small", "{part}");
+        assert!(read("large").unwrap() == large, "{part}");
+        assert_eq!(read("dir/below").unwrap(), b"below", "{part}");
+        drop(mounted);
+        // Nothing in the store has suffered.
+        let again = cairn_store::Store::open(&store).unwrap();
+        assert_eq!(again.refs(), lab.store.refs(), "{part}");
+        let tree = again.tree(again.current().unwrap().tree).unwrap();
+        let blob = *tree.get(b"large").unwrap().as_leaf().unwrap().blob().unwrap();
+        assert!(again.read(&blob).unwrap() == large, "{part}");
+    }
+}

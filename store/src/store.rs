@@ -19,6 +19,7 @@ use crate::index::Index;
 use crate::lock::Lock;
 use crate::log::{Change, Log, Refs};
 use crate::pack::Pack;
+use crate::reads::{Counts, Reads};
 use crate::state::{State, StateId};
 use crate::tree::Tree;
 use objects::Piece;
@@ -54,6 +55,7 @@ pub(crate) struct Inner {
     packs: Cache<PackId, Arc<Pack>>,
     frames: Cache<(PackId, u32), Arc<Vec<u8>>>,
     trees: Cache<TreeId, Arc<Tree>>,
+    counts: Counts,
 }
 
 impl Store {
@@ -89,6 +91,7 @@ impl Store {
             packs: Cache::new(PACKS_KEPT),
             frames: Cache::new(FRAMES_KEPT),
             trees: Cache::new(TREES_KEPT),
+            counts: Counts::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -188,6 +191,12 @@ impl Store {
     pub fn find_blob(&self, key: BlobKey) -> Result<Option<BlobRef>> {
         let found = self.inner.with_index(|index| index.blob(key))?;
         Ok(found.map(|(digest, location)| BlobRef { key, digest, size: location.len }))
+    }
+
+    /// What this store and its clones have read so far.
+    #[must_use]
+    pub fn reads(&self) -> Reads {
+        self.inner.counts.reads()
     }
 
     /// What an upper floor noted with [`crate::Transaction::set_note`]; it may

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cairn_fs::{Event, Journal, Options, Registration, Running, Shape, Signals, workspace};
+use cairn_fs::{
+    Event, Journal, Keeper, Kept, Options, Registration, Running, Shape, Signals, workspace,
+};
 use cairn_store::{Store, WorkspaceName};
 use serde::Serialize;
 
@@ -118,25 +120,48 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         return Ok(running.wait()?);
     }
     let journal = log_file(&store_path.join("run/mount.log"), &target);
-    let pid = cairn_fs::background(|| what.start(&store_path, journal)).inspect_err(|_| undo())?;
-    output.data(&mounted(pid))
+    let pid = match &what {
+        What::Trees(_) => cairn_fs::background_kept(
+            |keeper, kept| what.start_kept(&store_path, journal.clone(), keeper, kept),
+            &target,
+            &journal,
+        ),
+        // The layer above has a life of its own, which nobody could take over.
+        What::Workspace(..) => cairn_fs::background(|| what.start(&store_path, journal)),
+    };
+    output.data(&mounted(pid.inspect_err(|_| undo())?))
 }
 
 impl What {
     /// Mounts it, and unmounts on a signal.
     fn start(&self, store: &Path, journal: Journal) -> Result<Running, Error> {
-        // Before there are threads, so that none of them takes a signal.
-        let signals = Signals::hold().map_err(Error::Signals)?;
-        let store = Store::open(store)?;
-        let running = match self {
-            Self::Trees(options) => cairn_fs::start(store, options, journal)?,
+        until_signal(store, |store| match self {
+            Self::Trees(options) => Ok(cairn_fs::start(store, options, journal)?),
             Self::Workspace(name, target) => {
                 let held = store.lock_workspace(name)?;
-                workspace::start(store, held, target, journal)?
+                Ok(workspace::start(store, held, target, journal)?)
             }
-        };
-        signals.unmount_on_any(running.unmounter()).map_err(Error::Signals)?;
-        Ok(running)
+        })
+    }
+
+    /// The same for a mount that `keeper` keeps, or takes over what it has kept.
+    fn start_kept(
+        &self,
+        store: &Path,
+        journal: Journal,
+        keeper: &Keeper,
+        kept: Option<Kept>,
+    ) -> Result<Running, Error> {
+        match (self, kept) {
+            (Self::Trees(options), None) => {
+                let options = Options { keeper: Some(keeper.clone()), ..options.clone() };
+                Self::Trees(options).start(store, journal)
+            }
+            (Self::Trees(_), Some(kept)) => {
+                until_signal(store, |store| Ok(cairn_fs::resume(store, kept, keeper, journal)?))
+            }
+            (Self::Workspace(..), _) => self.start(store, journal),
+        }
     }
 
     /// Takes away the workspace; the error to report is another one.
@@ -145,6 +170,18 @@ impl What {
         let held = Store::open(store).and_then(|store| store.lock_workspace(name));
         let _ = held.map(|held| workspace::discard(&held));
     }
+}
+
+/// Mounts with `start`, and unmounts on a signal.
+fn until_signal(
+    store: &Path,
+    start: impl FnOnce(Store) -> Result<Running, Error>,
+) -> Result<Running, Error> {
+    // Before there are threads, so that none of them takes a signal.
+    let signals = Signals::hold().map_err(Error::Signals)?;
+    let running = start(Store::open(store)?)?;
+    signals.unmount_on_any(running.unmounter()).map_err(Error::Signals)?;
+    Ok(running)
 }
 
 /// The log of mounts in the background is cut off at this size.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use cairn_store::{State, Store};
 use serde::Serialize;
 
+use crate::affected::Affected;
 use crate::context::Context;
 use crate::error::Error;
 use crate::live::Live;
@@ -22,6 +23,10 @@ pub(crate) struct Args {
     /// Leave out what triggers of live roots would do
     #[arg(long)]
     skip_triggers: bool,
+    /// Show which running processes still use files that have been replaced, and
+    /// the services that own them
+    #[arg(long)]
+    list_affected: bool,
 }
 
 /// What a switch has done.
@@ -32,6 +37,8 @@ struct Switched {
     seconds: f64,
     mounts: Mounts,
     live: Live,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    affected: Option<Affected>,
     #[serde(skip)]
     time: Duration,
 }
@@ -39,14 +46,22 @@ struct Switched {
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
     let target = args.state.find(&store)?;
-    switch(&store, &target, args.skip_triggers, context, output)
+    let how = How { skip_triggers: args.skip_triggers, list_affected: args.list_affected };
+    switch(&store, &target, how, context, output)
+}
+
+/// What is done beside.
+#[derive(Clone, Copy)]
+pub(crate) struct How {
+    pub(crate) skip_triggers: bool,
+    pub(crate) list_affected: bool,
 }
 
 /// Makes `target` current; when this returns, live roots show it.
 pub(crate) fn switch(
     store: &Store,
     target: &State,
-    skip_triggers: bool,
+    how: How,
     context: &Context,
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
@@ -56,14 +71,16 @@ pub(crate) fn switch(
     store.switch(target.id)?;
     let mounts = Mounts::refresh(store);
     let time = begun.elapsed();
-    let triggers = context.triggers(skip_triggers);
+    let triggers = context.triggers(how.skip_triggers);
     let live = Live::run(store, &mounts, previous.map(|state| state.tree), target.tree, &triggers);
+    let affected = how.list_affected.then(|| Affected::find(store)).transpose()?;
     let switched = Switched {
         state: target.id.0,
         previous: previous.map(|state| state.id.0),
         seconds: time.as_secs_f64(),
         mounts,
         live,
+        affected,
         time,
     };
     output.data(&switched)?;
@@ -82,5 +99,8 @@ impl View for Switched {
         };
         let time = duration(self.time);
         page.line(format_args!("State {} is current{before} ({time}).", self.state));
+        if let Some(affected) = &self.affected {
+            affected.show(page);
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Inner;
 use crate::error::{Error, Result};
@@ -90,9 +91,12 @@ impl Inner {
 
     fn frame(&self, pack: PackId, number: u32) -> Result<Arc<Vec<u8>>> {
         if let Some(frame) = self.frames.get(&(pack, number)) {
+            self.counts.frame_was_cached();
             return Ok(frame);
         }
+        let begun = Instant::now();
         let frame = Arc::new(self.pack(pack)?.frame(number)?);
+        self.counts.frame_was_decoded(frame.len(), begun);
         self.frames.insert((pack, number), frame.clone(), frame.len());
         Ok(frame)
     }
@@ -150,6 +154,7 @@ impl Inner {
 
     pub(super) fn tree(&self, id: TreeId) -> Result<Arc<Tree>> {
         if let Some(tree) = self.trees.get(&id) {
+            self.counts.tree_was_cached();
             return Ok(tree);
         }
         let bytes = self.tree_bytes(id)?;
@@ -159,6 +164,7 @@ impl Inner {
             weight += 2 * bytes.len();
             Ok::<_, Error>(bytes)
         })?;
+        self.counts.tree_was_decoded();
         let tree = Arc::new(tree);
         self.trees.insert(id, tree.clone(), weight);
         Ok(tree)
