@@ -125,6 +125,37 @@ pub fn debs_for(roots: &[&str], list: &str) -> Option<Vec<PathBuf>> {
     Some(paths.lines().map(PathBuf::from).collect())
 }
 
+/// Older versions of some of `debs`, as Debian's archive still has them: its main
+/// suite, updates and security fixes have different ones.
+///
+/// Returns nothing where they cannot be had, and says so as [`Need::all`] does.
+///
+/// # Panics
+/// If they could be had, and something goes wrong.
+#[must_use]
+pub fn older_debs(debs: &[PathBuf]) -> Option<Vec<PathBuf>> {
+    if !Need::all(&[Need::Debian]) {
+        return None;
+    }
+    let directory = crate::target().join("debs/older");
+    fs::create_dir_all(&directory).unwrap();
+    let _lock = lock(&directory.join("lock"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/fetch-older-debs");
+    let fetched = Command::new(script).arg(&directory).args(debs).output().unwrap();
+    let stderr = String::from_utf8_lossy(&fetched.stderr);
+    if fetched.status.code() == Some(3) {
+        skip(&stderr);
+        return None;
+    }
+    assert!(fetched.status.success(), "fetch-older-debs: {stderr}");
+    let paths = String::from_utf8(fetched.stdout).expect("names of packages are ASCII");
+    if paths.is_empty() {
+        skip("the package lists of this machine have one version of each package");
+        return None;
+    }
+    Some(paths.lines().map(PathBuf::from).collect())
+}
+
 /// A repository with all of them as stones.
 ///
 /// Returns nothing where they cannot be had, and says so as [`Need::all`] does.
