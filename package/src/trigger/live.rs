@@ -23,8 +23,7 @@ use crate::{Error, Result};
 /// store's index. A root whose triggers lie behind a link counts as one that has some.
 pub fn can_have_triggers(target: &Path) -> bool {
     let directory = TreePath::new(DIRECTORY).expect("the names are names");
-    let opened =
-        HostDirectory::open(target).and_then(|root| root.open_deep(directory.names()));
+    let opened = HostDirectory::open(target).and_then(|root| root.open_deep(directory.names()));
     !matches!(opened, Err(err) if err.kind() == io::ErrorKind::NotFound)
 }
 
