@@ -129,7 +129,7 @@ fn url(directory: &Path) -> String {
 }
 
 /// Name and version of a file of Debian.
-fn name_and_version(deb: &PathBuf) -> (String, String) {
+fn name_and_version(deb: &Path) -> (String, String) {
     let file = deb.file_name().unwrap().to_str().unwrap();
     let mut fields = file.split('_');
     let [name, version] = [fields.next().unwrap(), fields.next().unwrap()];
