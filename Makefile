@@ -5,7 +5,7 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 
-.PHONY: help demo test check bench build install bootstrap
+.PHONY: help demo test check bench build deb install bootstrap
 
 help:
 	@echo 'make demo      build, and show with real packages what Cairn does'
@@ -13,6 +13,7 @@ help:
 	@echo 'make check     check format, lints and documentation'
 	@echo 'make bench     measure, with the peers beside'
 	@echo 'make build     build target/release/cairn'
+	@echo 'make deb       make a Debian package of it in target/'
 	@echo 'make install   install below $(PREFIX) (PREFIX=, DESTDIR=)'
 
 demo: build
@@ -32,6 +33,10 @@ bench: build
 
 build: bootstrap
 	$(CARGO) build --release --workspace
+
+# A Debian package of Cairn, in target/.
+deb: build
+	@tools/deb target
 
 bootstrap:
 	@tools/bootstrap

@@ -2,6 +2,7 @@
 //! program, and kept in `target/debs` and `target/stones`.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -112,17 +113,46 @@ pub fn debs_for(roots: &[&str], list: &str) -> Option<Vec<PathBuf>> {
             return Some(debs);
         }
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/fetch-debs");
-    let fetched = Command::new(script).arg(&directory).args(roots).output().unwrap();
+    let paths = fetch("fetch-debs", &directory, roots)?;
+    fs::write(&list, asked + &paths).unwrap();
+    Some(paths.lines().map(PathBuf::from).collect())
+}
+
+/// Older versions of some of `debs`, as Debian's archive still has them: its main
+/// suite, updates and security fixes have different ones.
+///
+/// Returns nothing where they cannot be had, and says so as [`Need::all`] does.
+///
+/// # Panics
+/// If they could be had, and something goes wrong.
+#[must_use]
+pub fn older_debs(debs: &[PathBuf]) -> Option<Vec<PathBuf>> {
+    if !Need::all(&[Need::Debian]) {
+        return None;
+    }
+    let directory = crate::target().join("debs/older");
+    fs::create_dir_all(&directory).unwrap();
+    let _lock = lock(&directory.join("lock"));
+    let paths = fetch("fetch-older-debs", &directory, debs)?;
+    if paths.is_empty() {
+        skip("the package lists of this machine have one version of each package");
+        return None;
+    }
+    Some(paths.lines().map(PathBuf::from).collect())
+}
+
+/// Runs a script of `support` that fetches packages; returns the paths that it
+/// prints, or nothing, having said so, where there is no apt.
+fn fetch<S: AsRef<OsStr>>(script: &str, directory: &Path, words: &[S]) -> Option<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("support").join(script);
+    let fetched = Command::new(path).arg(directory).args(words).output().unwrap();
     let stderr = String::from_utf8_lossy(&fetched.stderr);
     if fetched.status.code() == Some(3) {
         skip(&stderr);
         return None;
     }
-    assert!(fetched.status.success(), "fetch-debs: {stderr}");
-    let paths = String::from_utf8(fetched.stdout).expect("names of packages are ASCII");
-    fs::write(&list, asked + &paths).unwrap();
-    Some(paths.lines().map(PathBuf::from).collect())
+    assert!(fetched.status.success(), "{script}: {stderr}");
+    Some(String::from_utf8(fetched.stdout).expect("names of packages are ASCII"))
 }
 
 /// What is asked for to build packages with the GNU toolchain.
