@@ -4,7 +4,8 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_fs::Event;
@@ -75,11 +76,14 @@ impl Context {
     /// The directory of the store that the command is about.
     ///
     /// # Errors
-    /// [`Error::NoStorePath`]: nothing names one, and there is no home
-    /// directory where it would be by default.
+    /// - [`Error::NoStorePath`]: nothing names one, and there is no home directory
+    ///   where it would be by default.
+    /// - [`Error::ForeignStore`]: it belongs to another user.
     fn store_path(&self) -> Result<PathBuf, Error> {
         let variable = |name: &str| std::env::var_os(name);
-        store_path(self.options.store.clone(), variable, sys::is_root())
+        let path = store_path(self.options.store.clone(), variable, sys::is_root())?;
+        check_owner(&path)?;
+        Ok(path)
     }
 
     /// The store that the command is about, opened.
@@ -183,6 +187,22 @@ impl Context {
     pub(crate) fn verbose(&self) -> bool {
         self.options.verbose
     }
+}
+
+/// Checks that a store, if there is one, belongs to the user or to root.
+///
+/// Somebody else could put links in the place of its files, and lead whoever works on
+/// it, root above all, to read or write what is elsewhere.
+fn check_owner(path: &Path) -> Result<(), Error> {
+    let owner = match std::fs::metadata(path) {
+        Ok(data) => data.uid(),
+        Err(_) => return Ok(()),
+    };
+    let (user, _) = sys::user_and_group();
+    if owner != 0 && owner != user {
+        return Err(Error::ForeignStore { path: path.into(), owner });
+    }
+    Ok(())
 }
 
 /// The proxy that the environment names, as curl and others read it.

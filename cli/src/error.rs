@@ -147,6 +147,9 @@ pub(crate) enum Error {
     /// Nothing names the directory of the store.
     #[error("cannot choose a directory for the store: HOME is not set")]
     NoStorePath,
+    /// A store belongs to somebody else, who could lead its users astray.
+    #[error("{} belongs to user {owner}", path.display())]
+    ForeignStore { path: PathBuf, owner: u32 },
     /// A question needs an answer, and there is no terminal to ask at.
     #[error("cannot ask for confirmation without a terminal")]
     CannotAsk,
@@ -282,6 +285,9 @@ impl Error {
             Self::OtherRepositories => Some("without --dry-run, they are changed after a question"),
             Self::Model { .. } => None,
             Self::NotInstalled(_) => Some("cairn list shows what is installed"),
+            Self::ForeignStore { .. } => Some(
+                "work on it as that user, or make it yours with chown -R if you trust what is in it",
+            ),
             Self::NoStorePath => Some("pass --store DIR or set CAIRN_STORE"),
             Self::Program { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("install it: Debian has it in squashfs-tools or erofs-utils")

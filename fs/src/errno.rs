@@ -13,6 +13,7 @@ pub(crate) fn of(refusal: &Refusal) -> Errno {
         Refusal::Invalid => Errno::EINVAL,
         Refusal::NameTooLong => Errno::ENAMETOOLONG,
         Refusal::NoAttribute => Errno::ENODATA,
+        Refusal::NotSupported => Errno::EOPNOTSUPP,
         Refusal::TooSmall => Errno::ERANGE,
         Refusal::Unreadable { .. } | Refusal::Short { .. } => Errno::EIO,
     }

@@ -22,6 +22,16 @@ pub(crate) const ESCAPE: &[u8] = b"overlay.";
 /// Attributes that only root of the machine can see.
 const TRUSTED: &[u8] = b"trusted.";
 
+/// Whether a filesystem of the kernel could have an attribute of this name: others
+/// it does not know at all, rather than to miss them.
+///
+/// Source: xattr(7), `ext4_xattr_handlers` in fs/ext4/xattr.c.
+pub(crate) fn is_supported(name: &[u8]) -> bool {
+    let spaces: [&[u8]; 3] = [b"user.", TRUSTED, b"security."];
+    let acls: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+    spaces.iter().any(|space| name.starts_with(space)) || acls.contains(&name)
+}
+
 impl Xattrs {
     /// The name in the tree of the attribute that the kernel calls `name`; `None`
     /// when there cannot be one.

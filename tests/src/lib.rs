@@ -18,10 +18,12 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something goes wrong")]
 
 mod cairn;
+mod call;
 mod deb;
 mod listing;
 mod mount;
 mod need;
+pub mod page;
 mod plain;
 pub mod real;
 mod server;
@@ -29,6 +31,7 @@ mod stones;
 mod sys;
 
 pub use cairn::{Cairn, Ended};
+pub use call::Call;
 pub use deb::Deb;
 pub use listing::{Entry, Kind, Listing};
 pub use mount::Mount;
@@ -36,7 +39,7 @@ pub use need::Need;
 pub use plain::{Plain, assert_has_unpacked};
 pub use server::{Behaviour, Request, Server};
 pub use stones::Stones;
-pub use sys::{make_device, make_fifo, set_xattr, signal, umount_lazily};
+pub use sys::{make_device, make_fifo, set_umask, set_xattr, signal, umount_lazily};
 
 use std::path::PathBuf;
 

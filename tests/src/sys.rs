@@ -4,6 +4,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -106,4 +107,103 @@ pub fn signal(process: u32, signal: libc::c_int) -> io::Result<()> {
     let process = libc::pid_t::try_from(process).expect("it is the number of a process");
     // SAFETY: kill takes numbers only.
     check(unsafe { libc::kill(process, signal) })
+}
+
+/// An argument of a system call.
+pub(crate) enum Arg<'a> {
+    Number(i64),
+    Text(&'a CStr),
+    /// What the kernel reads or fills.
+    Buffer(&'a mut [u8]),
+}
+
+/// Makes a system call with at most six arguments.
+///
+/// Whoever calls gives each buffer the size that the call demands.
+pub(crate) fn call<'a>(
+    number: libc::c_long,
+    arguments: impl IntoIterator<Item = Arg<'a>>,
+) -> io::Result<i64> {
+    let mut words = [0_i64; 6];
+    for (word, argument) in words.iter_mut().zip(arguments) {
+        *word = match argument {
+            Arg::Number(number) => number,
+            Arg::Text(text) => text.as_ptr() as i64,
+            Arg::Buffer([]) => 0,
+            Arg::Buffer(buf) => buf.as_mut_ptr() as i64,
+        };
+    }
+    let [a, b, c, d, e, f] = words;
+    // SAFETY: texts end in NUL and, like the buffers, outlive the call, and the
+    // buffers have the size that the call demands.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A descriptor that a system call has just given.
+pub(crate) fn owned(descriptor: i64) -> OwnedFd {
+    let descriptor = descriptor.try_into().expect("it is a descriptor");
+    // SAFETY: it is new, and nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}
+
+/// Maps the first `len` bytes of a file, writes the first one again if the
+/// protection allows it, and returns them.
+///
+/// # Errors
+/// Those of mmap(2).
+pub(crate) fn map(
+    file: BorrowedFd<'_>,
+    len: usize,
+    protection: libc::c_int,
+    flags: libc::c_int,
+) -> io::Result<Vec<u8>> {
+    let (anywhere, descriptor) = (std::ptr::null_mut(), file.as_raw_fd());
+    // SAFETY: asks for a new mapping wherever there is room.
+    let start = unsafe { libc::mmap(anywhere, len, protection, flags, descriptor, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let first: *mut u8 = start.cast();
+    if protection & libc::PROT_WRITE != 0 {
+        // SAFETY: the mapping is there, and may be written.
+        unsafe { first.write_volatile(b'M') };
+    }
+    let mut bytes = vec![0; len];
+    // SAFETY: both have `len` bytes, and the second is new.
+    unsafe { std::ptr::copy_nonoverlapping(first, bytes.as_mut_ptr(), len) };
+    // SAFETY: it is the mapping that was made, and nobody refers to it.
+    check(unsafe { libc::munmap(start, len) })?;
+    Ok(bytes)
+}
+
+/// A page of memory at the beginning of a page, as O_DIRECT demands it.
+#[repr(align(4096))]
+pub(crate) struct Aligned([u8; 4096]);
+
+impl Aligned {
+    pub(crate) fn new() -> Self {
+        Self([0; 4096])
+    }
+
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// Makes the calling thread, and no other, an ordinary user of the group with the
+/// same number.
+pub(crate) fn become_user(user: u32) -> io::Result<()> {
+    let user = || Arg::Number(user.into());
+    // The system calls themselves, since those of libc change all threads.
+    call(libc::SYS_setgroups, [Arg::Number(0), Arg::Number(0)])?;
+    call(libc::SYS_setresgid, [user(), user(), user()])?;
+    call(libc::SYS_setresuid, [user(), user(), user()])?;
+    Ok(())
+}
+
+/// Sets which permissions new files of this process do not get: umask(2).
+pub fn set_umask(mask: libc::mode_t) {
+    // SAFETY: takes a number only, and cannot fail.
+    unsafe { libc::umask(mask) };
 }
