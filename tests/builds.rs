@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use cairn_tests::{Cairn, Need, real};
 use serde_json::Value;
@@ -287,4 +288,37 @@ fn compilers_keep_what_they_have_compiled() {
         line.split_whitespace().nth(1).unwrap().parse::<u32>().unwrap()
     };
     assert_eq!((hits(&log()), hits(&log())), (0, 1));
+}
+
+#[test]
+fn a_build_that_is_killed_leaves_nothing_running() {
+    let Some(world) = World::new() else { return };
+    // A number that no other process sleeps for.
+    let make = "all:\n\techo begun; sleep 86417\n";
+    world.project("sleepy", &[("Makefile", make)], "");
+    let is_sleeping = || {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let mut lines = processes.filter_map(|it| fs::read(it.path().join("cmdline")).ok());
+        lines.any(|line| line == b"sleep\x0086417\0")
+    };
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        let mut build = world
+            .cairn
+            .command(world.words(&["build", "sleepy", "-o", "out"]))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(build.stderr.take().unwrap());
+        assert!(said.lines().any(|line| line.unwrap().ends_with("| begun")), "it never began");
+        cairn_tests::signal(build.id(), signal).unwrap();
+        assert!(!build.wait().unwrap().success());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while is_sleeping() {
+            assert!(Instant::now() < deadline, "it still sleeps after signal {signal}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Nobody holds the directory of the build, and it can be built again.
+        let work = world.path("cache/work/sleepy-1.0-1/lock");
+        assert!(fs::File::open(work).unwrap().try_lock().is_ok());
+    }
 }

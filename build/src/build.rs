@@ -1,14 +1,11 @@
 //! Builds a recipe: upstreams, build root, phases, packages.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cairn_fs::Bind;
 use cairn_package::apart::ApartRoot;
 use cairn_package::plan::Progress;
 use cairn_package::repository::Repositories;
@@ -18,20 +15,19 @@ use serde::Serialize;
 use crate::analyse::{self, Analysis, Dropped};
 use crate::collect::collect;
 use crate::emit::{Emission, Emitted};
-use crate::enter::{Act, Enter, Entry, Heard, driver, listen};
+use crate::enter::Enter;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Download, FetchProgress, Fetched};
-use crate::guest;
-use crate::job::{self, Job, Phase, Settings, Stage};
-use crate::macros::{Expander, Macros, Piece, TargetMacros};
+use crate::job::{self, Phase, Settings, Stage};
+use crate::macros::{Macros, TargetMacros};
 use crate::manpage;
 use crate::needs::needs;
 use crate::package::Definitions;
-use crate::places::{Places, Work};
+use crate::places::Places;
 use crate::problem::Problem;
-use crate::recipe::{Recipe, Target, Toolchain, Upstream};
+use crate::recipe::{Recipe, Target, Upstream};
 use crate::root::{self, RootTree};
-use crate::strip;
+use crate::run::Run;
 
 /// Everything that a build is told.
 #[derive(Debug)]
@@ -216,7 +212,7 @@ pub fn build(
     let files = collect(&install, request.owner)?;
     let tree = RootTree { from: request.store, tree: root.state.tree };
     let analysis = analyse::analyse(files, &definitions, &recipe.options, &tree)?;
-    run.warn_of(&analysis, &definitions);
+    warn_of(&analysis, &definitions, request, observer);
     clock.lap("analyse");
 
     observer.part(Part::Emit);
@@ -253,8 +249,8 @@ pub fn build(
 }
 
 /// Measures one part after the other.
-struct Clock {
-    begun: Instant,
+pub(crate) struct Clock {
+    pub(crate) begun: Instant,
     timings: Vec<Timing>,
 }
 
@@ -265,12 +261,12 @@ impl Default for Clock {
 }
 
 impl Clock {
-    fn lap(&mut self, what: &str) {
+    pub(crate) fn lap(&mut self, what: &str) {
         self.add(what, self.begun.elapsed());
         self.begun = Instant::now();
     }
 
-    fn add(&mut self, what: &str, time: Duration) {
+    pub(crate) fn add(&mut self, what: &str, time: Duration) {
         self.timings.push(Timing { what: what.into(), seconds: time.as_secs_f64() });
     }
 }
@@ -317,331 +313,34 @@ fn foreign_suffixes(upstreams: &[Upstream], fetched: &[Fetched]) -> Result<Vec<S
     Ok(suffixes)
 }
 
-/// The middle of a build.
-struct Run<'a> {
-    request: &'a Request<'a>,
-    recipe: &'a Recipe,
-    root: &'a ApartRoot,
-    work: &'a Work,
-    enter: &'a dyn Enter,
-    observer: &'a dyn Observer,
-}
-
-impl Run<'_> {
-    fn entry(&self, command: Vec<String>, directory: &str) -> Result<Entry> {
-        let bind = |from: PathBuf, to: &str, writable: bool| Bind { from, to: to.into(), writable };
-        let recipe = match self.request.file.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let recipe = recipe.canonicalize().map_err(Error::io(recipe))?;
-        let mut binds = vec![
-            bind(recipe, &guest::below(guest::RECIPE), false),
-            bind(self.work.at("sources"), &guest::below(guest::SOURCES), false),
-            bind(self.work.at("build"), &guest::below(guest::BUILD), true),
-            bind(self.work.at("install"), &guest::below(guest::INSTALL), true),
-            bind(self.work.at("tmp"), "/tmp", true),
-        ];
-        if self.request.cache {
-            let caches = self.request.places.caches()?.into_iter();
-            binds.extend(caches.map(|(from, to)| bind(from, &to, true)));
-        }
-        Ok(Entry {
-            state: self.root.state.id.0,
-            command,
-            environment: vec![
-                ("HOME".into(), guest::below(guest::BUILD)),
-                ("PATH".into(), "/usr/bin:/usr/sbin".into()),
-            ],
-            binds,
-            network: self.recipe.options.networking,
-            directory: directory.into(),
-            stage: self.work.at("control/stage"),
-        })
-    }
-
-    /// Where a script lies; `tmp` is bound to /tmp.
-    fn write_script(&self, name: &str, text: &str) -> Result<String> {
-        let directory = self.work.at("tmp/.cairn");
-        fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
-        let path = directory.join(name);
-        fs::write(&path, text).map_err(Error::io(&path))?;
-        Ok(format!("{}/{name}", guest::CONTROL))
-    }
-
-    /// Lets the compilers of the toolchain be those of ccache, which looks for the
-    /// real ones further on in PATH: not every ccache comes with such links.
-    fn link_compilers(&self) -> Result<()> {
-        let directory = self.work.at("tmp/.cairn/ccache");
-        fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
-        let names: &[&str] = match self.recipe.options.toolchain {
-            Toolchain::Llvm => &["clang", "clang++"],
-            Toolchain::Gnu => &["gcc", "g++", "cc", "c++"],
-        };
-        for name in names {
-            let path = directory.join(name);
-            std::os::unix::fs::symlink("/usr/bin/ccache", &path).map_err(Error::io(&path))?;
-        }
-        Ok(())
-    }
-
-    /// What a shell in the build root knows: a function `a_NAME` of each action, a
-    /// variable `d_NAME` of each definition; and how to enter it.
-    fn write_shell_files(&self, expander: &Expander, jobs: &[Job]) -> Result<()> {
-        let mut text = String::from("PS1='(build) \\w \\$ '\n");
-        if let Some(step) = jobs.iter().flat_map(|job| &job.steps).next() {
-            // It is for people: without the trace, and without the end at an error.
-            text.push_str("set() { :; }\n");
-            text.push_str(&step.prefix);
-            text.push_str("\nunset -f set\n");
-        }
-        for name in expander.definitions.keys() {
-            if let Ok(value) = expander.text(&format!("%({name})")) {
-                text.push_str(&format!("d_{name}={}\n", strip::quote(&value)));
+/// Tells of files and rules that have no effect.
+fn warn_of(
+    analysis: &Analysis,
+    definitions: &Definitions,
+    request: &Request<'_>,
+    observer: &dyn Observer,
+) {
+    let mut outside: BTreeMap<String, usize> = BTreeMap::new();
+    for (path, reason) in &analysis.dropped {
+        match reason {
+            Dropped::OutsideOfUsr => {
+                let top = path.split('/').nth(1).unwrap_or_default();
+                *outside.entry(format!("/{top}")).or_default() += 1;
+            }
+            Dropped::Libtool => {}
+            Dropped::NoPackage => {
+                observer.warn(&format!("{path} belongs to no package"));
             }
         }
-        for name in expander.actions.keys().filter(|name| *name != "scriptBase") {
-            if let Ok(expanded) = expander.script(&format!("%{name}")) {
-                // What is wrong with one of them concerns nobody who does not use it.
-                let command = expanded.text();
-                let command = command.trim_end();
-                let takes_more =
-                    !["fi", "done", "esac", "}"].iter().any(|it| command.ends_with(it));
-                let command = if takes_more { format!("{command} \"$@\"") } else { command.into() };
-                text.push_str(&format!("a_{name}() {{ eval {}; }}\n", strip::quote(&command)));
-            }
-        }
-        let path = self.work.at("control/shellrc");
-        fs::write(&path, text).map_err(Error::io(&path))?;
-        let directory = jobs.last().map_or("/", |job| job.work_directory.as_str());
-        let rc = format!("{}/shellrc", guest::CONTROL);
-        let command = ["/usr/bin/bash", "--rcfile", &rc, "-i"].map(String::from).to_vec();
-        let entry = self.entry(command, directory)?;
-        let path = self.work.at("control/shell.json");
-        let json = serde_json::to_vec_pretty(&entry).expect("texts and paths");
-        fs::write(&path, json).map_err(Error::io(&path))
     }
-
-    /// Runs all phases of a job.
-    fn job(&self, job: &Job, fetched: &[Fetched], clock: &mut Clock) -> Result<()> {
-        self.observer.part(Part::Unpack);
-        let target = job.target.to_string();
-        let relative = format!("build/{target}");
-        self.work.empty(&relative)?;
-        let pgo = self.work.at(&format!("build/{target}-pgo"));
-        fs::create_dir_all(&pgo).map_err(Error::io(&pgo))?;
-        let foreign = fetch::unpack_all(&self.recipe.upstreams, fetched, &self.work.at(&relative))?;
-        let inside = guest::build_directory(&job.target);
-        let mut acts = Vec::new();
-        let shell_rc = self.work.at("control/shellrc");
-        let shell_rc = fs::read_to_string(&shell_rc).map_err(Error::io(&shell_rc))?;
-        let shell_rc = self.write_script("shellrc", &shell_rc)?;
-        let mut number = 0;
-        for (step, it) in job.steps.iter().enumerate() {
-            if step == 0 && !foreign.is_empty() {
-                let mut text = String::from("set -e -u\nPATH=/usr/bin:/bin\n");
-                for archive in &foreign {
-                    let to = format!("{inside}/{}", archive.unpack.as_deref().unwrap_or_default());
-                    let from = format!("{}/{}", guest::below(guest::SOURCES), archive.name);
-                    let (to, from) = (strip::quote(&to), strip::quote(&from));
-                    text.push_str(&format!(
-                        "mkdir -p {to}\nbsdtar -x -f {from} -C {to} --no-same-owner --strip-components {}\n",
-                        archive.strip
-                    ));
-                }
-                let path = self.write_script("unpack", &text)?;
-                acts.push(Act::Script { step, path });
-            }
-            for piece in &it.pieces {
-                match piece {
-                    Piece::Breakpoint { goes_on } => {
-                        acts.push(Act::Breakpoint { step, goes_on: *goes_on });
-                    }
-                    Piece::Text(text) if text.trim().is_empty() => {}
-                    Piece::Text(text) => {
-                        let script = format!("{}\n{text}\n", it.prefix);
-                        let path = self.write_script(&format!("{number}-{}", it.phase), &script)?;
-                        acts.push(Act::Script { step, path });
-                        number += 1;
-                    }
-                }
-            }
-        }
-        clock.lap(&format!("{target} unpack"));
-        if acts.is_empty() {
-            return Ok(());
-        }
-        let phases: Vec<Phase> = job.steps.iter().map(|step| step.phase).collect();
-        self.drive(&acts, &shell_rc, Some(job), &phases, &inside, clock)?;
-        Ok(())
+    for (top, count) in outside {
+        observer.warn(&format!(
+            "{count} of the installed files lie in {top} and are left out: packages have nothing outside of /usr"
+        ));
     }
-
-    /// Runs a driver with these acts; gives what was said outside of any log.
-    fn drive(
-        &self,
-        acts: &[Act],
-        shell_rc: &str,
-        job: Option<&Job>,
-        phases: &[Phase],
-        directory: &str,
-        clock: &mut Clock,
-    ) -> Result<()> {
-        let token = format!("{:016x}", token());
-        let path = self.write_script("driver", &driver(acts, &token, shell_rc))?;
-        let entry = self.entry(vec!["/usr/bin/bash".into(), path], directory)?;
-        let mut entered = self.enter.start(&entry).map_err(|source| Error::Enter { source })?;
-        let mut logs = Logs { directory: self.work.at("logs"), open: None, last: Vec::new() };
-        let mut failed = None;
-        let mut running = None;
-        listen(entered.output(), &token, |heard| match heard {
-            Heard::Begin(step) => {
-                let (Some(job), Some(phase)) = (job, phases.get(step)) else { return };
-                running = Some(*phase);
-                logs.begin(job, *phase);
-                self.observer.phase_begins(&job.target, job.stage, *phase);
-            }
-            Heard::Line(line) => {
-                logs.line(&line);
-                if let Some(phase) = running {
-                    self.observer.line(phase, &line);
-                }
-            }
-            Heard::End(step, code, time) => {
-                running = None;
-                let (Some(job), Some(phase)) = (job, phases.get(step)) else { return };
-                let stage = match job.stage {
-                    Stage::Plain => String::new(),
-                    stage => format!(" ({})", stage.name().to_lowercase()),
-                };
-                clock.add(&format!("{} {phase}{stage}", job.target), time);
-                self.observer.phase_ended(*phase, code, time);
-                if code != 0 {
-                    failed = Some((*phase, code));
-                }
-            }
-            Heard::Pause(paused) => self.observer.pause(paused),
-        });
-        let code = entered.wait().map_err(|source| Error::Enter { source })?;
-        clock.begun = Instant::now();
-        match (failed, code) {
-            (Some((phase, code)), _) => Err(Error::PhaseFailed {
-                phase: phase.name(),
-                code,
-                log: logs.open.map(|(path, _)| path).unwrap_or_default(),
-            }),
-            (None, 0) => Ok(()),
-            (None, code) => Err(Error::Interrupted {
-                code,
-                said: String::from_utf8_lossy(&logs.last).trim().to_owned(),
-            }),
-        }
+    for (glob, span) in definitions.unused_rules(&analysis.used_rules) {
+        let problem = Problem::warning(span, format!("{glob:?} matches none of the files"));
+        let located = problem.located(request.text);
+        observer.warn(&format!("{}:{located}", request.file.display()));
     }
-
-    /// Splits and strips the ELF files of the install root with tools of the
-    /// build root.
-    fn strip(&self) -> Result<()> {
-        let files = collect(&self.work.at("install"), self.request.owner)?;
-        let Some(script) = strip::script(&files, &self.recipe.options, self.request.jobs)? else {
-            return Ok(());
-        };
-        let path = self.write_script("strip", &script)?;
-        let entry = self.entry(vec!["/usr/bin/bash".into(), path], "/")?;
-        let mut entered = self.enter.start(&entry).map_err(|source| Error::Enter { source })?;
-        let mut said = Vec::new();
-        listen(entered.output(), "", |heard| {
-            if let Heard::Line(line) = heard {
-                said.push(String::from_utf8_lossy(&line).into_owned());
-            }
-        });
-        let code = entered.wait().map_err(|source| Error::Enter { source })?;
-        for line in &said {
-            self.observer.warn(&format!("while stripping: {line}"));
-        }
-        if code == 0 { Ok(()) } else { Err(Error::Interrupted { code, said: said.join("; ") }) }
-    }
-
-    /// Tells of files and rules that have no effect.
-    fn warn_of(&self, analysis: &Analysis, definitions: &Definitions) {
-        let mut outside: BTreeMap<String, usize> = BTreeMap::new();
-        for (path, reason) in &analysis.dropped {
-            match reason {
-                Dropped::OutsideOfUsr => {
-                    let top = path.split('/').nth(1).unwrap_or_default();
-                    *outside.entry(format!("/{top}")).or_default() += 1;
-                }
-                Dropped::Libtool => {}
-                Dropped::NoPackage => {
-                    self.observer.warn(&format!("{path} belongs to no package"));
-                }
-            }
-        }
-        for (top, count) in outside {
-            self.observer.warn(&format!(
-                "{count} of the installed files lie in {top} and are left out: packages have nothing outside of /usr"
-            ));
-        }
-        for (glob, span) in definitions.unused_rules(&analysis.used_rules) {
-            let problem = Problem::warning(span, format!("{glob:?} matches none of the files"));
-            let located = problem.located(self.request.text);
-            self.observer.warn(&format!("{}:{located}", self.request.file.display()));
-        }
-    }
-}
-
-/// A number that nobody else knows.
-fn token() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
-}
-
-/// What each phase says, in a file of its own.
-struct Logs {
-    directory: PathBuf,
-    open: Option<(PathBuf, File)>,
-    last: Vec<u8>,
-}
-
-impl Logs {
-    fn begin(&mut self, job: &Job, phase: Phase) {
-        let target = job.target.to_string().replace('/', "-");
-        let stage = match job.stage {
-            Stage::Plain => String::new(),
-            stage => format!("-{}", stage.name().to_lowercase()),
-        };
-        let path = self.directory.join(format!("{target}{stage}-{phase}.log"));
-        // A log that cannot be written is no reason to fail.
-        self.open = File::create(&path).ok().map(|file| (path, file));
-    }
-
-    fn line(&mut self, line: &[u8]) {
-        if !line.is_empty() {
-            self.last = line.to_vec();
-        }
-        if let Some((_, file)) = &mut self.open {
-            let _ = file.write_all(line).and_then(|()| file.write_all(b"\n"));
-        }
-    }
-}
-
-/// How the build root of a recipe that was built before is entered by people.
-///
-/// # Errors
-/// [`Error::NotBuilt`]: it was never built, or has been cleaned away.
-pub fn shell(recipe: &Recipe, places: &Places) -> Result<Entry> {
-    let work = places.work_path(recipe);
-    let path = work.join("control/shell.json");
-    let not_built = || Error::NotBuilt { recipe: recipe.name.clone() };
-    let bytes = fs::read(&path).map_err(|_| not_built())?;
-    let mut entry: Entry = serde_json::from_slice(&bytes).map_err(|_| not_built())?;
-    // The work directory is gone after a build that ended well.
-    let inside = entry.directory.strip_prefix("/mason/").unwrap_or_default();
-    if !work.join(inside).is_dir() {
-        entry.directory = guest::below(guest::BUILD);
-    }
-    let rc = work.join("control/shellrc");
-    let to = work.join("tmp/.cairn");
-    fs::create_dir_all(&to).map_err(Error::io(&to))?;
-    fs::copy(&rc, to.join("shellrc")).map_err(Error::io(&rc))?;
-    Ok(entry)
 }

@@ -79,7 +79,7 @@ impl Enter for Helper {
         let child = Command::new(std::env::current_exe()?)
             .arg("--store")
             .arg(&self.store)
-            .args(["enter-build-root", &json])
+            .args(["enter-build-root", &json, "--parent", &std::process::id().to_string()])
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
             .stderr(writer)

@@ -51,6 +51,6 @@ pub use run::{Bind, Program, run};
 pub use shape::Shape;
 pub use signal::Signals;
 pub use source::Source;
-pub use sys::Network;
+pub use sys::{Network, end_with_parent};
 pub use takeover::resume;
 pub use unmounter::Unmounter;

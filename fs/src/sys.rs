@@ -491,7 +491,10 @@ pub(crate) fn clone_into_namespaces(with_users: bool, network: Network) -> io::R
 }
 
 /// Has this process killed when the thread that made it ends.
-pub(crate) fn end_with_parent() -> io::Result<()> {
+///
+/// # Errors
+/// Those of the system. A parent that has ended before is not noticed.
+pub fn end_with_parent() -> io::Result<()> {
     // SAFETY: takes a number and only concerns this process.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map(drop)
 }

@@ -11,7 +11,7 @@ use cairn_build::fetch::FetchProgress;
 use cairn_build::job::{Phase as BuildPhase, Stage};
 use cairn_build::places::Places;
 use cairn_build::recipe::Target;
-use cairn_build::{Recipe, order, schedule};
+use cairn_build::{Recipe, order, schedule, shell};
 use cairn_package::apart::ApartRoot;
 use cairn_package::plan;
 use serde::Serialize;
@@ -143,7 +143,7 @@ pub(crate) fn run(
     let places = Places { cache: context.cache_path(args.cache_dir.clone())? };
     if args.shell {
         let [only] = wanted.as_slice() else { return Err(Error::OneRecipe) };
-        let entry = build::shell(&only.recipe, &places)?;
+        let entry = shell::entry(&only.recipe, &places)?;
         return build_root::enter(&context.store_directory()?, &entry);
     }
     let needs = needs_of(&wanted)?;
