@@ -5,13 +5,14 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 
-.PHONY: help demo test check bench build install bootstrap
+.PHONY: help demo test check bench build install bootstrap posix
 
 help:
 	@echo 'make demo      build, and show with real packages what Cairn does'
 	@echo 'make test      build, and run all tests'
 	@echo 'make check     check format, lints and documentation'
 	@echo 'make bench     measure, with the peers beside'
+	@echo 'make posix     run the suites of others on mounts, as root'
 	@echo 'make build     build target/release/cairn'
 	@echo 'make install   install below $(PREFIX) (PREFIX=, DESTDIR=)'
 
@@ -29,6 +30,9 @@ check: bootstrap
 
 bench: build
 	$(CARGO) bench --workspace --bench '*'
+
+posix: build
+	@tools/posix
 
 build: bootstrap
 	$(CARGO) build --release --workspace
