@@ -5,11 +5,13 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cairn_fs::Bind;
 use cairn_package::apart::ApartRoot;
 use cairn_package::plan::Progress;
+use cairn_package::repository::Repositories;
 use cairn_store::Store;
 use serde::Serialize;
 
@@ -27,7 +29,7 @@ use crate::needs::needs;
 use crate::package::Definitions;
 use crate::places::{Places, Work};
 use crate::problem::Problem;
-use crate::recipe::{Recipe, Target, Upstream};
+use crate::recipe::{Recipe, Target, Toolchain, Upstream};
 use crate::root::{self, RootTree};
 use crate::strip;
 
@@ -44,6 +46,10 @@ pub struct Request<'a> {
     pub architecture: &'a str,
     /// Where repositories are configured and build roots are made.
     pub store: &'a Store,
+    /// The repositories of the store.
+    pub repositories: Repositories,
+    /// Held while the store is written to, which one can do at a time.
+    pub turn: &'a Mutex<()>,
     /// Where builds keep what they need.
     pub places: &'a Places,
     /// How much runs side by side.
@@ -58,6 +64,8 @@ pub struct Request<'a> {
     pub build_release: u64,
     /// Where the stones go.
     pub output: &'a Path,
+    /// Where the manifests go.
+    pub manifests: &'a Path,
     /// A manifest that the packages must be those of.
     pub verify: Option<&'a Path>,
     /// The user and group of this process.
@@ -178,7 +186,9 @@ pub fn build(
     let needs = needs(&recipe, &macros, &jobs, &settings, &foreign);
     let needs = needs.map_err(|problem| located(vec![problem]))?;
     let purpose = format!("build root of {} {}", recipe.name, recipe.version);
-    let root = root::make(request.store, &needs, &purpose, observer)?;
+    let turn = request.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    let root = root::make(request.store, request.repositories.clone(), &needs, &purpose, observer)?;
+    drop(turn);
     observer.root(&root);
     clock.lap("build root");
 
@@ -186,6 +196,9 @@ pub fn build(
     work.empty("logs")?;
     work.empty("tmp")?;
     let run = Run { request, recipe: &recipe, root: &root, work: &work, enter, observer };
+    if request.cache {
+        run.link_compilers()?;
+    }
     run.write_shell_files(&expander, &jobs)?;
     for job in &jobs {
         run.job(job, &fetched, &mut clock)?;
@@ -221,7 +234,7 @@ pub fn build(
             emission.verify(&packages, kept)?;
             None
         }
-        None => Some(emission.manifests(&packages, request.output)?),
+        None => Some(emission.manifests(&packages, request.manifests)?),
     };
     clock.lap("emit");
 
@@ -314,9 +327,6 @@ struct Run<'a> {
     observer: &'a dyn Observer,
 }
 
-/// Where scripts lie, seen from inside.
-const CONTROL: &str = "/tmp/.cairn";
-
 impl Run<'_> {
     fn entry(&self, command: Vec<String>, directory: &str) -> Result<Entry> {
         let bind = |from: PathBuf, to: &str, writable: bool| Bind { from, to: to.into(), writable };
@@ -356,7 +366,23 @@ impl Run<'_> {
         fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
         let path = directory.join(name);
         fs::write(&path, text).map_err(Error::io(&path))?;
-        Ok(format!("{CONTROL}/{name}"))
+        Ok(format!("{}/{name}", guest::CONTROL))
+    }
+
+    /// Lets the compilers of the toolchain be those of ccache, which looks for the
+    /// real ones further on in PATH: not every ccache comes with such links.
+    fn link_compilers(&self) -> Result<()> {
+        let directory = self.work.at("tmp/.cairn/ccache");
+        fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
+        let names: &[&str] = match self.recipe.options.toolchain {
+            Toolchain::Llvm => &["clang", "clang++"],
+            Toolchain::Gnu => &["gcc", "g++", "cc", "c++"],
+        };
+        for name in names {
+            let path = directory.join(name);
+            std::os::unix::fs::symlink("/usr/bin/ccache", &path).map_err(Error::io(&path))?;
+        }
+        Ok(())
     }
 
     /// What a shell in the build root knows: a function `a_NAME` of each action, a
@@ -365,8 +391,9 @@ impl Run<'_> {
         let mut text = String::from("PS1='(build) \\w \\$ '\n");
         if let Some(step) = jobs.iter().flat_map(|job| &job.steps).next() {
             // It is for people: without the trace, and without the end at an error.
+            text.push_str("set() { :; }\n");
             text.push_str(&step.prefix);
-            text.push_str("\nset +e +u +x +o pipefail\n");
+            text.push_str("\nunset -f set\n");
         }
         for name in expander.definitions.keys() {
             if let Ok(value) = expander.text(&format!("%({name})")) {
@@ -375,16 +402,19 @@ impl Run<'_> {
         }
         for name in expander.actions.keys().filter(|name| *name != "scriptBase") {
             if let Ok(expanded) = expander.script(&format!("%{name}")) {
-                text.push_str(&format!(
-                    "a_{name}() {{\n{} \"$@\"\n}}\n",
-                    expanded.text().trim_end()
-                ));
+                // What is wrong with one of them concerns nobody who does not use it.
+                let command = expanded.text();
+                let command = command.trim_end();
+                let takes_more =
+                    !["fi", "done", "esac", "}"].iter().any(|it| command.ends_with(it));
+                let command = if takes_more { format!("{command} \"$@\"") } else { command.into() };
+                text.push_str(&format!("a_{name}() {{ eval {}; }}\n", strip::quote(&command)));
             }
         }
         let path = self.work.at("control/shellrc");
         fs::write(&path, text).map_err(Error::io(&path))?;
         let directory = jobs.last().map_or("/", |job| job.work_directory.as_str());
-        let rc = format!("{CONTROL}/shellrc");
+        let rc = format!("{}/shellrc", guest::CONTROL);
         let command = ["/usr/bin/bash", "--rcfile", &rc, "-i"].map(String::from).to_vec();
         let entry = self.entry(command, directory)?;
         let path = self.work.at("control/shell.json");

@@ -2,7 +2,7 @@
 //! from git.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ pub trait Download: Sync {
     fn download(
         &self,
         url: &str,
-        to: &mut dyn Write,
+        to: &mut File,
         progress: &dyn FetchProgress,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
@@ -34,6 +34,10 @@ pub trait FetchProgress: Sync {
     fn expect(&self, _bytes: u64) {}
     /// So many more bytes have come.
     fn advance(&self, _bytes: u64) {}
+    /// So many bytes have to come again.
+    fn lose(&self, _bytes: u64) {}
+    /// Something has failed and is tried again.
+    fn note(&self, _text: &str) {}
 }
 
 impl FetchProgress for () {}
@@ -346,6 +350,8 @@ fn set_times(directory: &Path, seconds: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     struct Nothing;
@@ -354,7 +360,7 @@ mod tests {
         fn download(
             &self,
             _: &str,
-            to: &mut dyn Write,
+            to: &mut File,
             _: &dyn FetchProgress,
         ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
             to.write_all(b"from a server")?;

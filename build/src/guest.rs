@@ -24,6 +24,15 @@ pub const RECIPE: &str = "recipe";
 pub const CACHES: [&str; 6] =
     ["ccache", "sccache", "gocache", "gomodcache", "cargocache", "zigcache"];
 
+/// Where the files of a build itself lie; /tmp is the directory `tmp` outside.
+pub const CONTROL: &str = "/tmp/.cairn";
+
+/// Where compilers are found that keep what they have compiled.
+#[must_use]
+pub fn cached_compilers() -> String {
+    format!("{CONTROL}/ccache")
+}
+
 /// A path below [`ROOT`].
 #[must_use]
 pub fn below(path: &str) -> String {

@@ -299,9 +299,9 @@ fn values(
 ) -> std::collections::BTreeMap<String, String> {
     let tools = Tools::of(recipe.options.toolchain, recipe.options.mold);
     let path = if settings.cache {
-        "/usr/lib/ccache/bin:/usr/lib/ccache:/usr/bin:/bin"
+        format!("{}:/usr/lib/ccache/bin:/usr/lib/ccache:/usr/bin:/bin", guest::cached_compilers())
     } else {
-        "/usr/bin:/bin"
+        "/usr/bin:/bin".to_owned()
     };
     let cache = |directory: &str| {
         if settings.cache { guest::below(directory) } else { String::new() }
@@ -322,11 +322,11 @@ fn values(
         ("compiler_go_mod_cache", cache("gomodcache")),
         ("compiler_cargo_cache", cache("cargocache")),
         ("compiler_zig_cache", cache("zigcache")),
-        ("rustc_wrapper", String::new()),
+        ("rustc_wrapper", if settings.cache { "sccache".into() } else { String::new() }),
         ("sourcedateepoch", settings.epoch.to_string()),
         ("pgo_stage", stage.name().into()),
         ("pgo_dir", guest::pgo_directory(&macros.target)),
-        ("compiler_path", path.into()),
+        ("compiler_path", path),
     ];
     let texts = texts.into_iter().map(|(name, text)| (name.to_owned(), text));
     let tools = tools.values().map(|(name, text)| (name.to_owned(), text.to_owned()));

@@ -29,6 +29,7 @@ pub mod places;
 pub mod problem;
 pub mod recipe;
 pub mod root;
+pub mod schedule;
 pub mod strip;
 pub mod update;
 mod yaml;

@@ -45,6 +45,10 @@ pub fn needs(
         }
         if settings.cache {
             add(&root.cache);
+            let runs_cargo = |job: &Job| job.dependencies.iter().any(|it| it == "binary(cargo)");
+            if jobs.iter().any(runs_cargo) {
+                add(&root.cache_cargo);
+            }
         }
         for suffix in foreign {
             add(&root.archives.get(suffix).cloned());
@@ -131,7 +135,10 @@ mod tests {
         }
         assert!(!has(&gnu, "binary(clang) | clang"));
         let quick = Settings { cache: true, check: false, ..settings };
+        let rust = needed("check: \"%cargo_test\"\n", &quick);
+        assert!(has(&rust, "binary(sccache)"), "{rust:?}");
         let quick = needed("", &quick);
         assert!(has(&quick, "binary(ccache)") && !has(&quick, "binary(valgrind)"));
+        assert!(!has(&quick, "binary(sccache)"), "{quick:?}");
     }
 }

@@ -63,33 +63,40 @@ impl Node {
     }
 }
 
-/// The numbers of all nodes, each after those that it needs; as they are given
-/// where nothing speaks against it.
+/// For each node the numbers of those that it needs.
 ///
 /// # Errors
 /// [`Error::Circle`] with the names of recipes that need each other.
-pub fn sort(nodes: &[Node]) -> Result<Vec<usize>> {
-    let needs = |at: usize| -> Vec<usize> {
+pub fn needs(nodes: &[Node]) -> Result<Vec<Vec<usize>>> {
+    let of = |at: usize| -> Vec<usize> {
         let wanted = |other: &usize| {
             *other != at && nodes[*other].offers.intersection(&nodes[at].needs).next().is_some()
         };
         (0..nodes.len()).filter(wanted).collect()
     };
-    let needs: Vec<Vec<usize>> = (0..nodes.len()).map(needs).collect();
-    let mut done: Vec<usize> = Vec::with_capacity(nodes.len());
-    while done.len() < nodes.len() {
-        let ready =
-            |at: &usize| !done.contains(at) && needs[*at].iter().all(|other| done.contains(other));
-        match (0..nodes.len()).find(ready) {
-            Some(next) => done.push(next),
-            None => {
-                let left = (0..nodes.len()).filter(|at| !done.contains(at));
-                let names = left.map(|at| nodes[at].name.clone()).collect();
-                return Err(Error::Circle { names });
-            }
-        }
+    let needs: Vec<Vec<usize>> = (0..nodes.len()).map(of).collect();
+    let sorted = sort(&needs);
+    if sorted.len() < nodes.len() {
+        let left = (0..nodes.len()).filter(|at| !sorted.contains(at));
+        return Err(Error::Circle { names: left.map(|at| nodes[at].name.clone()).collect() });
     }
-    Ok(done)
+    Ok(needs)
+}
+
+/// The numbers of all that can be had, each after those that it needs; as they are
+/// given where nothing speaks against it.
+#[must_use]
+pub fn sort(needs: &[Vec<usize>]) -> Vec<usize> {
+    let mut done: Vec<usize> = Vec::with_capacity(needs.len());
+    let ready = |done: &[usize]| {
+        let is_ready =
+            |at: &usize| !done.contains(at) && needs[*at].iter().all(|other| done.contains(other));
+        (0..needs.len()).find(is_ready)
+    };
+    while let Some(next) = ready(&done) {
+        done.push(next);
+    }
+    done
 }
 
 #[cfg(test)]
@@ -113,13 +120,13 @@ mod tests {
             node("zlib", "binary(make)"),
             node("foo", ""),
         ];
-        assert_eq!(sort(&nodes).expect("an order"), [2, 1, 3, 0]);
+        assert_eq!(sort(&needs(&nodes).expect("an order")), [2, 1, 3, 0]);
     }
 
     #[test]
     fn a_circle_is_told() {
         let nodes = [node("a", "b-devel"), node("b", "a"), node("c", "")];
-        let Err(Error::Circle { names }) = sort(&nodes) else { panic!("it is a circle") };
+        let Err(Error::Circle { names }) = needs(&nodes) else { panic!("it is a circle") };
         assert_eq!(names, ["a", "b"]);
     }
 }

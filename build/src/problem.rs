@@ -50,7 +50,7 @@ impl Problem {
     /// Something with which the file cannot be used.
     #[must_use]
     pub fn error(span: Span, message: impl Into<String>) -> Self {
-        let (message, severity) = (message.into(), Severity::Error);
+        let (message, severity) = (shortened(message.into()), Severity::Error);
         Self { severity, span, message, hint: None, also: None }
     }
 
@@ -116,6 +116,19 @@ pub struct Place {
     /// How many characters of the line are meant, at least 1.
     #[serde(skip)]
     pub len: usize,
+}
+
+/// Values of a file are quoted in messages, and may be as long as the file: so many
+/// bytes of the beginning and of the end are told.
+const MAX_MESSAGE: (usize, usize) = (300, 80);
+
+fn shortened(message: String) -> String {
+    let (begin, end) = MAX_MESSAGE;
+    if message.len() <= begin + end {
+        return message;
+    }
+    let (first, last) = (floor(&message, begin), floor(&message, message.len() - end));
+    format!("{} ... {}", &message[..first], &message[last..])
 }
 
 /// More of a line than this is not shown.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cairn_package::apart::{Apart, ApartRoot};
 use cairn_package::plan::Progress;
+use cairn_package::repository::Repositories;
 use cairn_store::tree::{Content, Leaf};
 use cairn_store::{
     Attributes, Edit, Entry, Store, Transaction, TreeId, TreePath, TreeReader, edit, resolve,
@@ -15,7 +16,7 @@ use crate::guest;
 use crate::needs::Alternatives;
 
 /// Grows when the same packages become another root than before.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
 /// Names that programs expect and that nobody's package has: elsewhere they are
 /// made when packages are installed. The first program that is there is taken.
@@ -30,6 +31,9 @@ const LINKS: [(&str, &[&str]); 8] = [
     ("usr/bin/yacc", &["bison.yacc", "byacc"]),
 ];
 
+/// Directories below /usr that programs expect below / too, where they are at all.
+const MERGED: [&str; 2] = ["lib32", "libx32"];
+
 /// Chooses the packages of a build root and makes it. If the same packages were a
 /// build root before, that is taken, which costs next to nothing.
 ///
@@ -38,11 +42,12 @@ const LINKS: [(&str, &[&str]); 8] = [
 /// packages do not go together.
 pub fn make(
     store: &Store,
+    repositories: Repositories,
     needs: &[Alternatives],
     purpose: &str,
     progress: &dyn Progress,
 ) -> Result<ApartRoot> {
-    let apart = Apart::read(store)?;
+    let apart = Apart::read(store, repositories)?;
     let mut wanted = Vec::with_capacity(needs.len());
     for alternatives in needs {
         wanted.push(apart.first_known(alternatives)?.clone());
@@ -64,20 +69,27 @@ fn furnish(transaction: &mut Transaction, tree: TreeId) -> cairn_package::Result
         let directory = Edit::Directory(Attributes::implied_directory());
         edits.insert(path(&guest::below(name)), directory);
     }
+    let has = |transaction: &Transaction, text: &str| {
+        resolve(transaction, tree, &path(text)).map(|it| it.is_some())
+    };
+    let link_to = |target: &str| {
+        let content = Content::Symlink(target.as_bytes().into());
+        Edit::Leaf(Leaf { attributes: Attributes::of_root(0o777), content, link: None })
+    };
+    for name in MERGED {
+        let target = format!("usr/{name}");
+        if has(transaction, &target)? && !has(transaction, name)? {
+            edits.insert(path(name), link_to(&target));
+        }
+    }
     for (link, programs) in LINKS {
-        let has = |transaction: &Transaction, text: &str| {
-            resolve(transaction, tree, &path(text)).map(|it| it.is_some())
-        };
         if has(transaction, link)? {
             continue;
         }
         let directory = link.rsplit_once('/').map_or("", |(directory, _)| directory);
         for program in programs {
             if has(transaction, &format!("{directory}/{program}"))? {
-                let content = Content::Symlink(program.as_bytes().into());
-                let attributes = Attributes::of_root(0o777);
-                let leaf = Leaf { attributes, content, link: None };
-                edits.insert(path(link), Edit::Leaf(leaf));
+                edits.insert(path(link), link_to(program));
                 break;
             }
         }

@@ -99,16 +99,24 @@ fn field<'n>(root: &'n Node, name: &str) -> Option<&'n Node> {
 fn scalar_span(node: &Node, text: &str) -> Span {
     let written = &text[node.span.start..node.span.end];
     let is_plain = matches!(&node.value, Value::Scalar(it) if it.style == Style::Plain);
-    if is_plain {
-        let len = written.trim_end().len();
-        return Span::new(node.span.start, node.span.start + len);
-    }
-    node.span
+    let len = if is_plain { written.trim_end().len() } else { quoted_len(written) };
+    Span::new(node.span.start, node.span.start + len)
+}
+
+/// The length of a quoted text with its quotes: what the parser gives goes on to the
+/// next token, past a comment.
+fn quoted_len(written: &str) -> usize {
+    let Some(quote) = written.chars().next().filter(|c| "\"'".contains(*c)) else {
+        return written.trim_end().len();
+    };
+    let end = written[1..].find(quote).map(|at| at + 2);
+    end.unwrap_or(written.trim_end().len())
 }
 
 /// The bytes of a scalar without its quotes.
 fn inner(span: Span, text: &str) -> Span {
-    let written = text[span.start..span.end].trim_end();
+    let written = &text[span.start..span.end];
+    let written = &written[..quoted_len(written)];
     let (start, end) = (span.start, span.start + written.len());
     let is_quoted = written.len() >= 2
         && (written.starts_with('"') || written.starts_with('\''))
@@ -142,7 +150,7 @@ mod tests {
     const RECIPE: &str = "\
 # Kept.
 name        : demo
-version     : 1.2   # the version
+version     : \"1.2\"   # the version
 release     : 7
 homepage    : https://example.org
 license     : MIT
@@ -182,7 +190,7 @@ install     : |
         };
         let changed = apply(RECIPE, &change).expect("a recipe");
         let expected = RECIPE
-            .replace(": 1.2   #", ": \"1.10\"   #")
+            .replace(": \"1.2\"   #", ": \"1.10\"   #")
             .replace(": 7", ": 8")
             .replace("demo-1.2.tar.xz", "demo-1.10.tar.xz")
             .replace(&["0123456789abcdef"; 4].concat(), &"a".repeat(64))
@@ -194,7 +202,7 @@ install     : |
         assert_eq!(changed, expected);
         let lines = difference(RECIPE, &changed);
         assert_eq!(lines.len(), 10, "{lines:?}");
-        assert_eq!(lines[0], ('-', "version     : 1.2   # the version".into()));
+        assert_eq!(lines[0], ('-', "version     : \"1.2\"   # the version".into()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Build roots from the side of the command line: who enters them, and where
 //! what was built is offered.
 
+use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -8,30 +9,54 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 
 use cairn_build::enter::{Enter, Entered, Entry};
-use cairn_build::fetch::FetchProgress;
+use cairn_build::fetch::{Download, FetchProgress};
 use cairn_fs::{Event, Journal, Program};
 use cairn_package::repository::{
-    self, Config, Older, RepositoryName, Source, Url, index_directory,
+    self, Config, DownloadProgress, Older, RepositoryName, Retry, Source, Url, index_directory,
 };
 use cairn_store::{StateId, Store};
 
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::Output;
-use crate::progress::Unit;
+use crate::progress::{Unit, retry_in_words};
+
+/// The longest upstream in bytes.
+const MAX_UPSTREAM: u64 = 16 << 30;
 
 /// Gets files from servers.
-pub(crate) struct Network;
+pub(crate) struct Servers(pub repository::Network);
 
-impl Network {
-    #[expect(clippy::unused_self, reason = "a network has settings")]
-    pub(crate) fn get(
+impl Download for Servers {
+    fn download(
         &self,
-        _: &str,
-        _: &mut dyn Write,
-        _: &dyn FetchProgress,
+        url: &str,
+        to: &mut File,
+        progress: &dyn FetchProgress,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Err("this version has no HTTP; download it, and name it as file:///...".into())
+        let url: Url = url.parse()?;
+        Ok(repository::download(&self.0, &url, to, MAX_UPSTREAM, &Told(progress))?)
+    }
+}
+
+/// Tells a build how its downloads go on.
+struct Told<'a>(&'a dyn FetchProgress);
+
+impl DownloadProgress for Told<'_> {
+    fn expect(&self, bytes: u64) {
+        self.0.expect(bytes);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.0.advance(bytes);
+    }
+
+    fn lose(&self, bytes: u64) {
+        self.0.lose(bytes);
+    }
+
+    fn retry(&self, retry: &Retry<'_>) {
+        self.0.note(&retry_in_words(retry));
     }
 }
 

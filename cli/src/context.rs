@@ -121,10 +121,15 @@ impl Context {
     }
 
     /// The repositories of a store, spoken to as the environment says.
-    #[expect(clippy::unused_self, reason = "the environment is a part of the context")]
     pub(crate) fn repositories(&self, store: &Store) -> Repositories {
+        Repositories::new(store.path(), self.network())
+    }
+
+    /// How servers are spoken to, as the environment says.
+    #[expect(clippy::unused_self, reason = "the environment is a part of the context")]
+    pub(crate) fn network(&self) -> Network {
         let variable = |name: &str| std::env::var(name).ok();
-        Repositories::new(store.path(), Network { proxy: proxy(variable), ..Network::default() })
+        Network { proxy: proxy(variable), ..Network::default() }
     }
 
     /// The password of a secret key, for signing where nobody is there to be

@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use cairn_fs::Shape;
-use cairn_package::trigger::{Triggers, live_jobs, run_live};
+use cairn_package::trigger::{Triggers, can_have_triggers, live_jobs, run_live};
 use cairn_store::{Store, TreeId};
 use serde::Serialize;
 
 use crate::error::{Error, in_one_line};
+use crate::mounts::Mounts;
 use crate::page::{Page, Style};
 
 /// What system triggers have done in live roots.
@@ -26,45 +26,40 @@ struct LiveRoot {
 }
 
 impl Live {
-    /// Does what is due in the live roots that have gone from `old` to `new`.
+    /// Does what is due in the live roots of `mounts` that have gone from `old` to
+    /// `new`.
     ///
     /// A state is committed by then, so that a failure is told and undoes
     /// nothing.
     pub(crate) fn run(
         store: &Store,
+        mounts: &Mounts,
         old: Option<TreeId>,
         new: TreeId,
         triggers: &Triggers,
     ) -> Self {
         let Triggers::Run(options) = triggers else { return Self::default() };
+        let roots: Vec<&str> =
+            mounts.live_roots().filter(|target| can_have_triggers(Path::new(target))).collect();
+        if roots.is_empty() {
+            return Self::default();
+        }
         let failed = |target: &str, err: &dyn std::error::Error| LiveRoot {
             target: target.into(),
             ran: Vec::new(),
             failures: vec![in_one_line(err)],
         };
-        let mounts = match cairn_fs::list(&store.path().join("run")) {
-            Ok(mounts) => mounts,
-            Err(err) => return Self(vec![failed("all", &err)]),
-        };
-        let roots: Vec<String> = mounts
-            .into_iter()
-            .filter(|mount| mount.shape == Shape::Follow)
-            .map(|mount| mount.target)
-            .collect();
-        if roots.is_empty() {
-            return Self::default();
-        }
         let jobs = match live_jobs(store, old, new, &options.variables) {
             Ok(jobs) if jobs.is_empty() => return Self::default(),
             Ok(jobs) => jobs,
             Err(err) => return Self(vec![failed("all", &err)]),
         };
-        let done = roots.iter().map(|target| {
+        let done = roots.into_iter().map(|target| {
             let results = match run_live(Path::new(target), &jobs, options) {
                 Ok(results) => results,
                 Err(err) => return failed(target, &err),
             };
-            let mut root = LiveRoot { target: target.clone(), ran: vec![], failures: vec![] };
+            let mut root = LiveRoot { target: target.into(), ran: vec![], failures: vec![] };
             for result in results {
                 match result {
                     Ok(ran) => root.ran.push(format!("{}: {}", ran.job.trigger, ran.job.action)),

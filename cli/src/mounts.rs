@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cairn_fs::control;
+use cairn_fs::{Shape, control};
 use cairn_store::Store;
 use serde::Serialize;
 
@@ -21,6 +21,8 @@ pub(crate) struct Mounts(Vec<MountView>);
 #[derive(Debug, Serialize)]
 struct MountView {
     target: String,
+    #[serde(skip)]
+    is_live_root: bool,
     /// Why it does not show the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
@@ -34,6 +36,7 @@ impl Mounts {
         match control::refresh_all(&run, DEADLINE) {
             Ok(mounts) => {
                 let views = mounts.into_iter().map(|(mount, result)| MountView {
+                    is_live_root: mount.shape == Shape::Follow,
                     target: mount.target,
                     failure: result.err().map(|err| in_one_line(&err)),
                 });
@@ -41,14 +44,20 @@ impl Mounts {
             }
             Err(err) => {
                 let (target, failure) = ("all".into(), Some(in_one_line(&err)));
-                Self(vec![MountView { target, failure }])
+                Self(vec![MountView { target, is_live_root: false, failure }])
             }
         }
     }
 
+    /// Where the current state is shown as a live root by now.
+    pub(crate) fn live_roots(&self) -> impl Iterator<Item = &str> {
+        let shown = self.0.iter().filter(|mount| mount.is_live_root && mount.failure.is_none());
+        shown.map(|mount| mount.target.as_str())
+    }
+
     /// Tells of mounts that do not show the change.
     pub(crate) fn show_failures(&self, page: &mut Page) {
-        for MountView { target, failure } in &self.0 {
+        for MountView { target, failure, .. } in &self.0 {
             if let Some(failure) = failure {
                 page.marked_line(Style::Bad, "not shown: ", format_args!("{target}: {failure}"));
             }

@@ -111,6 +111,19 @@ impl Phase {
         self.bar.inc_length(number);
     }
 
+    /// There are `bytes` more to come, where it was not known before that any are.
+    pub(crate) fn expect_bytes(&self, bytes: u64) {
+        match self.bar.length() {
+            Some(_) => self.bar.inc_length(bytes),
+            None => self.set_total(bytes, Unit::Bytes),
+        }
+    }
+
+    /// Tells something beside the bar.
+    pub(crate) fn note(&self, text: &str) {
+        self.notes.note(text);
+    }
+
     /// Sets how much there is to do, when it is known only now.
     pub(crate) fn set_total(&self, total: u64, unit: Unit) {
         self.bar.set_style(style(Some(total), unit));
@@ -143,7 +156,7 @@ impl DownloadProgress for Phase {
     }
 
     fn retry(&self, retry: &Retry<'_>) {
-        self.notes.note(&retry_in_words(retry));
+        self.note(&retry_in_words(retry));
     }
 }
 

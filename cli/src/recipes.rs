@@ -42,12 +42,3 @@ impl MacroArgs {
 pub(crate) fn recipe_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join("stone.yaml") } else { path.into() }
 }
-
-/// Reads the text of a recipe.
-pub(crate) fn read(path: &Path) -> Result<String, Error> {
-    let bytes = std::fs::read(path).map_err(Error::read(path))?;
-    String::from_utf8(bytes).map_err(|err| {
-        let source = std::io::Error::new(std::io::ErrorKind::InvalidData, err.utf8_error());
-        Error::Read { path: path.into(), source }
-    })
-}

@@ -134,7 +134,7 @@ fn carry_out(
         drop(phases);
         done.mounts = Mounts::refresh(store);
         let old = system.base().map(|state| state.tree);
-        done.live = Live::run(store, old, applied.state.tree, &triggers);
+        done.live = Live::run(store, &done.mounts, old, applied.state.tree, &triggers);
         done.time = begun.elapsed();
         done.seconds = done.time.as_secs_f64();
         done.state = Some(applied.state.id.0);

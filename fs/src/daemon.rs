@@ -3,14 +3,15 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, PipeWriter, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, with_causes};
 use crate::event::{Event, Journal};
-use crate::keeper::{Keeper, Kept};
+use crate::keeper::{Keeper, Kept, THREAD};
 use crate::mount::Running;
 use crate::sys::{self, Forked, HeldSignals};
 
@@ -163,6 +164,7 @@ fn keep_alive<E: std::error::Error>(
                 let inherited = kept.has_mount().then_some(kept);
                 let begin = || {
                     let running = start(&keeper, inherited)?;
+                    leave_thread(&keeper);
                     // If nobody hears it, nobody needs to.
                     let _ = keeper.ready();
                     Ok::<Running, E>(running)
@@ -194,32 +196,73 @@ fn keep_alive<E: std::error::Error>(
     }
 }
 
+/// Leaves with the keeper what says that a thread of this process has ended, as
+/// all do at once on SIGKILL: that not all have ended keeps it from being seen as
+/// ended. Without it the mount works as well.
+fn leave_thread(keeper: &Keeper) {
+    let (keeper, (left, is_left)) = (keeper.clone(), mpsc::channel());
+    let live = move || {
+        if let Some(thread) = sys::own_thread() {
+            let _ = keeper.keep(THREAD, thread.as_fd());
+        }
+        drop(left);
+        loop {
+            thread::park();
+        }
+    };
+    let thread = thread::Builder::new().name("alive".into()).stack_size(64 << 10).spawn(live);
+    if thread.is_ok() {
+        let _: std::result::Result<(), _> = is_left.recv();
+    }
+}
+
+/// How long a process takes to end once a thread of it has ended, unless another
+/// waits for an answer of the mount itself.
+const END: Duration = Duration::from_millis(200);
+
 /// Waits until a process of a mount has ended, and keeps what it leaves; passes
 /// on signals that ask for the end.
+///
+/// A thread that tells the kernel of a change waits for whoever works in that
+/// directory, who waits for an answer; SIGKILL does not end that. So such a
+/// process ends only when the next one has given the answer, and counts as ended.
 fn wait_and_keep(
     child: libc::pid_t,
     signals: &File,
     messages: &UnixDatagram,
     kept: &mut Kept,
 ) -> io::Result<Life> {
-    let mut was_ready = false;
+    let (mut was_ready, mut thread, mut stuck_at) = (false, None, None);
     loop {
-        let [signal, message] = sys::wait_readable([signals.as_fd(), messages.as_fd()], None)?;
+        let ended = thread.as_ref().map_or(messages.as_fd(), OwnedFd::as_fd);
+        let rest = stuck_at.map(|at: Instant| at.saturating_duration_since(Instant::now()));
+        let descriptors = [signals.as_fd(), messages.as_fd(), ended];
+        let [signal, message, thread_has_ended] = sys::wait_readable(descriptors, rest)?;
         if message {
             was_ready |= kept.receive(messages)?;
+            thread = kept.take(THREAD).or(thread);
             // What was left before the end is kept before the end is noticed.
             continue;
         }
-        if !signal {
-            continue;
-        }
-        while let Some(signal) = sys::next_signal(signals)? {
+        while signal && let Some(signal) = sys::next_signal(signals)? {
             if signal != libc::SIGCHLD {
                 // It may have ended already.
                 let _ = sys::kill(child, signal);
-            } else if let Some(ended) = sys::next_ended(child)? {
-                return Ok(Life { code: ended.code, was_ready });
+                continue;
             }
+            // Those that were stuck come here as well.
+            while let Some(ended) = sys::next_ended(sys::ANY_CHILD)? {
+                if ended.child == child {
+                    return Ok(Life { code: ended.code, was_ready });
+                }
+            }
+        }
+        if thread_has_ended || stuck_at.is_some_and(|at| Instant::now() >= at) {
+            if stuck_at.is_some() && sys::is_ending(child) {
+                return Ok(Life { code: 128 + libc::SIGKILL, was_ready });
+            }
+            thread = None;
+            stuck_at = Some(Instant::now() + END);
         }
     }
 }

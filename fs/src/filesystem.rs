@@ -19,7 +19,7 @@ use crate::shape::{Selection, Shape, Shown};
 use crate::source::Source;
 use crate::stat::{Kind, Stat};
 use crate::switch::Switched;
-use crate::table::{Comparison, Directory, Position, Table, Uncertain, Way};
+use crate::table::{Comparison, Directory, Doubted, Position, Table, Way};
 use crate::xattrs::Xattrs;
 
 /// Why the kernel does not get what it asked for.
@@ -145,25 +145,26 @@ impl<S: Source> Filesystem<S> {
         table.keep()
     }
 
-    /// Asks the kernel for the nodes of which a predecessor told it, since what
-    /// it has forgotten may have got lost with the predecessor. `knows_file` and
-    /// `knows_directory` ask for one each.
-    pub(crate) fn ask_for_uncertain(
+    /// Asks the kernel for the nodes that it may have forgotten without being
+    /// heard. `knows_file` and `knows_directory` ask for one each.
+    ///
+    /// To be called again and again. Between two calls whoever waits for an answer
+    /// has to have got it: the kernel knows a node when the caller runs to whom it
+    /// was told, some time after the answer was written.
+    pub(crate) fn ask_for_doubted(
         &self,
         knows_file: impl Fn(NodeId) -> io::Result<bool>,
         knows_directory: impl Fn(NodeId) -> io::Result<bool>,
     ) -> io::Result<()> {
-        let Uncertain { files, directories } = self.table().uncertain();
-        let drop_unknown = |ids: Vec<NodeId>, knows: &dyn Fn(NodeId) -> io::Result<bool>| {
-            for id in ids {
-                if !knows(id)? {
-                    self.table().is_not_known(id);
-                }
-            }
-            Ok(())
-        };
-        drop_unknown(files, &knows_file)?;
-        drop_unknown(directories, &knows_directory)
+        let doubted = self.table().begin_round();
+        for node in doubted {
+            let (id, is_known) = match node {
+                Doubted::File(id) => (id, knows_file(id)?),
+                Doubted::Directory(id) => (id, knows_directory(id)?),
+            };
+            self.table().answered(id, is_known);
+        }
+        Ok(())
     }
 
     /// What is shown now; no switch happens before it is dropped.

@@ -17,6 +17,7 @@ use fuser::{
     ReplyStatfs, ReplyXattr, Request,
 };
 
+use crate::affinity::Affinity;
 use crate::errno;
 use crate::event::{Event, Journal};
 use crate::filesystem::{Filesystem, Found, Refusal};
@@ -33,6 +34,10 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// The most bytes of one read or write request; the kernel stops at
 /// `fs.fuse.max_pages_limit`, by default the same.
 const MAX_REQUEST: u32 = 1 << 20;
+
+/// A read of as many bytes takes longer than waking who reads, or comes ahead
+/// of need.
+const LARGE_READ: u32 = 64 << 10;
 
 /// Background requests, such as read-ahead, that may wait at a time.
 const MAX_BACKGROUND: u16 = 64;
@@ -76,6 +81,7 @@ pub(crate) fn first_request() -> Vec<u8> {
 pub(crate) struct Fuse<S> {
     pub(crate) filesystem: Arc<Filesystem<S>>,
     pub(crate) journal: Journal,
+    affinity: Affinity,
 }
 
 thread_local! {
@@ -85,6 +91,16 @@ thread_local! {
 }
 
 impl<S: Source> Fuse<S> {
+    pub(crate) fn new(filesystem: Arc<Filesystem<S>>, journal: Journal) -> Self {
+        Self { filesystem, journal, affinity: Affinity::default() }
+    }
+
+    /// Runs a handler for a request that its sender waits for.
+    fn answer(&self, operation: &'static str, request: &Request, handler: impl FnOnce()) {
+        self.affinity.follow(request.pid());
+        self.handle(operation, handler);
+    }
+
     /// Runs a handler. A panic ends the request, not the mount: the reply that
     /// is dropped on the way out answers EIO.
     fn handle(&self, operation: &'static str, handler: impl FnOnce()) {
@@ -124,8 +140,8 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.handle("lookup", || {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.answer("lookup", request, || {
             let view = self.filesystem.view();
             match view.lookup(node(parent), name.as_bytes()) {
                 Ok(Found::Node(stat)) => {
@@ -143,8 +159,8 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         self.handle("forget", || self.filesystem.forget(node(ino), nlookup));
     }
 
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.handle("getattr", || {
+    fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.answer("getattr", request, || {
             let view = self.filesystem.view();
             match view.stat(node(ino)) {
                 Ok(stat) => reply.attr(&FOREVER, &attr(&stat)),
@@ -153,8 +169,8 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         });
     }
 
-    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        self.handle("readlink", || {
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        self.answer("readlink", request, || {
             let target = self.filesystem.read_link(node(ino), <[u8]>::to_vec);
             match target {
                 Ok(target) => reply.data(&target),
@@ -175,7 +191,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -184,6 +200,11 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if size < LARGE_READ {
+            self.affinity.follow(request.pid());
+        } else {
+            self.affinity.roam();
+        }
         self.handle("read", || {
             BUFFER.with_borrow_mut(|buf| {
                 // No request that was agreed on is larger.
@@ -198,13 +219,13 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
 
     fn readdir(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.handle("readdir", || {
+        self.answer("readdir", request, || {
             let view = self.filesystem.view();
             let listing = match view.list(node(ino), Cookie::from_kernel(offset)) {
                 Ok(listing) => listing,
@@ -230,13 +251,13 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
 
     fn readdirplus(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.handle("readdirplus", || {
+        self.answer("readdirplus", request, || {
             let view = self.filesystem.view();
             let listing = match view.list(node(ino), Cookie::from_kernel(offset)) {
                 Ok(listing) => listing,
@@ -276,8 +297,8 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         });
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        self.handle("statfs", || {
+    fn statfs(&self, request: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.answer("statfs", request, || {
             let below = self.filesystem.view().summary();
             let blocks = below.bytes.div_ceil(u64::from(BLOCK));
             // 255 is the longest name: an overlay on top takes over the limit.
@@ -285,8 +306,15 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         });
     }
 
-    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        self.handle("getxattr", || {
+    fn getxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        self.answer("getxattr", request, || {
             let value = match self.filesystem.xattrs.stored(name.as_bytes()) {
                 _ if !xattrs::is_supported(name.as_bytes()) => Err(Refusal::NotSupported),
                 None => Err(Refusal::NoAttribute),
@@ -299,7 +327,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.handle("listxattr", || {
+        self.answer("listxattr", request, || {
             let view = self.filesystem.view();
             let names = view.with_attributes(node(ino), |attributes| {
                 let mut names = Vec::new();

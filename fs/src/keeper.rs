@@ -120,6 +120,8 @@ pub(crate) const CONNECTION: &str = "connection";
 pub(crate) const LEDGER: &str = "ledger";
 /// The control socket.
 pub(crate) const CONTROL: &str = "control";
+/// What says that a thread of the process has ended.
+pub(crate) const THREAD: &str = "thread";
 /// The locked registration; its name goes on with a number, since there are two
 /// while one takes the place of the other.
 pub(crate) const REGISTRATION: &str = "registration-";

@@ -29,6 +29,9 @@ pub(crate) enum Record<'a> {
     Directory { id: NodeId, parent: NodeId, name: &'a [u8] },
     /// The kernel knows a file, and its entry lies there.
     File { id: NodeId, location: Location },
+    /// The kernel was told of a node so often and has not forgotten it since; once
+    /// where nothing is said.
+    Lookups { id: NodeId, count: u32 },
     /// The kernel has forgotten a node.
     Forgotten(NodeId),
     /// Files of `directory` in `tree` are no longer shown, and `root` is kept
@@ -47,7 +50,7 @@ pub(crate) enum Record<'a> {
 #[error("the ledger of the mount is of another version or damaged at byte {0}")]
 pub struct InvalidLedger(pub u64);
 
-const MAGIC: [u8; 8] = *b"CrnLdgr1";
+const MAGIC: [u8; 8] = *b"CrnLdgr2";
 /// The magic, and where the records begin.
 const HEADER_LEN: u64 = 16;
 
@@ -69,6 +72,7 @@ const SHOWN: u8 = 7;
 const REACH: u8 = 8;
 const SHOWING: u8 = 9;
 const TOLD: u8 = 10;
+const LOOKUPS: u8 = 11;
 
 /// A ledger to append to.
 #[derive(Debug)]
@@ -256,6 +260,11 @@ fn encode(record: &Record<'_>, place: &mut Option<(NodeId, TreeId)>, to: &mut Ve
             to.extend_from_slice(&id.get().to_le_bytes());
             to.extend_from_slice(&entry.to_le_bytes());
         }
+        Record::Lookups { id, count } => {
+            to.push(LOOKUPS);
+            to.extend_from_slice(&id.get().to_le_bytes());
+            to.extend_from_slice(&count.to_le_bytes());
+        }
         Record::Forgotten(id) => {
             to.push(FORGOTTEN);
             to.extend_from_slice(&id.get().to_le_bytes());
@@ -341,6 +350,7 @@ impl<'a> Reader<'a> {
                 }
             }
             FORGOTTEN => Record::Forgotten(self.id()?),
+            LOOKUPS => Record::Lookups { id: self.id()?, count: u32::from_le_bytes(self.take()?) },
             REACH => Record::Reach(u32::from_le_bytes(self.take()?)),
             SHOWING => Record::Showing(self.text()?),
             TOLD => Record::Told,
@@ -394,6 +404,7 @@ mod tests {
             file(10, 5, 0),
             file(11, 5, 9),
             file(12, 1, 0),
+            Record::Lookups { id: id(12), count: 7 },
             Record::Forgotten(id(11)),
             Record::Held { directory: id(5), tree: tree(7), root: Some(tree(9)) },
             Record::Held { directory: id(5), tree: tree(7), root: None },
@@ -501,7 +512,7 @@ mod tests {
         let mut good = vec![0; usize::try_from(ledger.end).unwrap()];
         file.read_exact_at(&mut good, 0).unwrap();
         for at in 0..good.len() {
-            for value in [0, 1, 11, 0x7f, 0xff] {
+            for value in [0, 1, 12, 0x7f, 0xff] {
                 let mut bytes = good.clone();
                 bytes[at] = value;
                 let file = temporary();

@@ -114,8 +114,24 @@ struct Kernel {
     nodes: BTreeMap<NodeId, (Stat, u64)>,
     /// Directories that some process is in.
     used: BTreeSet<NodeId>,
-    /// Whether what it forgets gets lost on its way to a mount that dies.
-    is_unheard: bool,
+    /// How what it forgets comes to the mount.
+    forgetting: Forgetting,
+    /// What it has forgotten and not said yet: the kernel delivers that when it
+    /// likes, also behind questions that were asked later. And how many rounds of
+    /// asking ago that was.
+    unsaid: Vec<(NodeId, u64, u32)>,
+    /// Answers whose callers have not run yet, and how many rounds of asking ago
+    /// they were given.
+    unseen: Vec<((NodeId, Name), Stat, u32)>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Forgetting {
+    #[default]
+    AtOnce,
+    Later,
+    /// It gets lost on its way to a mount that dies.
+    Lost,
 }
 
 impl Kernel {
@@ -162,17 +178,71 @@ impl Kernel {
     /// Drops a name, with all below it that nobody uses.
     fn drop_name(&mut self, mount: &Mount, key: &(NodeId, Name)) {
         let Some(Some(id)) = self.names.remove(key) else { return };
-        if self.used.contains(&id) || self.names.values().any(|other| *other == Some(id)) {
+        let is_waited_in = self.unseen.iter().any(|((parent, _), _, _)| *parent == id);
+        let has_other_names = self.names.values().any(|other| *other == Some(id));
+        if self.used.contains(&id) || is_waited_in || has_other_names {
             return;
         }
         let below: Vec<_> =
             self.names.keys().filter(|(parent, _)| *parent == id).cloned().collect();
         below.iter().for_each(|key| self.drop_name(mount, key));
-        if let Some((_, count)) = self.nodes.remove(&id)
-            && !self.is_unheard
-        {
+        if let Some((_, count)) = self.nodes.remove(&id) {
+            match self.forgetting {
+                Forgetting::AtOnce => mount.forget(id, count),
+                Forgetting::Later => self.unsaid.push((id, count, 0)),
+                Forgetting::Lost => {}
+            }
+        }
+    }
+
+    /// Says some of what it has forgotten, in any order.
+    fn say(&mut self, mount: &Mount, dice: &mut Dice, most: usize) {
+        for _ in 0..most.min(self.unsaid.len()) {
+            let at = dice.roll(self.unsaid.len() as u64) as usize;
+            let (id, count, _) = self.unsaid.swap_remove(at);
             mount.forget(id, count);
         }
+    }
+
+    /// Asks for a name; whoever asked runs some time later.
+    fn look_slowly(&mut self, mount: &Mount, parent: NodeId, text: &str) {
+        let key = (parent, name(text));
+        let waits = |(other, _, _): &((NodeId, Name), Stat, u32)| *other == key;
+        let is_known = parent == NodeId::ROOT || self.nodes.contains_key(&parent);
+        if !is_known || self.names.contains_key(&key) || self.unseen.iter().any(waits) {
+            return;
+        }
+        if let Ok(Found::Node(stat)) = mount.view().lookup(parent, text.as_bytes()) {
+            mount.keep().unwrap();
+            self.unseen.push((key, stat, 0));
+        }
+    }
+
+    /// Lets those run to whom an answer was given at least `rounds` ago.
+    fn run_callers(&mut self, rounds: u32) {
+        for (key, stat, _) in self.unseen.extract_if(.., |(_, _, age)| *age >= rounds) {
+            let (kept, count) = self.nodes.entry(stat.id).or_insert((stat, 0));
+            (*kept, *count) = (stat, *count + 1);
+            self.names.insert(key, Some(stat.id));
+        }
+    }
+
+    /// A round of asking.
+    fn answer(&mut self, mount: &Mount) {
+        // So long nobody takes to run, and nothing to be delivered.
+        self.run_callers(1);
+        for (id, count, _) in self.unsaid.extract_if(.., |(_, _, age)| *age >= 1) {
+            mount.forget(id, count);
+        }
+        let knows = |id| Ok(self.nodes.contains_key(&id));
+        mount.ask_for_doubted(knows, knows).unwrap();
+        self.pass_time();
+    }
+
+    /// As much time passes as between two rounds of asking.
+    fn pass_time(&mut self) {
+        let ages = self.unseen.iter_mut().map(|(_, _, age)| age);
+        ages.chain(self.unsaid.iter_mut().map(|(_, _, age)| age)).for_each(|age| *age += 1);
     }
 
     fn drop_if_unused(&mut self, mount: &Mount, id: NodeId) {
@@ -216,6 +286,8 @@ fn switch(mount: &Mount, kernel: &mut Kernel) {
 }
 
 fn tell(mount: &Mount, kernel: &mut Kernel, changes: Vec<Change>) {
+    // The kernel waits for whoever works in a directory.
+    kernel.run_callers(0);
     for change in changes {
         for changed in change.names {
             kernel.drop_name(mount, &(change.directory, changed));
@@ -235,18 +307,28 @@ fn succeed(mount: &mut Mount, kernel: &mut Kernel, ledger: &File) {
     assert_eq!(about, b"about");
     // What the dead mount had not written is lost with it.
     *mount = successor;
-    kernel.is_unheard = false;
+    kernel.forgetting = Forgetting::AtOnce;
+    // It asks some time after it has begun, not at once.
+    kernel.pass_time();
+    let are_all_known = |kernel: &Kernel| {
+        let mut known =
+            kernel.nodes.keys().chain(kernel.unseen.iter().map(|(_, stat, _)| &stat.id));
+        let is_known =
+            |id| mount.table().directory(id).is_some() || mount.table().file(id).is_some();
+        known.all(|id| is_known(*id))
+    };
+    assert!(are_all_known(kernel));
     tell(mount, kernel, switched.changes);
     mount.has_told().unwrap();
-    let knows = |id| Ok(kernel.nodes.contains_key(&id));
-    mount.ask_for_uncertain(knows, knows).unwrap();
-    let known = mount.table().len();
-    let way = |id| mount.table().directory(id).is_some();
-    assert!(kernel.nodes.keys().all(|id| way(*id) || mount.table().file(*id).is_some()));
-    // What is known beside lies on the way to something.
-    let kept = mount.table().uncertain();
-    let unknown = kept.files.iter().filter(|id| !kernel.nodes.contains_key(id)).count();
-    assert_eq!(unknown, 0, "of {known}");
+    assert!(are_all_known(kernel));
+}
+
+/// After enough rounds of asking nothing is known that the kernel has forgotten.
+fn check_forgotten(mount: &Mount, kernel: &mut Kernel, dice: &mut Dice) {
+    kernel.say(mount, dice, usize::MAX);
+    (0..4).for_each(|_| kernel.answer(mount));
+    let unknown = |id: &&NodeId| !kernel.nodes.contains_key(*id);
+    assert_eq!(mount.table().files().filter(unknown).count(), 0);
 }
 
 /// Who ends how a game goes.
@@ -302,15 +384,32 @@ fn play(shape: Shape, seed: u64, deaths: Deaths) {
                 }
                 3..6 => kernel.list(&mount, at),
                 6 if deaths == Deaths::Many && dice.roll(4) == 0 => {
-                    kernel.is_unheard = true;
+                    let ways = [Forgetting::AtOnce, Forgetting::Later, Forgetting::Lost];
+                    kernel.forgetting = ways[dice.roll(3) as usize];
                     for _ in 0..dice.roll(5) {
                         let keys: Vec<_> = kernel.names.keys().cloned().collect();
                         if !keys.is_empty() {
                             kernel.drop_name(&mount, &keys[dice.roll(keys.len() as u64) as usize]);
                         }
                     }
+                    for _ in 0..dice.roll(3) {
+                        kernel.look_slowly(&mount, at, NAMES[dice.roll(6) as usize]);
+                    }
                     succeed(&mut mount, &mut kernel, &ledger);
+                    if dice.roll(4) == 0 {
+                        check_forgotten(&mount, &mut kernel, &mut dice);
+                    }
                 }
+                7 if deaths == Deaths::Many => match dice.roll(4) {
+                    0 => kernel.forgetting = Forgetting::Later,
+                    1 => kernel.look_slowly(&mount, at, NAMES[dice.roll(6) as usize]),
+                    2 => kernel.answer(&mount),
+                    _ => {
+                        let most = dice.roll(4) as usize;
+                        kernel.say(&mount, &mut dice, most);
+                        kernel.run_callers(dice.roll(2) as u32);
+                    }
+                },
                 _ => {}
             }
         }
@@ -350,6 +449,7 @@ fn play(shape: Shape, seed: u64, deaths: Deaths) {
     for (id, (_, count)) in std::mem::take(&mut kernel.nodes) {
         mount.forget(id, count);
     }
+    check_forgotten(&mount, &mut kernel, &mut dice);
     assert_eq!(mount.table().len(), 1, "seed {seed}");
     let shown: BTreeMap<_, _> = mount.roots().into_iter().map(|root| (root, ())).collect();
     let expected = Shown::of(shape, &mount.source.refs()).unwrap().roots;

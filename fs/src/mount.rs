@@ -163,7 +163,7 @@ pub(crate) fn serve<S: Source>(
     journal: Journal,
 ) -> Result<Running> {
     let (registered, listener) = registered.unzip();
-    let fuse = Fuse { filesystem: filesystem.clone(), journal: journal.clone() };
+    let fuse = Fuse::new(filesystem.clone(), journal.clone());
     let connection = attach::attach(&place.target, place.name, place.trust)?;
     // The kernel has just made it, and nobody else knows of it yet.
     let device = device_of(&place.target)?;
@@ -399,6 +399,11 @@ impl<S> Mounted<S> {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Held by whoever switches and tells the kernel.
+    pub(crate) fn switching(&self) -> MutexGuard<'_, ()> {
+        self.switching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn registered(&self) -> MutexGuard<'_, Option<Registered>> {
         self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -461,7 +466,7 @@ impl<S: Source> Mounted<S> {
 
 impl<S: Source> Live for Mounted<S> {
     fn refresh(&self) -> Result<Refreshed> {
-        let _one_at_a_time = self.switching.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.switching();
         let source = &self.filesystem.source;
         source.refresh()?;
         if let Shape::Pinned(id) = self.filesystem.shape {

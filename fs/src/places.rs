@@ -4,7 +4,7 @@
 //! A place belongs to a directory of the mount, so that a switch, which walks
 //! over directories, meets every place whose tree is no longer shown.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use cairn_store::TreeId;
 
@@ -36,6 +36,8 @@ pub(crate) struct Places {
     slots: Vec<Place>,
     free: Vec<u32>,
     numbers: HashMap<(NodeId, TreeId), u32>,
+    /// Each root that is held, and by how many places.
+    held: BTreeMap<TreeId, usize>,
 }
 
 impl Places {
@@ -78,8 +80,8 @@ impl Places {
         if place.files > 0 {
             return None;
         }
-        place.held = None;
         let (directory, tree) = (place.directory, place.tree);
+        self.hold(number, None);
         self.numbers.remove(&(directory, tree));
         self.free.push(number);
         Some(directory)
@@ -88,7 +90,24 @@ impl Places {
     /// Holds `root` for the files of a place, or lets it go; says whether that
     /// is new.
     pub(crate) fn hold(&mut self, number: u32, root: Option<TreeId>) -> bool {
-        std::mem::replace(&mut self.slots[number as usize].held, root) != root
+        let before = std::mem::replace(&mut self.slots[number as usize].held, root);
+        if let Some(root) = root {
+            *self.held.entry(root).or_default() += 1;
+        }
+        if let Some(before) = before
+            && let Some(count) = self.held.get_mut(&before)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.held.remove(&before);
+            }
+        }
+        before != root
+    }
+
+    /// The roots that are held, each once.
+    pub(crate) fn held(&self) -> impl Iterator<Item = TreeId> {
+        self.held.keys().copied()
     }
 
     /// Each place that has files: its number, its directory and what it holds.

@@ -177,7 +177,7 @@ fn serve<S: Source, E: From<Error>>(
         Err(err) => return Err(heard(program, init)?.unwrap_or(failed(err)).into()),
     };
     let Opened { filesystem, registered } = open()?;
-    let session = mount::session(Fuse { filesystem, journal }, connection)?;
+    let session = mount::session(Fuse::new(filesystem, journal), connection)?;
     let (end, ended) = mpsc::channel();
     let answer = move || {
         // It ends with the mount; if it ends before, programs get errors.

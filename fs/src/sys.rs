@@ -238,12 +238,12 @@ pub(crate) fn punch_hole(file: &File, offset: u64, len: u64) -> io::Result<()> {
     check(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) }).map(drop)
 }
 
-/// Waits until one of two descriptors can be read or has been closed at its
-/// other end; `[false, false]` when `timeout` has passed.
-pub(crate) fn wait_readable(
-    descriptors: [BorrowedFd<'_>; 2],
+/// Waits until one of some descriptors can be read or has been closed at its
+/// other end; all are `false` when `timeout` has passed.
+pub(crate) fn wait_readable<const N: usize>(
+    descriptors: [BorrowedFd<'_>; N],
     timeout: Option<Duration>,
-) -> io::Result<[bool; 2]> {
+) -> io::Result<[bool; N]> {
     let mut polled = descriptors.map(|descriptor| libc::pollfd {
         fd: descriptor.as_raw_fd(),
         events: libc::POLLIN,
@@ -251,10 +251,11 @@ pub(crate) fn wait_readable(
     });
     let timeout =
         timeout.map_or(-1, |timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
-    // SAFETY: the pointer is to two pollfds, which outlive the call.
-    let result = unsafe { libc::poll(polled.as_mut_ptr(), 2, timeout) };
+    let len = libc::nfds_t::try_from(N).expect("there are few descriptors");
+    // SAFETY: the pointer is to `len` pollfds, which outlive the call.
+    let result = unsafe { libc::poll(polled.as_mut_ptr(), len, timeout) };
     match check(result) {
-        Err(err) if err.kind() == io::ErrorKind::Interrupted => Ok([false; 2]),
+        Err(err) if err.kind() == io::ErrorKind::Interrupted => Ok([false; N]),
         result => result.map(|_| polled.map(|polled| polled.revents != 0)),
     }
 }
@@ -545,6 +546,23 @@ pub(crate) fn is_dead(target: &Path) -> io::Result<bool> {
 pub(crate) fn kill(process: libc::pid_t, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: only sends a signal.
     check(unsafe { libc::kill(process, signal) }).map(drop)
+}
+
+/// A descriptor that can be read from when the calling thread has ended; nothing
+/// where the kernel has no such (Linux has since 6.9). It must not be the first
+/// thread of its process, of which the kernel says nothing while there are others.
+pub(crate) fn own_thread() -> Option<OwnedFd> {
+    // PIDFD_THREAD in linux/pidfd.h.
+    let flags = rustix::process::PidfdFlags::from_bits_retain(libc::O_EXCL.cast_unsigned());
+    rustix::process::pidfd_open(rustix::thread::gettid(), flags).ok()
+}
+
+/// Whether the first thread of a process has ended, and the process is or will
+/// be gone.
+pub(crate) fn is_ending(process: libc::pid_t) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+    // The state follows the name, which may hold anything.
+    stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
 }
 
 /// A child that has ended.

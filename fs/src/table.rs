@@ -86,11 +86,11 @@ pub(crate) struct Way {
     pub(crate) steps: Vec<(NodeId, Name)>,
 }
 
-/// Nodes of which a predecessor may have told the kernel.
-#[derive(Debug)]
-pub(crate) struct Uncertain {
-    pub(crate) files: Vec<NodeId>,
-    pub(crate) directories: Vec<NodeId>,
+/// A node that the kernel may have forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubted {
+    File(NodeId),
+    Directory(NodeId),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,33 +101,96 @@ struct File {
 }
 
 /// How often the kernel was told of a node, less how often it has forgotten it.
+///
+/// Of a node that was taken over the count may be too high, never too low: what
+/// was noted may not have been answered, and what was forgotten not noted. So
+/// the kernel is asked for such a node when it may have forgotten it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lookups(u32);
 
+/// What to do after the kernel has forgotten something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// The kernel has forgotten the node altogether.
+    Nothing,
+    /// The kernel knows it.
+    Some,
+    /// The kernel may know it, and has to be asked.
+    Perhaps,
+}
+
 impl Lookups {
-    /// Set where there were more than were counted: before a successor began to
-    /// count, or when the count was full.
-    const MORE: u32 = 1 << 31;
+    /// Set where the count may be too high.
+    const INHERITED: u32 = 1 << 31;
+    /// How far asking the kernel has come, see [`Doubt`].
+    const DOUBT: u32 = 0b11 << 29;
+    const MAX: u32 = (1 << 29) - 1;
+
+    fn count(self) -> u32 {
+        self.0 & Self::MAX
+    }
+
+    fn doubt(self) -> Doubt {
+        match (self.0 & Self::DOUBT) >> 29 {
+            0 => Doubt::None,
+            1 => Doubt::New,
+            2 => Doubt::Aged,
+            _ => Doubt::Unknown,
+        }
+    }
+
+    fn set_doubt(&mut self, doubt: Doubt) {
+        self.0 = self.0 & !Self::DOUBT | (doubt as u32) << 29;
+    }
 
     fn add(&mut self) {
-        if self.0 & !Self::MORE == !Self::MORE {
-            self.0 |= Self::MORE;
-        } else {
+        self.set_doubt(Doubt::None);
+        // A full count is one of which more may be true; only asking ends it.
+        if self.count() < Self::MAX {
             self.0 += 1;
         }
     }
 
-    /// Says whether the kernel has forgotten the node altogether. It forgets
-    /// all at once, so that a count of which more is known to exist is only used
-    /// up by a larger one.
-    fn forget(&mut self, count: u64) -> bool {
-        let (known, more) = (self.0 & !Self::MORE, self.0 & Self::MORE);
-        self.0 = match u32::try_from(count) {
-            Ok(count) if count < known || count == known && more != 0 => more | (known - count),
-            _ => 0,
+    fn forget(&mut self, count: u64) -> Left {
+        let known = self.count();
+        let rest = match u32::try_from(count) {
+            _ if count == u64::MAX => 0,
+            _ if known == Self::MAX => known,
+            Ok(count) => known.saturating_sub(count),
+            Err(_) => 0,
         };
-        self.0 == 0
+        if rest == 0 {
+            self.0 = 0;
+            return Left::Nothing;
+        }
+        self.0 = self.0 - known + rest;
+        if self.0 & Self::INHERITED == 0 && known != Self::MAX {
+            return Left::Some;
+        }
+        if self.doubt() != Doubt::None {
+            return Left::Some;
+        }
+        self.set_doubt(Doubt::New);
+        Left::Perhaps
     }
+}
+
+/// How far asking has come for a node that the kernel may have forgotten without
+/// being heard; anew from the beginning whenever the kernel is told of it.
+///
+/// Between two rounds of asking, callers run who have got an answer, and what
+/// the kernel has forgotten is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// There is none.
+    None,
+    /// There is since the last round: the kernel may have been told just before.
+    New,
+    /// The next round asks.
+    Aged,
+    /// The kernel does not know it. What it has forgotten may still be on its
+    /// way, and must not meet a count that begins anew: the next round drops it.
+    Unknown,
 }
 
 /// What a look at two locations says.
@@ -151,6 +214,9 @@ pub(crate) struct Table {
     /// How far from its computed number a node was ever put, because others
     /// had it; nearly always 0.
     reach: usize,
+    /// Nodes of which there is doubt, as much as of [`Doubt::New`] and so on; of
+    /// some there may be none by now.
+    doubted: [Vec<NodeId>; 3],
     ledger: Option<Ledger>,
 }
 
@@ -172,6 +238,7 @@ impl Table {
             directories: HashMap::from_iter([(NodeId::ROOT, directory)]),
             places: Places::default(),
             reach: 0,
+            doubted: Default::default(),
             ledger: None,
         }
     }
@@ -179,6 +246,12 @@ impl Table {
     /// How many nodes are known.
     pub(crate) fn len(&self) -> usize {
         self.files.len() + self.directories.len()
+    }
+
+    /// All files that are known.
+    #[cfg(test)]
+    pub(crate) fn files(&self) -> impl Iterator<Item = &NodeId> {
+        self.files.keys()
     }
 
     pub(crate) fn directory(&self, id: NodeId) -> Option<&Directory> {
@@ -238,8 +311,11 @@ impl Table {
         let directory = self.insert_directory(id, parent, name, position);
         let is_new = directory.lookups.0 == 0;
         directory.lookups.add();
+        let count = directory.lookups.count();
         if is_new {
             self.note(Record::Directory { id, parent, name });
+        } else {
+            self.note(Record::Lookups { id, count });
         }
         Some(id)
     }
@@ -305,13 +381,17 @@ impl Table {
         self.reach_to(distance);
         if !self.files.contains_key(&id) {
             let place = self.add_place(location);
-            let file = File { place, entry: location.entry, lookups: Lookups::default() };
-            self.files.insert(id, file);
+            self.files.insert(id, File { place, entry: location.entry, lookups: Lookups(1) });
             self.note(Record::File { id, location });
-        } else if is_lost {
+            return Some(id);
+        }
+        if is_lost {
             self.relocate(id, location);
         }
-        self.files.get_mut(&id)?.lookups.add();
+        let lookups = &mut self.files.get_mut(&id)?.lookups;
+        lookups.add();
+        let count = lookups.count();
+        self.note(Record::Lookups { id, count });
         Some(id)
     }
 
@@ -331,6 +411,9 @@ impl Table {
 
     /// The number of the file at `location`, if it is known by this location.
     pub(crate) fn known_file(&self, home: NodeId, location: Location) -> Option<NodeId> {
+        if self.file(home) == Some(location) {
+            return Some(home);
+        }
         let (id, _) = self.find(home, |table, id| table.file(id) == Some(location));
         (self.file(id) == Some(location)).then_some(id)
     }
@@ -369,27 +452,41 @@ impl Table {
         }
     }
 
-    /// The roots that are held; each may come more than once.
+    /// The roots that are held, each once.
     pub(crate) fn held(&self) -> impl Iterator<Item = TreeId> {
-        self.places.iter().filter_map(|(_, _, held)| held)
+        self.places.held()
     }
 
     /// Notes that the kernel has forgotten a node `count` times. A number that
     /// was never given out is ignored.
     pub(crate) fn forget(&mut self, id: NodeId, count: u64) {
-        if let Some(file) = self.files.get_mut(&id) {
-            if file.lookups.forget(count) {
-                let place = file.place;
-                self.files.remove(&id);
-                self.release_place(place);
-                self.note(Record::Forgotten(id));
+        let is_file = self.files.contains_key(&id);
+        let Some(lookups) = self.lookups(id).filter(|_| id != NodeId::ROOT) else { return };
+        if lookups.0 == 0 {
+            return;
+        }
+        let (left, rest) = (lookups.forget(count), lookups.count());
+        if left != Left::Nothing {
+            self.note(Record::Lookups { id, count: rest });
+            if left == Left::Perhaps {
+                self.doubted[0].push(id);
             }
-        } else if let Some(directory) = self.directories.get_mut(&id).filter(|_| id != NodeId::ROOT)
-            && directory.lookups.0 != 0
-            && directory.lookups.forget(count)
-        {
+            return;
+        }
+        if is_file {
+            if let Some(file) = self.files.remove(&id) {
+                self.release_place(file.place);
+            }
+        } else {
             self.drop_unknown(id);
-            self.note(Record::Forgotten(id));
+        }
+        self.note(Record::Forgotten(id));
+    }
+
+    fn lookups(&mut self, id: NodeId) -> Option<&mut Lookups> {
+        match self.files.get_mut(&id) {
+            Some(file) => Some(&mut file.lookups),
+            None => Some(&mut self.directories.get_mut(&id)?.lookups),
         }
     }
 
@@ -438,6 +535,12 @@ impl Table {
 
     /// Notes all that is known, so that [`Table::take_over`] makes it again.
     fn describe(&self, note: &mut dyn FnMut(Record<'_>)) {
+        // One is what the first record of a node says.
+        let note_count = |id, lookups: Lookups, note: &mut dyn FnMut(Record<'_>)| {
+            if lookups.count() > 1 {
+                note(Record::Lookups { id, count: lookups.count() });
+            }
+        };
         note(Record::Reach(u32::try_from(self.reach).unwrap_or(u32::MAX)));
         let mut below: HashMap<NodeId, Vec<(NodeId, &Name)>> = HashMap::new();
         for (id, directory) in &self.directories {
@@ -449,6 +552,7 @@ impl Table {
         while let Some(parent) = parents.pop() {
             for (id, name) in below.remove(&parent).unwrap_or_default() {
                 note(Record::Directory { id, parent, name });
+                note_count(id, self.directories[&id].lookups, note);
                 parents.push(id);
             }
         }
@@ -461,6 +565,7 @@ impl Table {
                 id: *id,
                 location: Location { directory, tree, entry: file.entry },
             });
+            note_count(*id, file.lookups, note);
         }
         for (number, directory, held) in self.places.iter().filter(|(_, _, held)| held.is_some()) {
             let (_, tree) = self.places.get(number);
@@ -473,6 +578,7 @@ impl Table {
 
     /// Does what a predecessor has noted; nothing if that cannot be.
     pub(crate) fn take_over(&mut self, record: &Record<'_>) -> Option<()> {
+        const INHERITED: Lookups = Lookups(Lookups::INHERITED | 1);
         match *record {
             Record::Directory { id, parent, name } => {
                 let name = Name::new(name).ok()?;
@@ -480,7 +586,7 @@ impl Table {
                 if self.files.contains_key(&id) {
                     return None;
                 }
-                self.insert_directory(id, parent, &name, position).lookups = Lookups(Lookups::MORE);
+                self.insert_directory(id, parent, &name, position).lookups = INHERITED;
             }
             Record::File { id, location } => {
                 self.directories.get(&location.directory)?;
@@ -490,9 +596,16 @@ impl Table {
                     return None;
                 } else {
                     let place = self.add_place(location);
-                    let lookups = Lookups(Lookups::MORE);
-                    self.files.insert(id, File { place, entry: location.entry, lookups });
+                    let entry = location.entry;
+                    self.files.insert(id, File { place, entry, lookups: INHERITED });
                 }
+            }
+            Record::Lookups { id, count } => {
+                let lookups = self.lookups(id).filter(|lookups| lookups.0 != 0)?;
+                if !(1..=Lookups::MAX).contains(&count) {
+                    return None;
+                }
+                *lookups = Lookups(Lookups::INHERITED | count);
             }
             Record::Forgotten(id) => self.forget(id, u64::MAX),
             Record::Held { directory, tree, root } => self.hold(directory, tree, root),
@@ -502,30 +615,59 @@ impl Table {
         Some(())
     }
 
-    /// Goes on in the ledger that was taken over.
+    /// Goes on in the ledger that was taken over, and doubts all that it says of
+    /// nodes.
     pub(crate) fn go_on_in(&mut self, ledger: Ledger) {
         self.ledger = Some(ledger);
-    }
-
-    /// The nodes that a predecessor has noted, and of which the kernel has not
-    /// been told since.
-    pub(crate) fn uncertain(&self) -> Uncertain {
-        let is_uncertain = |lookups: Lookups| lookups.0 == Lookups::MORE;
-        let files = self.files.iter().filter(|(_, file)| is_uncertain(file.lookups));
-        let directories = self.directories.iter().filter(|(_, known)| is_uncertain(known.lookups));
-        Uncertain {
-            files: files.map(|(id, _)| *id).collect(),
-            directories: directories.map(|(id, _)| *id).collect(),
+        let files = self.files.iter_mut().map(|(id, file)| (id, &mut file.lookups));
+        let directories = self.directories.iter_mut().map(|(id, known)| (id, &mut known.lookups));
+        for (id, lookups) in files.chain(directories) {
+            if lookups.0 & Lookups::INHERITED != 0 {
+                // Whatever its process answered is older than this one.
+                lookups.set_doubt(Doubt::Aged);
+                self.doubted[1].push(*id);
+            }
         }
     }
 
-    /// Notes that the kernel does not know a node, if it was not told of it by
-    /// this process either.
-    pub(crate) fn is_not_known(&mut self, id: NodeId) {
+    /// Begins a round of asking: returns the nodes for which the kernel is to be
+    /// asked.
+    pub(crate) fn begin_round(&mut self) -> Vec<Doubted> {
+        let [new, aged, unknown] = std::mem::take(&mut self.doubted);
+        for id in unknown {
+            if self.doubt_of(id) == Some(Doubt::Unknown) {
+                self.forget(id, u64::MAX);
+            }
+        }
+        let of = |id| {
+            let is_file = self.files.contains_key(&id);
+            if is_file { Doubted::File(id) } else { Doubted::Directory(id) }
+        };
+        let is_aged = |id: &NodeId| self.doubt_of(*id) == Some(Doubt::Aged);
+        let asked = aged.into_iter().filter(is_aged).map(of).collect();
+        for id in new {
+            if let Some(lookups) = self.lookups(id).filter(|it| it.doubt() == Doubt::New) {
+                lookups.set_doubt(Doubt::Aged);
+                self.doubted[1].push(id);
+            }
+        }
+        asked
+    }
+
+    fn doubt_of(&self, id: NodeId) -> Option<Doubt> {
         let file = self.files.get(&id).map(|file| file.lookups);
-        let lookups = file.or_else(|| Some(self.directories.get(&id)?.lookups));
-        if lookups.is_some_and(|lookups| lookups.0 == Lookups::MORE) {
-            self.forget(id, 1);
+        Some(file.or_else(|| Some(self.directories.get(&id)?.lookups))?.doubt())
+    }
+
+    /// Notes whether the kernel knows a node for which it was asked, unless it was
+    /// told of it meanwhile.
+    pub(crate) fn answered(&mut self, id: NodeId, is_known: bool) {
+        let Some(lookups) = self.lookups(id).filter(|it| it.doubt() == Doubt::Aged) else { return };
+        if is_known {
+            lookups.set_doubt(Doubt::None);
+        } else {
+            lookups.set_doubt(Doubt::Unknown);
+            self.doubted[2].push(id);
         }
     }
 
@@ -779,14 +921,63 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_overflows_is_used_up_by_a_larger_one() {
+    fn a_count_that_is_full_ends_only_by_asking() {
         let mut table = table();
         let id = enter_file(&mut table, at(1, 0), Comparison::Same);
-        table.files.get_mut(&id).unwrap().lookups = Lookups(Lookups::MORE - 2);
+        table.files.get_mut(&id).unwrap().lookups = Lookups(Lookups::MAX - 1);
         for _ in 0..2 {
             enter_file(&mut table, at(1, 0), Comparison::Same);
         }
-        table.forget(id, u64::from(Lookups::MORE - 1));
+        table.forget(id, u64::from(Lookups::MAX) + 1);
+        assert!(table.file(id).is_some());
+        assert_eq!(table.begin_round(), []);
+        assert_eq!(table.begin_round(), [Doubted::File(id)]);
+        table.answered(id, false);
+        assert_eq!(table.begin_round(), []);
+        assert_eq!(table.file(id), None);
+    }
+
+    /// A table that was taken over with one file, of which its predecessor told
+    /// the kernel so often.
+    fn inherited(count: u32) -> (Table, NodeId) {
+        let mut table = table();
+        table.take_over(&Record::File { id: HOME, location: at(1, 0) }).unwrap();
+        if count > 1 {
+            table.take_over(&Record::Lookups { id: HOME, count }).unwrap();
+        }
+        let file = tempfile::tempfile().unwrap();
+        table.go_on_in(Ledger::create(file, crate::ledger::Said::default()).unwrap());
+        (table, HOME)
+    }
+
+    #[test]
+    fn what_was_forgotten_before_a_look_up_does_not_use_up_that_look_up() {
+        let (mut table, id) = inherited(2);
+        // The kernel has forgotten it twice, and asked anew; it delivers the
+        // question first.
+        enter_file(&mut table, at(1, 0), Comparison::Same);
+        table.forget(id, 2);
+        assert!(table.file(id).is_some());
+        table.forget(id, 1);
+        assert_eq!(table.file(id), None);
+    }
+
+    #[test]
+    fn the_kernel_is_asked_only_for_what_it_was_not_told_of_for_a_round() {
+        let (mut table, id) = inherited(1);
+        let asked = table.begin_round();
+        assert_eq!(asked, [Doubted::File(id)]);
+        // Told of it while it is asked.
+        enter_file(&mut table, at(1, 0), Comparison::Same);
+        table.answered(id, false);
+        assert_eq!(table.begin_round(), []);
+        assert!(table.file(id).is_some());
+        table.forget(id, 1);
+        assert_eq!(table.begin_round(), []);
+        let asked = table.begin_round();
+        assert_eq!(asked, [Doubted::File(id)]);
+        table.answered(id, true);
+        assert_eq!((table.begin_round(), table.begin_round()), (vec![], vec![]));
         assert!(table.file(id).is_some());
         table.forget(id, 1);
         assert_eq!(table.file(id), None);

@@ -15,6 +15,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use fuser::Session;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,6 @@ use crate::filesystem::Filesystem;
 use crate::fuse::{self, Fuse};
 use crate::keeper::{CONNECTION, CONTROL, Keeper, Kept, LEDGER, REGISTRATION};
 use crate::mount::{self, Mounted, Running};
-use crate::notice::Notices;
 use crate::registration::Registered;
 use crate::source::Source;
 use crate::sys;
@@ -95,24 +95,25 @@ pub fn resume<S: Source>(
     let registered =
         Registered::resume(&path(about.run), &about.registration, locks, keeper.clone())?;
     let filesystem = Arc::new(filesystem);
-    let fuse = Fuse { filesystem: filesystem.clone(), journal: journal.clone() };
+    let fuse = Fuse::new(filesystem.clone(), journal.clone());
     let session = session_on(fuse, connection)?;
     let unmounter = Unmounter::new(path(about.target), about.device);
     let live = Mounted::new(filesystem, &session, Some(registered), journal, unmounter)?;
     let live = Arc::new(live);
     let notices = live.notices().clone();
-    if let Some(notices) = &notices {
+    if let Some(notices) = notices {
         // Before anything is read: what this process reads is not to come twice.
         ignore_end(notices.resend()).map_err(|source| Error::Session { source })?;
     }
+    // Whoever asks for a switch waits until this one has been told.
+    let switching = live.switching();
     let running = mount::run(live.clone(), session, Some(control))?;
     live.tell(switched);
+    drop(switching);
     if let Err(source) = live.refresh() {
         (live.journal)(&Event::NotRegistered { source });
     }
-    if let Some(notices) = notices {
-        ask_in_background(live, notices)?;
-    }
+    ask_in_background(&live)?;
     Ok(running)
 }
 
@@ -132,15 +133,26 @@ fn session_on<S: Source>(fuse: Fuse<S>, connection: OwnedFd) -> Result<Session<F
     Ok(session)
 }
 
-/// Asks the kernel what it still knows of what the ledger says, while requests
-/// are answered: it may have told the dead process that it had forgotten it.
-fn ask_in_background<S: Source>(live: Arc<Mounted<S>>, notices: Notices) -> Result<()> {
+/// How long whoever waits for an answer may take to run when it has come. What
+/// the kernel has forgotten without being heard is dropped after that time.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Asks the kernel again and again what it still knows of what the ledger says,
+/// while requests are answered: it may have told the dead process that it had
+/// forgotten it.
+fn ask_in_background<S: Source>(live: &Arc<Mounted<S>>) -> Result<()> {
+    let live = Arc::downgrade(live);
     let ask = move || {
-        let asked = live
-            .filesystem
-            .ask_for_uncertain(|id| notices.knows_file(id), |id| notices.knows_directory(id));
-        if let Err(source) = ignore_end(asked) {
-            (live.journal)(&Event::NotTold { source });
+        loop {
+            thread::sleep(GRACE);
+            let Some(live) = live.upgrade() else { return };
+            let Some(notices) = live.notices().clone() else { return };
+            let asked = live
+                .filesystem
+                .ask_for_doubted(|id| notices.knows_file(id), |id| notices.knows_directory(id));
+            if let Err(source) = ignore_end(asked) {
+                (live.journal)(&Event::NotTold { source });
+            }
         }
     };
     let thread = thread::Builder::new().name("asking".into()).spawn(ask);

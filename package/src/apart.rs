@@ -7,16 +7,14 @@
 //! packages are the same root, and cost nothing the second time. What one root has
 //! the next one does not unpack again.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use cairn_store::{Digest, Draft, State, StateId, Store, Tag, Transaction, TreeId};
 
-use crate::plan::{Phase, Progress};
+use crate::plan::{Phase, Progress, System};
 use crate::repository::{Repositories, Repository};
-use crate::solve::{self, Candidate, Origin, Problem, Request, Source, Universe};
+use crate::solve::{self, Candidate, Problem, Request, Source, Universe};
 use crate::system::{self, Installed, InstalledPackage};
 use crate::{Dependency, Error, Metadata, Result};
 
@@ -29,8 +27,7 @@ const KEPT: usize = 8;
 #[derive(Debug)]
 pub struct Apart {
     store: Store,
-    repositories: Repositories,
-    offered: Vec<Repository>,
+    system: System,
     universe: Universe,
 }
 
@@ -48,17 +45,17 @@ pub struct ApartRoot {
 }
 
 impl Apart {
-    /// Reads what the repositories of a store offer.
-    pub fn read(store: &Store) -> Result<Self> {
-        let repositories = Repositories::of(store.path());
-        let offered = repositories.load(&())?;
+    /// Reads what repositories of a store offer.
+    pub fn read(store: &Store, repositories: Repositories) -> Result<Self> {
+        let system = System::with_repositories(store, repositories, &[])?;
         let source = |repository: &Repository| Source {
             name: repository.config.name.to_string(),
             priority: repository.config.priority,
             catalog: Arc::clone(&repository.catalog),
         };
-        let universe = Universe::new(vec![], offered.iter().map(source).collect(), vec![]);
-        Ok(Self { store: store.clone(), repositories, offered, universe })
+        let offered = system.offered().iter().map(source).collect();
+        let universe = Universe::new(vec![], offered, vec![]);
+        Ok(Self { store: store.clone(), system, universe })
     }
 
     /// The first of `alternatives` that some package offers; the first of all if
@@ -113,7 +110,7 @@ impl Apart {
         let known = self.known()?;
         let missing: Vec<&Candidate> =
             packages.iter().filter(|it| !known.contains_key(key(&it.metadata))).collect();
-        let stones = self.fetch(&missing, progress)?;
+        let stones = self.system.fetch(&missing, progress)?;
 
         let mut transaction = self.store.begin()?;
         if let Some(state) = self.find(&tag)? {
@@ -197,45 +194,6 @@ impl Apart {
         }
         Ok(())
     }
-
-    /// Verifies the stones of `candidates`, some at a time.
-    fn fetch(&self, candidates: &[&Candidate], progress: &dyn Progress) -> Result<Vec<PathBuf>> {
-        if candidates.is_empty() {
-            return Ok(Vec::new());
-        }
-        progress.begin(Phase::Verify, candidates.len() as u64);
-        let by_name: HashMap<&str, &Repository> =
-            self.offered.iter().map(|it| (it.config.name.as_str(), it)).collect();
-        let repositories = &self.repositories;
-        let (next, fetched) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
-        let workers = std::thread::available_parallelism().map_or(1, Into::into);
-        std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    loop {
-                        let at = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(candidate) = candidates.get(at) else { break };
-                        let path = fetch_one(repositories, &by_name, candidate);
-                        fetched.lock().unwrap_or_else(PoisonError::into_inner).insert(at, path);
-                        progress.advance(1);
-                    }
-                });
-            }
-        });
-        let fetched = fetched.into_inner().unwrap_or_else(PoisonError::into_inner);
-        fetched.into_values().collect()
-    }
-}
-
-fn fetch_one(
-    repositories: &Repositories,
-    by_name: &HashMap<&str, &Repository>,
-    candidate: &Candidate,
-) -> Result<PathBuf> {
-    let unavailable = || Error::Unavailable { package: candidate.metadata.name.clone() };
-    let Origin::Repository { name, .. } = &candidate.origin else { return Err(unavailable()) };
-    let repository = by_name.get(&**name).ok_or_else(unavailable)?;
-    Ok(repositories.fetch(repository, &candidate.metadata, &())?)
 }
 
 /// The roots of a store, with the tags that keep them.

@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch};
 
@@ -30,6 +31,8 @@ pub(crate) struct Index {
     db: DB,
     path: PathBuf,
     is_writable: bool,
+    /// Write-ahead logs that are there.
+    logs: AtomicUsize,
 }
 
 /// New packs, and what is no longer there.
@@ -75,7 +78,7 @@ impl Index {
         let failed = |source| Error::Index { path: path.into(), source };
         let options = options().map_err(failed)?;
         DB::open_for_read_only(&options, path, false)
-            .map(|db| Self { db, path: path.into(), is_writable: false })
+            .map(|db| Self { db, path: path.into(), is_writable: false, logs: AtomicUsize::new(0) })
             .map_err(failed)
     }
 
@@ -84,8 +87,9 @@ impl Index {
         let failed = |source| Error::Index { path: path.into(), source };
         let mut options = options().map_err(failed)?;
         options.create_if_missing(true);
+        let logs = AtomicUsize::new(count_logs(path));
         DB::open(&options, path)
-            .map(|db| Self { db, path: path.into(), is_writable: true })
+            .map(|db| Self { db, path: path.into(), is_writable: true, logs })
             .map_err(failed)
     }
 
@@ -240,7 +244,8 @@ impl Index {
     /// Makes the changes: first what is new, then what is no longer there.
     ///
     /// Large changes are also moved out of the write-ahead log, which every
-    /// view would have to replay.
+    /// view would have to replay; and so is all of it when many small changes
+    /// have left a log each.
     pub(crate) fn write(&self, batch: Batch) -> Result<()> {
         let mut count = 0;
         for NewPack { id, len, objects } in batch.packs {
@@ -268,14 +273,19 @@ impl Index {
             changes.delete(key_of(PACK, pack.as_bytes()));
         }
         self.db.write(changes).map_err(self.failed())?;
-        if count > 10_000 {
+        if count > 10_000 || self.logs.load(Ordering::Relaxed) >= Self::LOGS {
             self.db.flush().map_err(self.failed())?;
+            self.logs.store(0, Ordering::Relaxed);
         }
         Ok(())
     }
 
     /// Changes that are written together at most, which bounds their memory.
     const CHANGES: usize = 50_000;
+
+    /// With so many logs the next change writes them out as a table. Opening a
+    /// view costs some 0.1 ms for each of them, writing a table about 10 ms.
+    const LOGS: usize = 8;
 
     fn get(&self, kind: u8, key: &[u8]) -> Result<Option<rocksdb::DBPinnableSlice<'_>>> {
         self.db.get_pinned(key_of(kind, key)).map_err(self.failed())
@@ -288,6 +298,12 @@ impl Index {
     fn malformed(&self) -> Error {
         Error::MalformedIndex { path: self.path.clone() }
     }
+}
+
+/// How many write-ahead logs there are; each opening for changes begins one.
+fn count_logs(path: &Path) -> usize {
+    let Ok(files) = std::fs::read_dir(path) else { return 0 };
+    files.flatten().filter(|file| file.file_name().as_encoded_bytes().ends_with(b".log")).count()
 }
 
 fn put(changes: &mut WriteBatch, object: ObjectId, location: &Location) {
@@ -337,4 +353,29 @@ fn options() -> Result<Options, rocksdb::Error> {
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_small_changes_leave_few_logs_to_replay() {
+        let home = tempfile::tempdir().unwrap();
+        let page = |number: u8| PageId::from_bytes([number; 32]);
+        let pack = |number: u8| PackId::from_bytes([number; 16]);
+        let location = |number| Location { pack: pack(number), frame: 0, offset: 0, len: 1 };
+        for number in 0..40 {
+            let index = Index::open_writer(home.path()).unwrap();
+            let mut batch = Batch::default();
+            batch.add(pack(number), 1, vec![(ObjectId::Page(page(number)), location(number))]);
+            index.write(batch).unwrap();
+        }
+        let logs = count_logs(home.path());
+        assert!((1..=Index::LOGS + 1).contains(&logs), "{logs} logs");
+        let view = Index::open_view(home.path()).unwrap();
+        for number in 0..40 {
+            assert_eq!(view.page(page(number)).unwrap(), Some(location(number)));
+        }
+    }
 }

@@ -125,6 +125,29 @@ pub fn debs_for(roots: &[&str], list: &str) -> Option<Vec<PathBuf>> {
     Some(paths.lines().map(PathBuf::from).collect())
 }
 
+/// What is asked for to build packages with the GNU toolchain.
+pub const BUILD_ROOTS: &[&str] = &[
+    "base-files",
+    "bash",
+    "binutils",
+    "ccache",
+    "coreutils",
+    "dash",
+    "diffutils",
+    "findutils",
+    "g++",
+    "gawk",
+    "gcc",
+    "grep",
+    "gzip",
+    "libc6-dev",
+    "make",
+    "pkgconf",
+    "sed",
+    "tar",
+    "util-linux",
+];
+
 /// A repository with all of them as stones.
 ///
 /// Returns nothing where they cannot be had, and says so as [`Need::all`] does.
@@ -133,21 +156,39 @@ pub fn debs_for(roots: &[&str], list: &str) -> Option<Vec<PathBuf>> {
 /// If they could be had, and something goes wrong.
 #[must_use]
 pub fn repository() -> Option<PathBuf> {
-    let debs = debs()?;
+    Some(repository_of(&debs()?, "stones"))
+}
+
+/// A repository with what building packages needs.
+///
+/// # Panics
+/// As [`repository`].
+#[must_use]
+pub fn build_repository() -> Option<PathBuf> {
+    Some(repository_of(&debs_for(BUILD_ROOTS, "list-build")?, "stones-build"))
+}
+
+/// A repository with these packages in the directory of the build, where it has
+/// this name.
+///
+/// # Panics
+/// If something goes wrong.
+#[must_use]
+pub fn repository_of(debs: &[PathBuf], name: &str) -> PathBuf {
     let cairn = Cairn::new();
-    let stones = crate::target().join("stones");
+    let stones = crate::target().join(name);
     fs::create_dir_all(&stones).unwrap();
-    let _lock = lock(&crate::target().join("stones.lock"));
+    let _lock = lock(&crate::target().join(format!("{name}.lock")));
     // A stone depends on the package and on the program.
     let mut hasher = blake3::Hasher::new();
     hasher.update(&fs::read(cairn.program()).unwrap());
-    for deb in &debs {
+    for deb in debs {
         hasher.update(deb.as_os_str().as_encoded_bytes());
     }
     let made_by = stones.join("made-by");
     let hash = hasher.finalize().to_hex();
     if fs::read_to_string(&made_by).is_ok_and(|made| made == hash.as_str()) {
-        return Some(stones);
+        return stones;
     }
     fs::remove_dir_all(&stones).unwrap();
     fs::create_dir(&stones).unwrap();
@@ -158,7 +199,31 @@ pub fn repository() -> Option<PathBuf> {
     let index = ["repo", "index"].map(AsRef::as_ref);
     cairn.data(index.into_iter().chain([stones.as_os_str()]));
     fs::write(made_by, hash.as_str()).unwrap();
-    Some(stones)
+    stones
+}
+
+/// The archive that the upstream of a Debian source package has released.
+///
+/// Returns nothing where it cannot be had, and says so as [`Need::all`] does.
+///
+/// # Panics
+/// If it could be had, and something goes wrong.
+#[must_use]
+pub fn source(package: &str) -> Option<PathBuf> {
+    if !Need::all(&[Need::Debian]) {
+        return None;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/fetch-sources");
+    let directory = crate::target().join("sources");
+    let fetched = Command::new(script).arg(directory).arg(package).output().unwrap();
+    let stderr = String::from_utf8_lossy(&fetched.stderr);
+    if fetched.status.code() == Some(3) {
+        skip(&stderr);
+        return None;
+    }
+    assert!(fetched.status.success(), "fetch-sources: {stderr}");
+    let paths = String::from_utf8(fetched.stdout).expect("names of archives are ASCII");
+    Some(paths.lines().next().expect("a package has an archive").into())
 }
 
 /// The index of all packages that apt knows of: a `Packages` file. Where the

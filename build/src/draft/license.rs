@@ -15,6 +15,9 @@ use super::system::read;
 
 /// So much of a licence must be in a file, in thousandths.
 const ENOUGH: usize = 900;
+/// A pair that is missing counts against a licence as much as so many that are
+/// there speak for it.
+const PENALTY: usize = 4;
 /// As many licences are looked for in one file.
 const MAX_LICENSES: usize = 6;
 /// A licence of fewer pairs says nothing by its words.
@@ -114,7 +117,9 @@ fn of_text(text: &str, later: bool) -> BTreeSet<String> {
     for license in spdx::identifiers::LICENSES {
         let Some(id) = spdx::license_id(license.name) else { continue };
         // Of two names of one text the other is chosen below.
-        if id.is_deprecated() || license.name.ends_with("-or-later") {
+        let is_variant =
+            license.name.contains("-invariants") || license.name.ends_with("-or-later");
+        if id.is_deprecated() || is_variant {
             continue;
         }
         let pairs = pairs(id.text());
@@ -128,7 +133,8 @@ fn of_text(text: &str, later: bool) -> BTreeSet<String> {
             .iter()
             .filter_map(|(name, pairs)| {
                 let there = common(pairs, &left);
-                (there * 1000 >= pairs.len() * ENOUGH).then_some((there, *name, pairs))
+                let score = there.saturating_sub(PENALTY * (pairs.len() - there));
+                (there * 1000 >= pairs.len() * ENOUGH).then_some((score, *name, pairs))
             })
             // The longest, and of equals the first by name.
             .max_by(|left, right| left.0.cmp(&right.0).then_with(|| right.1.cmp(left.1)));
@@ -191,6 +197,9 @@ mod tests {
         assert_eq!(detected(&[("LICENSE", &text("BSD-2-Clause"))]), ["BSD-2-Clause"]);
         let both = format!("{}\n\n{}", text("MIT"), text("Zlib"));
         assert_eq!(detected(&[("README", &both)]), ["MIT", "Zlib"]);
+        // JSON's is the same with one sentence more.
+        assert_eq!(detected(&[("LICENSE", &text("JSON"))]), ["JSON"]);
+        assert_eq!(detected(&[("COPYING.DOC", &text("GFDL-1.2-only"))]), ["GFDL-1.2-only"]);
         assert_eq!(detected(&[("LICENSES/CC0-1.0.txt", "")]), ["CC0-1.0"]);
         assert!(detected(&[("LICENSE", "Do what you like with it.")]).is_empty());
     }

@@ -62,9 +62,10 @@ pub fn draft(archives: &[Downloaded], directory: &Path) -> Result<Draft> {
     }
     let root = &roots[0];
     let system = system::detect(root);
-    let facts = system::facts(root, system);
+    let facts = system::facts(root, system, &source.name);
     let name = facts.name.filter(|_| source.is_guess).unwrap_or(source.name);
-    let homepage = source.homepage.or(facts.homepage).unwrap_or_else(|| {
+    let of_readme = || system::homepage_in_readme(root, &name);
+    let homepage = source.homepage.or(facts.homepage).or_else(of_readme).unwrap_or_else(|| {
         notes.push("no homepage was found".into());
         source::directory_of(&main.url)
     });
@@ -81,6 +82,11 @@ pub fn draft(archives: &[Downloaded], directory: &Path) -> Result<Draft> {
     });
     let mut builddeps = depends::find(root, system);
     builddeps.extend(facts.builddeps);
+    // What it makes itself it cannot need.
+    builddeps.retain(|it| {
+        let text = it.split_once('(').and_then(|(_, text)| text.strip_prefix(name.as_str()));
+        !text.is_some_and(|rest| rest.starts_with([')', '-', '.']))
+    });
     if let System::Unknown = system {
         notes.push("no build system was recognised; write the phases".into());
     }
@@ -164,7 +170,10 @@ mod tests {
     fn a_draft_is_a_recipe() {
         let directory = tempfile::tempdir().expect("a directory");
         let files = [
-            ("x-1.0/meson.build", "project('x', 'c')\ndependency('zlib')\nfind_program('gperf')\n"),
+            (
+                "x-1.0/meson.build",
+                "project('x', 'c')\ndependency('zlib')\ndependency('x')\nfind_program('gperf')\n",
+            ),
             ("x-1.0/README", "X is an example.\n"),
         ];
         let mut tar = tar::Builder::new(Vec::new());

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use regex::Regex;
+
 use serde::Serialize;
 
 /// How a project is built.
@@ -173,8 +175,19 @@ pub(super) struct Facts {
 }
 
 /// Reads what the files of a project say of it.
-pub(super) fn facts(root: &Path, system: System) -> Facts {
+///
+/// `name` is what the project is called, as far as its address tells.
+pub(super) fn facts(root: &Path, system: System, name: &str) -> Facts {
     let mut facts = Facts::default();
+    if let Some(text) = read(&root.join("PKG-INFO")) {
+        let field = |name: &str| {
+            let lines = text.lines().take_while(|line| !line.is_empty());
+            lines.filter_map(|line| line.split_once(": ")).find(|(key, _)| *key == name)
+        };
+        let value = |name| field(name).map(|(_, value)| value.trim().to_owned());
+        facts.summary = value("Summary");
+        facts.homepage = value("Home-page");
+    }
     match system {
         System::Cargo => {
             if let Some(text) = read(&root.join("Cargo.toml")) {
@@ -187,19 +200,17 @@ pub(super) fn facts(root: &Path, system: System) -> Facts {
         System::Python => {
             if let Some(text) = read(&root.join("pyproject.toml")) {
                 facts.name = toml_text(&text, "project", "name");
-                facts.summary = toml_text(&text, "project", "description");
-                facts.homepage = ["Homepage", "homepage", "Repository", "Source"]
+                facts.summary = facts.summary.or(toml_text(&text, "project", "description"));
+                let of_urls = ["Homepage", "homepage", "Repository", "Source"]
                     .iter()
                     .find_map(|key| toml_text(&text, "project.urls", key));
+                facts.homepage = facts.homepage.or(of_urls);
             }
-            if let Some(text) = read(&root.join("PKG-INFO")) {
-                let field = |name: &str| {
-                    let lines = text.lines().take_while(|line| !line.is_empty());
-                    lines.filter_map(|line| line.split_once(": ")).find(|(key, _)| *key == name)
-                };
-                let value = |name| field(name).map(|(_, value)| value.trim().to_owned());
-                facts.summary = facts.summary.or_else(|| value("Summary"));
-                facts.homepage = facts.homepage.or_else(|| value("Home-page"));
+        }
+        System::PythonSetup => {
+            if let Some(text) = read(&root.join("setup.py")) {
+                facts.summary = facts.summary.or(python_keyword(&text, "description"));
+                facts.homepage = facts.homepage.or(python_keyword(&text, "url"));
             }
         }
         System::CMake => {
@@ -214,7 +225,7 @@ pub(super) fn facts(root: &Path, system: System) -> Facts {
         }
         _ => {}
     }
-    let (summary, description) = readme(root);
+    let (summary, description) = readme(root, facts.name.as_deref().unwrap_or(name));
     facts.summary = facts.summary.or(summary).map(|text| one_line(&text));
     facts.description = description;
     facts
@@ -285,30 +296,115 @@ fn autoconf_url(text: &str) -> Option<String> {
     last.starts_with("http").then(|| last.to_owned())
 }
 
-/// The first sentence and the first paragraph of prose of a README.
-fn readme(root: &Path) -> (Option<String>, Option<String>) {
+/// A text that a call of Python has as an argument of this name.
+fn python_keyword(text: &str, name: &str) -> Option<String> {
+    let calls = Regex::new(&format!(r#"(?m)^\s+{name}\s*=\s*(?:"([^"\\\n]+)"|'([^'\\\n]+)')"#));
+    let found = calls.expect("the names are fixed").captures(text)?;
+    found.get(1).or(found.get(2)).map(|it| it.as_str().to_owned())
+}
+
+/// What a README says first of its project: one line, and the paragraph.
+fn readme(root: &Path, name: &str) -> (Option<String>, Option<String>) {
     let names = ["README.md", "README", "README.rst", "README.txt"];
     let Some(text) = names.iter().find_map(|name| read(&root.join(name))) else {
         return (None, None);
     };
-    let is_prose = |paragraph: &&str| {
-        let plain = paragraph.trim();
-        let marks = ["#", "=", "-", "*", "[", "!", "<", ".. ", "```", "|", ">", "+"];
-        let letters = plain.chars().filter(|c| c.is_alphabetic()).count();
-        plain.len() > 30
-            && !marks.iter().any(|mark| plain.starts_with(mark))
-            && !plain.contains("====")
-            && letters * 10 > plain.len() * 6
-            && plain.contains(' ')
-    };
     let plain = text.replace("\r\n", "\n");
-    let mut paragraphs = plain.split("\n\n").take(40);
-    let Some(paragraph) = paragraphs.find(is_prose) else { return (None, None) };
-    let paragraph: String =
-        paragraph.trim().chars().filter(|c| !c.is_control() || *c == '\n').take(2000).collect();
+    let names = names_of(name);
+    // Where there is no empty line, what is about the project begins inside.
+    let from_name = |paragraph: &str| {
+        let first = paragraph.lines().position(|line| is_about(line, &names)).unwrap_or(0);
+        paragraph.lines().skip(first).collect::<Vec<_>>().join("\n")
+    };
+    let paragraphs: Vec<String> =
+        plain.split("\n\n").take(40).map(from_name).filter(|it| is_prose(it)).collect();
+    let defines = |text: &str| {
+        let lower = text.trim_start().to_lowercase();
+        let subject = |name: &String| lower.find(name.as_str()).is_some_and(|at| at < MAX_SUBJECT);
+        definition(text).filter(|_| names.iter().any(subject))
+    };
+    // What it is says more than what it does, and that more than whatever comes first.
+    let defining = paragraphs.iter().find(|it| defines(it).is_some());
+    let doing = || paragraphs.iter().find(|it| is_about(it, &names));
+    let Some(paragraph) = defining.or_else(doing).or(paragraphs.first()) else {
+        return (None, None);
+    };
+    let visible = |c: &char| !c.is_control() || *c == '\n';
+    let paragraph: String = paragraph.trim().chars().filter(visible).take(2000).collect();
     let flat = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
     let sentence = flat.find(". ").map_or(flat.as_str(), |end| &flat[..end]);
-    (Some(sentence.to_owned()), Some(paragraph))
+    let summary = defines(sentence).unwrap_or_else(|| sentence.to_owned());
+    (Some(summary), Some(paragraph))
+}
+
+/// What a project may be called in its texts, in small letters.
+fn names_of(name: &str) -> Vec<String> {
+    let name = name.to_lowercase();
+    let plain = name.trim_start_matches("lib").trim_start_matches("python-").to_owned();
+    // fmtlib calls itself fmt.
+    let short = plain.trim_end_matches("lib").to_owned();
+    [name, plain, short].into_iter().filter(|it| it.len() > 1).collect()
+}
+
+/// Whether a line begins with the name of a project, and goes on.
+fn is_about(line: &str, names: &[String]) -> bool {
+    let line = line.trim_start().to_lowercase();
+    names.iter().any(|name| {
+        let rest = line.strip_prefix("gnu ").unwrap_or(&line).strip_prefix(name.as_str());
+        rest.is_some_and(|rest| rest.starts_with(' ') && rest.len() > 10)
+    })
+}
+
+/// As late in a sentence may its subject end.
+const MAX_SUBJECT: usize = 60;
+
+fn is_prose(paragraph: &str) -> bool {
+    let plain = paragraph.trim();
+    let marks = ["#", "=", "-", "* ", "[", "!", "<", ".. ", "```", "|", ">", "+"];
+    let letters = plain.chars().filter(|c| c.is_alphabetic()).count();
+    let lower = plain.to_lowercase();
+    let is_about_else = ["donat", "sponsor", "readme", "copyright", "funds"];
+    let is_numbered = plain.starts_with(|c: char| c.is_ascii_digit());
+    plain.len() > 30
+        && !is_numbered
+        && !marks.iter().any(|mark| plain.starts_with(mark))
+        && !plain.contains("====")
+        && letters * 10 > plain.len() * 6
+        && plain.contains(' ')
+        && !is_about_else.iter().any(|word| lower.contains(word))
+}
+
+/// `X is a Y`: `Y` with a large letter at its beginning.
+fn definition(text: &str) -> Option<String> {
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let at = [" is a ", " is an ", " is the "]
+        .iter()
+        .filter_map(|verb| flat.find(verb).map(|at| (at, at + verb.len())))
+        .min()?;
+    let sentence = flat[at.1..].split(". ").next()?.trim_end_matches('.');
+    let mut letters = sentence.chars();
+    let first = letters.next().filter(|_| at.0 < MAX_SUBJECT && sentence.len() > 10)?;
+    Some(first.to_uppercase().chain(letters).collect())
+}
+
+/// The first address in the README that has the name of the project in it.
+pub(super) fn homepage_in_readme(root: &Path, name: &str) -> Option<String> {
+    let names = ["README.md", "README", "README.rst", "README.txt", "ChangeLog"];
+    let name = name.trim_start_matches("lib").to_lowercase();
+    for text in names.iter().filter_map(|it| read(&root.join(it))) {
+        for begin in ["https://", "http://"] {
+            for (at, _) in text.match_indices(begin) {
+                let end = |c: char| c.is_whitespace() || "<>()[]{}\"'`,*|\\".contains(c);
+                let url = text[at..].split(end).next().unwrap_or_default();
+                let url = url.trim_end_matches(['.', ';', ':', '/']);
+                let host = url[begin.len()..].split('/').next().unwrap_or_default();
+                if host.to_lowercase().contains(&name) && host.contains('.') {
+                    return Some(format!("{begin}{host}"));
+                }
+            }
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -355,5 +451,63 @@ mod tests {
         let ac = "AC_INIT([x], [1], [bugs@x.org], [x], [https://x.org/])";
         assert_eq!(autoconf_url(ac).as_deref(), Some("https://x.org/"));
         assert_eq!(one_line("A  b.\nc. "), "A b. c");
+        let text = "zlib 1.2.13 is a general purpose\ndata compression library.  All is well.";
+        assert_eq!(definition(text).as_deref(), Some("General purpose data compression library"));
+        assert_eq!(definition("Nothing of the kind"), None);
+        let root = tempfile::tempdir().expect("a directory");
+        let readme = "See https://github.com/x/y and (http://www.zlib.net/manual.html).\n\n\
+                      Please donate to us, it is a good thing.\n\nzlib is a library for data of all kinds.\n";
+        fs::write(root.path().join("README"), readme).expect("a file");
+        let found = homepage_in_readme(root.path(), "zlib");
+        assert_eq!(found.as_deref(), Some("http://www.zlib.net"));
+        let facts = facts(root.path(), System::Make, "zlib");
+        assert_eq!(facts.summary.as_deref(), Some("Library for data of all kinds"));
+    }
+
+    #[test]
+    fn a_readme_says_what_a_project_is() {
+        let check = |name: &str, readme: &str, expected: &str| {
+            let root = tempfile::tempdir().expect("a directory");
+            fs::write(root.path().join("README"), readme).expect("a file");
+            let facts = facts(root.path(), System::Make, name);
+            assert_eq!(facts.summary.as_deref(), Some(expected), "{name}");
+        };
+        // As in the README of the GNU program.
+        check(
+            "hello",
+            "This is the README file for the GNU Hello distribution.\nHello prints a friendly \
+             greeting.  It also serves as a sample.\n\nThere is a limited support for nothing.\n",
+            "Hello prints a friendly greeting",
+        );
+        check(
+            "libbidi",
+            "The Free Implementation of the Bidirectional Algorithm.\n\nThere is a limited support \
+             for character set conversion.\n",
+            "The Free Implementation of the Bidirectional Algorithm",
+        );
+        check(
+            "json-c",
+            "1. [Overview and Build Status](#overview)\n2. [Building on Unix]\n\nJSON-C implements a \
+             reference counting object model.\n",
+            "JSON-C implements a reference counting object model",
+        );
+        check(
+            "fmtlib",
+            "**{fmt}** is an open-source formatting library. And so on.\n",
+            "Open-source formatting library",
+        );
+    }
+
+    #[test]
+    fn python_projects_say_it_in_what_is_packed_with_them() {
+        let root = tempfile::tempdir().expect("a directory");
+        let setup = "setup(\n    name='toml',\n    description=\"Python Library\",\n    url='https://x.org',\n)\n";
+        fs::write(root.path().join("setup.py"), setup).expect("a file");
+        let of = |name| facts(root.path(), System::PythonSetup, name);
+        assert_eq!(of("toml").summary.as_deref(), Some("Python Library"));
+        assert_eq!(of("toml").homepage.as_deref(), Some("https://x.org"));
+        fs::write(root.path().join("PKG-INFO"), "Name: toml\nSummary: For TOML\n\nSummary: no\n")
+            .expect("a file");
+        assert_eq!(of("toml").summary.as_deref(), Some("For TOML"));
     }
 }

@@ -119,15 +119,17 @@ pub struct RootSet {
     pub mold: Option<Vec<String>>,
     /// With compiler caches.
     pub cache: Option<Vec<String>>,
+    /// With compiler caches and cargo.
+    pub cache_cargo: Option<Vec<String>>,
     /// By the suffix of an archive.
     pub archives: BTreeMap<String, Vec<String>>,
 }
 
 impl RootSet {
-    const NAMES: [&'static str; 7] =
-        ["always", "llvm", "gnu", "emul32-llvm", "emul32-gnu", "mold", "cache"];
+    const NAMES: [&'static str; 8] =
+        ["always", "llvm", "gnu", "emul32-llvm", "emul32-gnu", "mold", "cache", "cache-cargo"];
 
-    fn lists_mut(&mut self) -> [(&'static str, &mut Option<Vec<String>>); 7] {
+    fn lists_mut(&mut self) -> [(&'static str, &mut Option<Vec<String>>); 8] {
         let lists = [
             &mut self.always,
             &mut self.llvm,
@@ -136,6 +138,7 @@ impl RootSet {
             &mut self.emul32_gnu,
             &mut self.mold,
             &mut self.cache,
+            &mut self.cache_cargo,
         ];
         let mut names = Self::NAMES.into_iter();
         lists.map(|list| (names.next().expect("there are as many"), list))

@@ -38,6 +38,27 @@ fn every_file_is_one_of_macros() {
     }
 }
 
+/// What is laid over the standard macros for a distribution changes its flags, and
+/// names none that is not there.
+#[test]
+fn overlays_of_distributions_change_flags_that_are_there() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/data/overlays");
+    for entry in std::fs::read_dir(directory).expect("overlays") {
+        let path = entry.expect("an overlay").path();
+        let mut changed = Macros::standard();
+        changed.overlay(&path).expect("macros");
+        for target in targets() {
+            let (old, new) = (of(&target), changed.of_target(&target).expect("macros"));
+            assert_ne!(old.flags, new.flags, "{}", path.display());
+            let names = |macros: &TargetMacros| macros.flags.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(names(&old), names(&new), "{}", path.display());
+            for toolchain in [Toolchain::Gnu, Toolchain::Llvm] {
+                new.flags(&[], &[], toolchain).expect("flags");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_action_and_definition_can_be_expanded_for_every_target() {
     for target in targets() {
@@ -69,8 +90,10 @@ fn every_action_and_definition_can_be_expanded_for_every_target() {
 fn every_dependency_of_an_action_is_one() {
     let macros = of(&Target::native("x86_64"));
     let root = macros.root.clone();
-    let lists = [root.always, root.llvm, root.gnu, root.emul32_llvm, root.emul32_gnu, root.cache];
-    let of_root = lists.into_iter().flatten().flatten();
+    let emul32 = [root.emul32_llvm, root.emul32_gnu];
+    let caches = [root.cache, root.cache_cargo];
+    let lists = [root.always, root.llvm, root.gnu].into_iter().chain(emul32).chain(caches);
+    let of_root = lists.flatten().flatten();
     let of_actions = macros.actions.values().flat_map(|action| action.dependencies.clone());
     for text in of_root.chain(of_actions).chain(root.archives.into_values().flatten()) {
         for one in text.split('|') {

@@ -7,6 +7,7 @@
 //! Format: docs/recipes.md.
 
 mod check;
+mod file;
 mod package;
 mod parts;
 mod script;
@@ -24,6 +25,7 @@ pub(crate) use check::compile;
 pub(crate) use parts::package_templates;
 
 pub use check::{is_name, is_version};
+pub use file::read;
 pub use script::Script;
 pub use upstream::{Archive, Git, Hash, Upstream};
 

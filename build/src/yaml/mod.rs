@@ -6,7 +6,7 @@
 mod parse;
 mod read;
 
-pub(crate) use parse::parse;
+pub(crate) use parse::{MAX_LEN, parse};
 pub(crate) use read::{Fields, Reader};
 
 use crate::problem::Span;

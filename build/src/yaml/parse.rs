@@ -8,7 +8,7 @@ use super::{Key, Node, Scalar, Style, Value};
 use crate::problem::{Problem, Span};
 
 /// The longest file in bytes.
-const MAX_LEN: usize = 4 << 20;
+pub(crate) const MAX_LEN: usize = 4 << 20;
 /// How deep lists and maps may lie in each other.
 const MAX_DEPTH: usize = 24;
 /// The most nodes, counting what an alias repeats each time.
@@ -22,7 +22,7 @@ const MAX_NODES: usize = 200_000;
 /// limits above.
 pub(crate) fn parse(text: &str) -> Result<Node, Problem> {
     if text.len() > MAX_LEN {
-        let message = format!("the file has {} bytes, and {MAX_LEN} are allowed", text.len());
+        let message = format!("the file has more than {MAX_LEN} bytes");
         return Err(Problem::error(Span::default(), message));
     }
     let mut builder = Builder { offsets: offsets(text), text, anchors: HashMap::new(), nodes: 0 };

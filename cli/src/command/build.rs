@@ -1,6 +1,5 @@
 //! `cairn build`: packages from recipes.
 
-use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,11 +7,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cairn_build::build::{self, Built, Observer, Part, Timing};
-use cairn_build::fetch::{Download, FetchProgress};
+use cairn_build::fetch::FetchProgress;
 use cairn_build::job::{Phase as BuildPhase, Stage};
 use cairn_build::places::Places;
 use cairn_build::recipe::Target;
-use cairn_build::{Recipe, order};
+use cairn_build::{Recipe, order, schedule};
 use cairn_package::apart::ApartRoot;
 use cairn_package::plan;
 use serde::Serialize;
@@ -32,8 +31,8 @@ use crate::units::{counted, duration, size};
 /// Upstreams are downloaded and compared with their hashes. What the recipe needs
 /// is chosen from the repositories of the store, and is the root directory of the
 /// build, which is read-only but for /mason. Scripts have no network unless the
-/// recipe asks for it. Several recipes are built in the order in which they need
-/// each other.
+/// recipe asks for it. Several recipes are built side by side, each after those
+/// that it needs; after a failure no other one is begun.
 ///
 /// When a script fails, everything stays as it is: `cairn build --shell` opens a
 /// shell in there.
@@ -56,7 +55,11 @@ pub(crate) struct Args {
     /// Show what would be built with what, and build nothing
     #[arg(long)]
     dry_run: bool,
-    /// Run so many compilers side by side (default: one a processor)
+    /// Build so many recipes side by side where they do not need each other
+    /// (default: half the number of processors)
+    #[arg(long, value_name = "NUMBER")]
+    parallel: Option<NonZeroUsize>,
+    /// Run so many compilers side by side for each recipe (default: one a processor)
     #[arg(short, long, value_name = "NUMBER")]
     jobs: Option<NonZeroUsize>,
     /// Keep what was compiled with ccache, and use it again
@@ -143,21 +146,55 @@ pub(crate) fn run(
         let entry = build::shell(&only.recipe, &places)?;
         return build_root::enter(&context.store_directory()?, &entry);
     }
-    let order = in_order(&wanted)?;
+    let needs = needs_of(&wanted)?;
     if args.dry_run {
         let macros = args.macros.load()?;
+        let order = order::sort(&needs);
         let planned = order.iter().map(|at| plan_of(&wanted[*at], &macros, args));
         output.data(&Planned(planned.collect::<Result<_, Error>>()?))?;
         return Ok(ExitCode::SUCCESS);
     }
     let begun = std::time::Instant::now();
+    let processors = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let at_once = args.parallel.map_or(processors.get().div_ceil(2), NonZeroUsize::get);
+    let at_once = NonZeroUsize::new(at_once.min(wanted.len())).unwrap_or(NonZeroUsize::MIN);
+    let shared = processors.get().div_ceil(at_once.get());
+    let set = Set {
+        args,
+        context,
+        places: &places,
+        jobs: args.jobs.or(NonZeroUsize::new(shared)).unwrap_or(NonZeroUsize::MIN),
+        lines: &output.lines(),
+        progress: output.progress(),
+        is_crowded: at_once.get() > 1,
+        turn: Mutex::default(),
+    };
     let mut done = Done { recipes: Vec::new(), seconds: 0.0, repository: None };
-    for at in order {
-        let of_recipe = build_one(&wanted[at], args, &places, context, output)?;
-        done.recipes.push(of_recipe);
-        if let Some(directory) = &args.to {
-            done.repository = Some(build_root::offer(directory, context, output)?);
+    let ended = schedule::run(
+        &needs,
+        at_once,
+        |at| set.build(&wanted[at]),
+        |of_recipe| {
+            if let Some(directory) = &args.to {
+                let _turn = lock(&set.turn);
+                done.repository = Some(build_root::offer(directory, context, output)?);
+            }
+            done.recipes.push(of_recipe);
+            Ok(())
+        },
+    );
+    if let Some((at, err)) = ended.failed {
+        if wanted.len() > 1 {
+            let built: Vec<&str> = done.recipes.iter().map(|it| it.recipe.as_str()).collect();
+            let left: Vec<&str> = ended.left.iter().map(|at| &*wanted[*at].recipe.name).collect();
+            let list = |names: &[&str]| match names {
+                [] => "none".into(),
+                names => names.join(", "),
+            };
+            output.status(format_args!("{} failed.", wanted[at].recipe.name));
+            output.status(format_args!("Built: {}. Not begun: {}.", list(&built), list(&left)));
         }
+        return Err(err);
     }
     done.seconds = begun.elapsed().as_secs_f64();
     output.data(&done)?;
@@ -166,7 +203,7 @@ pub(crate) fn run(
 
 fn read(path: &Path) -> Result<Wanted, Error> {
     let file = recipes::recipe_file(path);
-    let text = recipes::read(&file)?;
+    let text = cairn_build::recipe::read(&file)?;
     match Recipe::parse(&text) {
         Ok(checked) => Ok(Wanted { file, text, recipe: checked.recipe }),
         Err(problems) => {
@@ -176,58 +213,81 @@ fn read(path: &Path) -> Result<Wanted, Error> {
     }
 }
 
-fn in_order(wanted: &[Wanted]) -> Result<Vec<usize>, Error> {
+fn needs_of(wanted: &[Wanted]) -> Result<Vec<Vec<usize>>, Error> {
     let of = |it: &Wanted| {
         let directory = it.file.parent().unwrap_or(Path::new("."));
         order::Node::new(&it.recipe, directory, std::env::consts::ARCH)
     };
     let nodes: Vec<order::Node> = wanted.iter().map(of).collect();
-    Ok(order::sort(&nodes)?)
+    Ok(order::needs(&nodes)?)
 }
 
-fn build_one(
-    wanted: &Wanted,
-    args: &Args,
-    places: &Places,
-    context: &Context,
-    output: &mut Output<'_>,
-) -> Result<OfRecipe, Error> {
-    let store = context.store_or_new()?;
-    let macros = args.macros.load()?;
-    let to = args.to.as_ref().unwrap_or(&args.output);
-    let failed = |source| Error::Write { path: to.clone(), source };
-    std::fs::create_dir_all(to).map_err(failed)?;
-    let request = build::Request {
-        file: &wanted.file,
-        text: &wanted.text,
-        macros: &macros,
-        architecture: std::env::consts::ARCH,
-        store: &store,
-        places,
-        jobs: args
-            .jobs
-            .unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
-        cache: args.compiler_cache,
-        check: !args.no_check,
-        epoch: context.source_date_epoch(),
-        build_release: args.build_release,
-        output: to,
-        verify: args.verify.as_deref(),
-        owner: crate::sys::user_and_group(),
-    };
-    let lines = output.lines();
-    let watcher = Watcher {
-        lines: &lines,
-        progress: output.progress(),
-        name: wanted.recipe.name.clone(),
-        current: Mutex::default(),
-        warnings: Mutex::default(),
-    };
-    let enter = build_root::Helper { store: context.store_directory()? };
-    let built = build::build(&request, &enter, &build_root::Network, &watcher);
-    *lock(&watcher.current) = None;
-    let warnings = watcher.warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(OfRecipe::new(built?, warnings))
+/// What the builds of several recipes share.
+struct Set<'a> {
+    args: &'a Args,
+    context: &'a Context,
+    places: &'a Places,
+    jobs: NonZeroUsize,
+    lines: &'a Lines,
+    progress: crate::progress::Progress,
+    /// Whether lines of several recipes come side by side.
+    is_crowded: bool,
+    /// Held by whoever writes to the store.
+    turn: Mutex<()>,
+}
+
+impl Set<'_> {
+    fn build(&self, wanted: &Wanted) -> Result<OfRecipe, Error> {
+        let Self { args, context, .. } = self;
+        let store = {
+            let _turn = lock(&self.turn);
+            context.store_or_new()?
+        };
+        let macros = args.macros.load()?;
+        let to = args.to.as_ref().unwrap_or(&args.output);
+        let failed = |source| Error::Write { path: to.clone(), source };
+        std::fs::create_dir_all(to).map_err(failed)?;
+        // The manifests of all recipes have the same name.
+        let manifests = if args.to.is_some() || args.recipes.len() > 1 {
+            to.join("manifests").join(&wanted.recipe.name)
+        } else {
+            to.clone()
+        };
+        std::fs::create_dir_all(&manifests).map_err(failed)?;
+        let request = build::Request {
+            file: &wanted.file,
+            text: &wanted.text,
+            macros: &macros,
+            architecture: std::env::consts::ARCH,
+            store: &store,
+            repositories: context.repositories(&store),
+            turn: &self.turn,
+            places: self.places,
+            jobs: self.jobs,
+            cache: args.compiler_cache,
+            check: !args.no_check,
+            epoch: context.source_date_epoch(),
+            build_release: args.build_release,
+            output: to,
+            manifests: &manifests,
+            verify: args.verify.as_deref(),
+            owner: crate::sys::user_and_group(),
+        };
+        let watcher = Watcher {
+            lines: self.lines,
+            progress: self.progress.clone(),
+            name: wanted.recipe.name.clone(),
+            is_crowded: self.is_crowded,
+            current: Mutex::default(),
+            warnings: Mutex::default(),
+        };
+        let enter = build_root::Helper { store: context.store_directory()? };
+        let servers = build_root::Servers(context.network());
+        let built = build::build(&request, &enter, &servers, &watcher);
+        *lock(&watcher.current) = None;
+        let warnings = watcher.warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(OfRecipe::new(built?, warnings))
+    }
 }
 
 fn plan_of(
@@ -275,6 +335,7 @@ struct Watcher<'a> {
     lines: &'a Lines,
     progress: crate::progress::Progress,
     name: String,
+    is_crowded: bool,
     current: Mutex<Option<Phase>>,
     warnings: Mutex<Vec<String>>,
 }
@@ -295,8 +356,24 @@ impl Watcher<'_> {
 }
 
 impl FetchProgress for Watcher<'_> {
+    fn expect(&self, bytes: u64) {
+        if let Some(phase) = &*lock(&self.current) {
+            phase.expect_bytes(bytes);
+        }
+    }
+
     fn advance(&self, bytes: u64) {
         self.count(bytes);
+    }
+
+    fn lose(&self, bytes: u64) {
+        if let Some(phase) = &*lock(&self.current) {
+            phase.lose(bytes);
+        }
+    }
+
+    fn note(&self, text: &str) {
+        self.lines.line(Style::Note, "network", text);
     }
 }
 
@@ -308,6 +385,10 @@ impl plan::Progress for Watcher<'_> {
 
     fn advance(&self, count: u64) {
         self.count(count);
+    }
+
+    fn lose(&self, count: u64) {
+        FetchProgress::lose(self, count);
     }
 }
 
@@ -344,7 +425,11 @@ impl Observer for Watcher<'_> {
     }
 
     fn line(&self, phase: BuildPhase, line: &[u8]) {
-        self.lines.raw(phase.name(), line);
+        if self.is_crowded {
+            self.lines.raw(&format!("{} {phase}", self.name), line);
+        } else {
+            self.lines.raw(phase.name(), line);
+        }
     }
 
     fn phase_ended(&self, phase: BuildPhase, code: i32, time: Duration) {
@@ -428,17 +513,5 @@ impl View for Planned {
             page.line(format_args!("  Targets: {}", targets.join(", ")));
             page.wrapped(2, "  Needs: ", &needs.join(", "));
         }
-    }
-}
-
-/// Whatever a server has cannot be had without a network.
-impl Download for build_root::Network {
-    fn download(
-        &self,
-        url: &str,
-        to: &mut dyn Write,
-        progress: &dyn FetchProgress,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        self.get(url, to, progress)
     }
 }

@@ -57,7 +57,7 @@ pub(crate) fn switch(
     let mounts = Mounts::refresh(store);
     let time = begun.elapsed();
     let triggers = context.triggers(skip_triggers);
-    let live = Live::run(store, previous.map(|state| state.tree), target.tree, &triggers);
+    let live = Live::run(store, &mounts, previous.map(|state| state.tree), target.tree, &triggers);
     let switched = Switched {
         state: target.id.0,
         previous: previous.map(|state| state.id.0),

@@ -122,7 +122,7 @@ impl Sandbox {
         let (mut helper, mut socket) = start_helper(options, Base::Tree)?;
         let begin = || {
             let connection = receive(&mut socket)?;
-            let session = mount::session(Fuse { filesystem, journal }, connection)?;
+            let session = mount::session(Fuse::new(filesystem, journal), connection)?;
             let (end, ended) = mpsc::channel();
             let answer = move || {
                 // It ends with the mount; if it ends before, programs get errors.

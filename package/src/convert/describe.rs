@@ -94,6 +94,7 @@ pub(super) fn describe(control: &Paragraph, converter: &Converter) -> Result<Des
         }
     }
 
+    let own = control.get("Architecture");
     let mut conflicts = BTreeSet::new();
     let mut ignored_conflicts = Vec::new();
     for field in ["Conflicts", "Breaks"] {
@@ -101,7 +102,12 @@ pub(super) fn describe(control: &Paragraph, converter: &Converter) -> Result<Des
             match &alternatives[..] {
                 // What provides a name itself conflicts with all others that
                 // do; stones cannot say that.
-                [one] if !one.versioned && !own_names.contains(&one.name) => {
+                [one]
+                    if !one.versioned
+                        && !own_names.contains(&one.name)
+                        // A system has packages of its own architecture alone.
+                        && one.architecture.as_deref().is_none_or(|it| own == Some(it)) =>
+                {
                     conflicts.insert(Dependency::on_package(&*one.name));
                 }
                 _ => ignored_conflicts.push(text),
@@ -179,7 +185,7 @@ Depends: zlib1g (>= 1:1.2) | libz-ng, gone | default-editor | libtinfo6,
  editor, missing (>= 2) | absent
 Provides: editor, nano-tiny (= 1.0)
 Conflicts: pico, editor, alpine-pico (<= 2.00)
-Breaks: nano-udeb
+Breaks: nano-udeb, pico:i386, jove:amd64, joe:any
 Replaces: pico
 Essential: yes
 Homepage: https://www.nano-editor.org/
@@ -216,9 +222,9 @@ Description: small, friendly text editor
         assert_eq!(metadata.homepage, "https://www.nano-editor.org/");
         assert_eq!(texts(&metadata.depends), ["libc6", "libtinfo6", "missing", "zlib1g"]);
         assert_eq!(texts(&metadata.provides), ["editor", "nano-tiny"]);
-        assert_eq!(texts(&metadata.conflicts), ["nano-udeb", "pico"]);
+        assert_eq!(texts(&metadata.conflicts), ["joe", "jove", "nano-udeb", "pico"]);
         assert_eq!(unmet, ["missing (>= 2) | absent"]);
-        assert_eq!(ignored_conflicts, ["editor", "alpine-pico (<= 2.00)"]);
+        assert_eq!(ignored_conflicts, ["editor", "alpine-pico (<= 2.00)", "pico:i386"]);
         assert!(is_essential);
     }
 

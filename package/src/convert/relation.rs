@@ -16,6 +16,8 @@ pub(super) struct Group {
 pub(super) struct Alternative {
     /// Without its architecture qualifier (`:any`).
     pub(super) name: String,
+    /// The qualifier, if it is a certain architecture.
+    pub(super) architecture: Option<String>,
     /// Whether the field also restricts the version.
     pub(super) versioned: bool,
 }
@@ -40,14 +42,22 @@ fn parse_alternative(text: &str) -> Option<Alternative> {
     let text = text.trim();
     let end = text.find([' ', '(', ':']).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
-    let rest = match rest.strip_prefix(':') {
-        Some(rest) => rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '-'),
-        None => rest,
+    let (qualifier, rest) = match rest.strip_prefix(':') {
+        Some(rest) => {
+            let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
+            rest.split_at(rest.find(|c| !inner(c)).unwrap_or(rest.len()))
+        }
+        None => ("", rest),
     };
+    let architecture = (!["", "any"].contains(&qualifier)).then(|| qualifier.to_owned());
     let rest = rest.trim();
     let versioned = !rest.is_empty();
     let closed = !versioned || (rest.starts_with('(') && rest.ends_with(')'));
-    (is_package_name(name) && closed).then(|| Alternative { name: name.into(), versioned })
+    (is_package_name(name) && closed).then(|| Alternative {
+        name: name.into(),
+        architecture,
+        versioned,
+    })
 }
 
 /// Whether Debian could name a package so; such a name is also a safe part of

@@ -85,12 +85,13 @@ pub(super) fn read(
 ) -> Result<Option<InMemory>, NetworkProblem> {
     let mut patience = Patience::new(&client.network, progress);
     let ask = Ask { known, anew, len: limit, ..Ask::default() };
+    let mut told = Told::default();
     loop {
         let mut bytes = Vec::new();
         let answer = client.get(url, &ask).and_then(|answer| match answer {
             Answer::Unchanged => Ok(None),
             Answer::Body(mut incoming) => {
-                read_all(&mut incoming, limit, &mut bytes, progress)?;
+                copy(&mut incoming, limit, &mut bytes, &mut told, progress)?;
                 Ok(Some(incoming.validators))
             }
         });
@@ -98,34 +99,85 @@ pub(super) fn read(
             Ok(None) => return Ok(None),
             Ok(Some(validators)) => return Ok(Some(InMemory { bytes, validators })),
             Err(problem) => {
-                progress.lose(bytes.len() as u64);
+                progress.lose(std::mem::take(&mut told.written));
                 patience.wait(url, problem)?;
             }
         }
     }
 }
 
-fn read_all(
+/// What the attempts of one download have told.
+#[derive(Default)]
+struct Told {
+    /// Bytes that are expected.
+    expected: u64,
+    /// Bytes that this attempt has written.
+    written: u64,
+}
+
+/// Writes what comes in, of at most `limit` bytes.
+fn copy(
     from: &mut Incoming,
     limit: u64,
-    bytes: &mut Vec<u8>,
+    to: &mut impl Write,
+    told: &mut Told,
     progress: &dyn DownloadProgress,
 ) -> Result<(), NetworkProblem> {
-    match from.len {
-        Some(len) if len > limit => return Err(NetworkProblem::TooLong { limit }),
-        Some(len) => progress.expect(len),
-        None => {}
+    told.written = 0;
+    if let Some(len) = from.len {
+        if len > limit {
+            return Err(NetworkProblem::TooLong { limit });
+        }
+        // What is tried again was expected before.
+        progress.expect(len.saturating_sub(told.expected));
+        told.expected = told.expected.max(len);
     }
     let mut buf = vec![0; 64 << 10];
     loop {
-        match from.read(&mut buf)? {
-            0 => return Ok(()),
-            len if bytes.len() as u64 + len as u64 > limit => {
-                return Err(NetworkProblem::TooLong { limit });
-            }
-            len => {
-                bytes.extend_from_slice(&buf[..len]);
-                progress.advance(len as u64);
+        let len = from.read(&mut buf)?;
+        if len == 0 {
+            return Ok(());
+        }
+        if told.written + len as u64 > limit {
+            return Err(NetworkProblem::TooLong { limit });
+        }
+        to.write_all(&buf[..len]).map_err(NetworkProblem::Io)?;
+        told.written += len as u64;
+        progress.advance(len as u64);
+    }
+}
+
+/// Writes the file at `url`, of at most `limit` bytes, to `to` from its beginning
+/// on; after a failure what was written is worthless.
+///
+/// A failure that may pass is tried again, as often as `network` says.
+///
+/// # Errors
+/// What is wrong with the answer of the server, and [`NetworkProblem::Io`] also for
+/// `to`.
+pub fn download(
+    network: &Network,
+    url: &Url,
+    to: &mut File,
+    limit: u64,
+    progress: &dyn DownloadProgress,
+) -> Result<(), NetworkProblem> {
+    let client = Client::new(network.clone());
+    let mut patience = Patience::new(network, progress);
+    let ask = Ask { len: limit, ..Ask::default() };
+    let mut told = Told::default();
+    loop {
+        let emptied = to.set_len(0).and_then(|()| to.rewind()).map_err(NetworkProblem::Io);
+        let answer = emptied.and_then(|()| client.get(url, &ask)).and_then(|answer| match answer {
+            // Nobody has asked whether it has.
+            Answer::Unchanged => Ok(()),
+            Answer::Body(mut incoming) => copy(&mut incoming, limit, to, &mut told, progress),
+        });
+        match answer {
+            Ok(()) => return Ok(()),
+            Err(problem) => {
+                progress.lose(std::mem::take(&mut told.written));
+                patience.wait(url, problem)?;
             }
         }
     }

@@ -41,7 +41,7 @@ pub use cache::Cleaned;
 pub use config::{
     ARCHITECTURE, CHANNEL, Config, InvalidConfig, InvalidName, RepositoryName, Source,
 };
-pub use download::{DownloadProgress, Retry};
+pub use download::{DownloadProgress, Retry, download};
 pub use error::{Error, Result};
 pub use fetch::copy;
 pub use http::{Network, NetworkProblem, ProxyServer};

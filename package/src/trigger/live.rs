@@ -8,13 +8,24 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use cairn_fs::sandbox::{Outcome, Sandbox, SandboxOptions};
-use cairn_store::{Store, TreeId};
+use cairn_store::host::HostDirectory;
+use cairn_store::{Store, TreeId, TreePath};
 
 use super::due::{Job, Roots, due};
 use super::file::Action;
-use super::load::{Scope, load};
+use super::load::{DIRECTORY, Scope, load};
 use super::run::{Ran, RunOptions, environment, run_in};
 use crate::{Error, Result};
+
+/// Whether the live root at `target` can have triggers at all.
+///
+/// Costs two system calls there, where [`live_jobs`] costs the opening of the
+/// store's index. A root whose triggers lie behind a link counts as one that has some.
+pub fn can_have_triggers(target: &Path) -> bool {
+    let directory = TreePath::new(DIRECTORY).expect("the names are names");
+    let opened = HostDirectory::open(target).and_then(|root| root.open_deep(directory.names()));
+    !matches!(opened, Err(err) if err.kind() == io::ErrorKind::NotFound)
+}
 
 /// What system triggers have to do when a live root that showed `old` shows
 /// `new`; both are published.

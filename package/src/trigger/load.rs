@@ -17,7 +17,7 @@ pub enum Scope {
 }
 
 /// Where triggers lie in a root.
-const DIRECTORY: &[u8] = b"usr/share/moss/triggers";
+pub(super) const DIRECTORY: &[u8] = b"usr/share/moss/triggers";
 
 /// A trigger file that cannot be used.
 #[derive(Debug, thiserror::Error)]

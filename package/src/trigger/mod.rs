@@ -16,7 +16,7 @@ mod tests;
 
 pub use due::{Due, Job, Roots, due};
 pub use file::{Action, Handler, Inhibitors, PathKind, Problem, Trigger, Watched};
-pub use live::{live_jobs, run_live};
+pub use live::{can_have_triggers, live_jobs, run_live};
 pub use load::{LoadError, Scope, load};
 pub use pattern::{Captures, InvalidPattern, Pattern};
 pub use record::Record;

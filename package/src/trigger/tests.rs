@@ -284,3 +284,18 @@ fn nothing_is_missed_and_nothing_done_for_nothing() {
         prop_assert_eq!(between(&new, &new, &after), Due::default());
     });
 }
+
+#[test]
+fn a_live_root_has_no_triggers_only_where_it_surely_has_none() {
+    let home = tempfile::tempdir().unwrap();
+    let plain = home.path().join("plain");
+    std::fs::create_dir_all(plain.join("usr/share")).unwrap();
+    assert!(!can_have_triggers(&plain));
+    std::fs::create_dir_all(plain.join("usr/share/moss/triggers")).unwrap();
+    assert!(can_have_triggers(&plain));
+    let linked = home.path().join("linked");
+    std::fs::create_dir(&linked).unwrap();
+    // What it leads to inside the root is for the store to say.
+    std::os::unix::fs::symlink("/nowhere", linked.join("usr")).unwrap();
+    assert!(can_have_triggers(&linked));
+}

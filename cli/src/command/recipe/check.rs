@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Error> {
     let macros = args.macros.load()?;
     let check = |path: &Path| {
         let path = recipes::recipe_file(path);
-        let text = recipes::read(&path)?;
+        let text = cairn_build::recipe::read(&path)?;
         let problems = lint::check(&text, &macros, &args.arch);
         let problems = problems.iter().map(|problem| problem.located(&text)).collect();
         Ok(Checked { file: path.display().to_string(), problems })

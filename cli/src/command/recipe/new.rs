@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use cairn_package::repository::{self, Url};
 
-use crate::build_root::Network;
+use crate::build_root::Servers;
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::{Output, View};
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
             Url::of_path(&path).map_err(repository::Error::from)?.to_string()
         };
         let phase = output.phase(&format!("Getting {url}"), None, Unit::Bytes);
-        let (path, hash) = fetch::fetch_new(&url, &places, &Network, &phase)?;
+        let (path, hash) = fetch::fetch_new(&url, &places, &Servers(context.network()), &phase)?;
         archives.push(Downloaded { url, path, hash });
     }
     let directory = tempfile::tempdir().map_err(Error::read(std::env::temp_dir()))?;
@@ -74,8 +74,20 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
 }
 
 impl fetch::FetchProgress for crate::progress::Phase {
+    fn expect(&self, bytes: u64) {
+        self.expect_bytes(bytes);
+    }
+
     fn advance(&self, bytes: u64) {
         crate::progress::Phase::advance(self, bytes);
+    }
+
+    fn lose(&self, bytes: u64) {
+        crate::progress::Phase::lose(self, bytes);
+    }
+
+    fn note(&self, text: &str) {
+        crate::progress::Phase::note(self, text);
     }
 }
 

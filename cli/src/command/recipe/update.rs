@@ -9,7 +9,7 @@ use cairn_build::recipe::{Recipe, Upstream};
 use cairn_build::update::{self, Change, NewUpstream};
 use serde::Serialize;
 
-use crate::build_root::Network;
+use crate::build_root::Servers;
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::{Output, View};
@@ -55,7 +55,7 @@ struct Updated {
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let file = recipes::recipe_file(&args.recipe);
-    let text = recipes::read(&file)?;
+    let text = cairn_build::recipe::read(&file)?;
     let bad = |problems: Vec<cairn_build::problem::Problem>| {
         let problems = problems.iter().map(|problem| problem.located(&text)).collect();
         Error::from(cairn_build::Error::Recipe { path: file.clone(), problems })
@@ -124,7 +124,8 @@ fn change(
             Some(reference) => NewUpstream::Git { reference: reference.into() },
             None => {
                 let phase = output.phase(&format!("Getting {new}"), None, Unit::Bytes);
-                let (_, hash) = fetch::fetch_new(&new, &places, &Network, &phase)?;
+                let (_, hash) =
+                    fetch::fetch_new(&new, &places, &Servers(context.network()), &phase)?;
                 NewUpstream::Archive { url: new, hash }
             }
         };
