@@ -5,13 +5,15 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 
-.PHONY: help demo test check bench build deb install bootstrap
+.PHONY: help demo test long check bench build deb install bootstrap posix
 
 help:
 	@echo 'make demo      build, and show with real packages what Cairn does'
 	@echo 'make test      build, and run all tests'
+	@echo 'make long      run the tests that take too long for each change'
 	@echo 'make check     check format, lints and documentation'
 	@echo 'make bench     measure, with the peers beside'
+	@echo 'make posix     run the suites of others on mounts, as root'
 	@echo 'make build     build target/release/cairn'
 	@echo 'make deb       make a Debian package of it in target/'
 	@echo 'make install   install below $(PREFIX) (PREFIX=, DESTDIR=)'
@@ -23,6 +25,11 @@ test: build
 	@tools/bootstrap tests
 	$(CARGO) test --release --workspace
 
+# More than 400 packages, some in two versions: 490 MB are downloaded.
+long: build
+	@tools/bootstrap tests
+	$(CARGO) test --release -p cairn-tests --test upgrade -- --ignored
+
 check: bootstrap
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
@@ -30,6 +37,9 @@ check: bootstrap
 
 bench: build
 	$(CARGO) bench --workspace --bench '*'
+
+posix: build
+	@tools/posix
 
 build: bootstrap
 	$(CARGO) build --release --workspace

@@ -33,6 +33,7 @@ const MORE: &[&str] = &[
 const LEAVING: &[&str] = &["ffmpeg", "imagemagick", "nginx-light"];
 
 #[test]
+#[ignore = "it downloads 490 MB: make long"]
 fn a_real_system_lives_through_an_upgrade_a_removal_and_a_pruning() {
     let roots = [real::ROOTS, MORE].concat();
     let Some(debs) = real::debs_for(&roots, "list-upgrade") else { return };
