@@ -28,7 +28,7 @@ use objects::Piece;
 const FORMAT: &str = "cairn store 1, xxh3-128, blake3-256, zstd";
 
 /// Plain bytes of frames that are kept in memory.
-const FRAMES_KEPT: usize = 32 << 20;
+const FRAMES_KEPT: usize = 16 << 20;
 /// Bytes of decoded trees that are kept in memory, roughly.
 const TREES_KEPT: usize = 32 << 20;
 /// Packs that are kept open.
