@@ -17,7 +17,6 @@ use fuser::{
     ReplyStatfs, ReplyXattr, Request,
 };
 
-use crate::affinity::Affinity;
 use crate::counters::Operation;
 use crate::errno;
 use crate::event::{Event, Journal};
@@ -35,10 +34,6 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// The most bytes of one read or write request; the kernel stops at
 /// `fs.fuse.max_pages_limit`, by default the same.
 const MAX_REQUEST: u32 = 1 << 20;
-
-/// A read of as many bytes takes longer than waking who reads, or comes ahead
-/// of need.
-const LARGE_READ: u32 = 64 << 10;
 
 /// Background requests, such as read-ahead, that may wait at a time.
 const MAX_BACKGROUND: u16 = 64;
@@ -82,7 +77,6 @@ pub(crate) fn first_request() -> Vec<u8> {
 pub(crate) struct Fuse<S> {
     pub(crate) filesystem: Arc<Filesystem<S>>,
     pub(crate) journal: Journal,
-    affinity: Affinity,
 }
 
 thread_local! {
@@ -93,19 +87,7 @@ thread_local! {
 
 impl<S: Source> Fuse<S> {
     pub(crate) fn new(filesystem: Arc<Filesystem<S>>, journal: Journal) -> Self {
-        Self { filesystem, journal, affinity: Affinity::default() }
-    }
-
-    /// Runs a handler for a request that its sender waits for.
-    fn answer(
-        &self,
-        operation: Operation,
-        request: &Request,
-        ino: INodeNo,
-        handler: impl FnOnce(),
-    ) {
-        self.affinity.follow(request.pid());
-        self.handle(operation, ino, handler);
+        Self { filesystem, journal }
     }
 
     /// Runs a handler. A panic ends the request, not the mount: the reply that
@@ -154,8 +136,8 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         Ok(())
     }
 
-    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.answer(Operation::Lookup, request, parent, || {
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.handle(Operation::Lookup, parent, || {
             let view = self.filesystem.view();
             match view.lookup(node(parent), name.as_bytes()) {
                 Ok(Found::Node(stat)) => {
@@ -173,8 +155,8 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         self.handle(Operation::Forget, ino, || self.filesystem.forget(node(ino), nlookup));
     }
 
-    fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.answer(Operation::Getattr, request, ino, || {
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.handle(Operation::Getattr, ino, || {
             let view = self.filesystem.view();
             match view.stat(node(ino)) {
                 Ok(stat) => reply.attr(&FOREVER, &attr(&stat)),
@@ -183,8 +165,8 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         });
     }
 
-    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
-        self.answer(Operation::Readlink, request, ino, || {
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        self.handle(Operation::Readlink, ino, || {
             let target = self.filesystem.read_link(node(ino), <[u8]>::to_vec);
             match target {
                 Ok(target) => reply.data(&target),
@@ -205,7 +187,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
 
     fn read(
         &self,
-        request: &Request,
+        _: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -214,11 +196,6 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        if size < LARGE_READ {
-            self.affinity.follow(request.pid());
-        } else {
-            self.affinity.roam();
-        }
         self.handle(Operation::Read, ino, || {
             BUFFER.with_borrow_mut(|buf| {
                 // No request that was agreed on is larger.
@@ -236,13 +213,13 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
 
     fn readdir(
         &self,
-        request: &Request,
+        _: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.answer(Operation::Readdir, request, ino, || {
+        self.handle(Operation::Readdir, ino, || {
             let view = self.filesystem.view();
             let listing = match view.list(node(ino), Cookie::from_kernel(offset)) {
                 Ok(listing) => listing,
@@ -268,13 +245,13 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
 
     fn readdirplus(
         &self,
-        request: &Request,
+        _: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.answer(Operation::Readdirplus, request, ino, || {
+        self.handle(Operation::Readdirplus, ino, || {
             let view = self.filesystem.view();
             let listing = match view.list(node(ino), Cookie::from_kernel(offset)) {
                 Ok(listing) => listing,
@@ -314,8 +291,8 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         });
     }
 
-    fn statfs(&self, request: &Request, _: INodeNo, reply: ReplyStatfs) {
-        self.answer(Operation::Statfs, request, INodeNo(NodeId::ROOT.get()), || {
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.handle(Operation::Statfs, INodeNo(NodeId::ROOT.get()), || {
             let below = self.filesystem.view().summary();
             let blocks = below.bytes.div_ceil(u64::from(BLOCK));
             // 255 is the longest name: an overlay on top takes over the limit.
@@ -323,15 +300,8 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         });
     }
 
-    fn getxattr(
-        &self,
-        request: &Request,
-        ino: INodeNo,
-        name: &OsStr,
-        size: u32,
-        reply: ReplyXattr,
-    ) {
-        self.answer(Operation::Getxattr, request, ino, || {
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.handle(Operation::Getxattr, ino, || {
             let value = match self.filesystem.xattrs.stored(name.as_bytes()) {
                 _ if !xattrs::is_supported(name.as_bytes()) => Err(Refusal::NotSupported),
                 None => Err(Refusal::NoAttribute),
@@ -344,7 +314,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.answer(Operation::Listxattr, request, ino, || {
+        self.handle(Operation::Listxattr, ino, || {
             let view = self.filesystem.view();
             let names = view.with_attributes(node(ino), |attributes| {
                 let mut names = Vec::new();

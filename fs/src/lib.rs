@@ -4,7 +4,6 @@
 //! run, so that they show a new state; [`list`] says which there are; [`run`]
 //! runs a program inside a state.
 
-mod affinity;
 mod attach;
 pub mod control;
 mod counters;
