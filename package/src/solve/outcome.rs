@@ -24,6 +24,8 @@ pub(super) struct Outcome<'l, 'u> {
     pub(super) removed: BTreeSet<Id>,
     /// What cannot stay without them, and what it would lack.
     pub(super) lost: HashMap<Id, &'u Dependency>,
+    /// What the packages to be downgraded become.
+    pub(super) older: BTreeMap<Id, Id>,
     /// The packages that are there afterwards, and perhaps some that nobody
     /// needs.
     pub(super) chosen: BTreeSet<Id>,
@@ -40,9 +42,10 @@ impl<'l, 'u> Outcome<'l, 'u> {
         asked: Vec<Choice>,
         removed: BTreeSet<Id>,
         lost: HashMap<Id, &'u Dependency>,
+        older: BTreeMap<Id, Id>,
     ) -> Self {
         let (chosen, all_stay, held) = Default::default();
-        Self { lookup, asked, removed, lost, chosen, all_stay, held }
+        Self { lookup, asked, removed, lost, older, chosen, all_stay, held }
     }
 
     /// The chosen package of each thing to install.
@@ -107,7 +110,7 @@ impl<'l, 'u> Outcome<'l, 'u> {
     fn left(&self, picked: &BTreeSet<Id>) -> Result<BTreeSet<Id>, catalog::Error> {
         let (lookup, universe) = (self.lookup, self.lookup.universe);
         let mut left = self.chosen.clone();
-        let mut roots = picked.clone();
+        let mut roots: BTreeSet<Id> = picked.iter().chain(self.older.values()).copied().collect();
         let base: BTreeSet<Id> = universe.installed().filter(|_| self.all_stay).collect();
         left.retain(|id| !base.contains(id));
         roots.retain(|id| !base.contains(id));

@@ -100,23 +100,23 @@ pub(super) fn choose<'l, 'u>(
     let targets = targets(lookup, upgraded)?;
     let older = older(lookup, request, &removed)?;
     let lost = dependants(lookup, &removed)?;
-    let mut outcome = Outcome::new(lookup, asked, removed, lost);
+    let mut outcome = Outcome::new(lookup, asked, removed, lost, older);
 
-    if outcome.asked.is_empty() && targets.is_empty() && older.is_empty() {
+    if outcome.asked.is_empty() && targets.is_empty() && outcome.older.is_empty() {
         let stays = |id: &Id| !outcome.removed.contains(id) && !outcome.lost.contains_key(id);
         outcome.chosen = universe.installed().filter(stays).collect();
         return Ok(outcome);
     }
     if outcome.removed.is_empty()
         && targets.is_empty()
-        && older.is_empty()
+        && outcome.older.is_empty()
         && let Some(added) = additions(lookup, &outcome.asked)?
     {
         outcome.chosen = universe.installed().chain(added).collect();
         outcome.all_stay = true;
         return Ok(outcome);
     }
-    let (musts, wishes) = conditions(&outcome, &targets, &older)?;
+    let (musts, wishes) = conditions(&outcome, &targets)?;
     match optimum(lookup, &musts, &wishes)? {
         Ok(Optimum { chosen, given_up }) => {
             outcome.chosen = chosen;
@@ -274,14 +274,13 @@ fn additions(
 fn conditions(
     outcome: &Outcome<'_, '_>,
     targets: &BTreeMap<Id, Id>,
-    older: &BTreeMap<Id, Id>,
 ) -> Result<(Vec<Choice>, Vec<Wish>), catalog::Error> {
     let (lookup, universe) = (outcome.lookup, outcome.lookup.universe);
     let spare = spare(lookup, targets, &outcome.removed)?;
     let mut musts = outcome.asked.clone();
     let mut wishes = Vec::new();
     for id in universe.installed().filter(|id| !outcome.removed.contains(id)) {
-        if let Some(&target) = older.get(&id) {
+        if let Some(&target) = outcome.older.get(&id) {
             musts.push([target].into());
             continue;
         }

@@ -136,12 +136,13 @@ fn check(world: &World, request: &Request) -> Result<(), TestCaseError> {
     prop_assert!(reference.is_valid(chosen));
     prop_assert_eq!(reference.cost(chosen), best);
 
-    check_solution(&reference, &solution, chosen)
+    check_solution(&reference, request, &solution, chosen)
 }
 
 /// The solution is what was chosen without what nobody needs.
 fn check_solution(
     reference: &Reference,
+    request: &Request,
     solution: &Solution,
     chosen: u32,
 ) -> Result<(), TestCaseError> {
@@ -164,9 +165,12 @@ fn check_solution(
         .map(|it| it.candidate.metadata.name.as_str())
         .collect();
 
-    // Who was asked for stays so; what stays is needed, or was not before.
+    // Who was asked for stays so; what stays is needed, or was not before, or
+    // is there because it was to become older.
     let orphan = |name: &&str| was(name).is_some() && !needed_before.contains(name);
-    let roots = names.iter().copied().filter(|name| is_explicit.contains(name) || orphan(name));
+    let is_older = |name: &&str| request.downgrade.iter().any(|it| it == name);
+    let is_root = |name: &&str| is_explicit.contains(name) || orphan(name) || is_older(name);
+    let roots = names.iter().copied().filter(is_root);
     let needed = reference.needed(left, roots);
     for package in &solution.packages {
         let name = package.candidate.metadata.name.as_str();

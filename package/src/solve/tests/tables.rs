@@ -204,6 +204,9 @@ fn a_downgrade_goes_to_the_next_older_build_and_takes_along_what_it_must() {
         World::new("*a:5 needs x.5 \n lib:5 offers x.5", "a:3 needs x.3 \n lib:3 offers x.3");
     check(&world, "_a", &["a:5 down a:3", "lib:5 down lib:3"]);
     check(&world, "_lib", &["a:5 down a:3", "lib:5 down lib:3"]);
+    // It stays also when nobody needs it any more.
+    let world = World::new("*a:1 needs z \n lib:5 offers z", "a:1 \n lib:3");
+    check(&world, "_lib", &["a:1 to a:1", "lib:5 down lib:3"]);
     // What somebody asked for is not taken away for it.
     let world = World::new("*a:5 needs x.5 \n lib:5 offers x.5", "lib:3 offers x.3");
     let problem = world.solve(&request("_lib")).expect_err("a needs the newer one");
