@@ -137,18 +137,15 @@ impl Run<'_> {
         if acts.is_empty() {
             return Ok(());
         }
-        let phases: Vec<Phase> = job.steps.iter().map(|step| step.phase).collect();
-        self.drive(&acts, &shell_rc, Some(job), &phases, &inside, clock)?;
-        Ok(())
+        self.drive(&acts, &shell_rc, job, &inside, clock)
     }
 
-    /// Runs a driver with these acts; gives what was said outside of any log.
+    /// Runs a driver with the acts of a job.
     fn drive(
         &self,
         acts: &[Act],
         shell_rc: &str,
-        job: Option<&Job>,
-        phases: &[Phase],
+        job: &Job,
         directory: &str,
         clock: &mut Clock,
     ) -> Result<()> {
@@ -161,10 +158,10 @@ impl Run<'_> {
         let mut running = None;
         listen(entered.output(), &token, |heard| match heard {
             Heard::Begin(step) => {
-                let (Some(job), Some(phase)) = (job, phases.get(step)) else { return };
-                running = Some(*phase);
-                logs.begin(job, *phase);
-                self.observer.phase_begins(&job.target, job.stage, *phase);
+                let Some(phase) = job.steps.get(step).map(|it| it.phase) else { return };
+                running = Some(phase);
+                logs.begin(job, phase);
+                self.observer.phase_begins(&job.target, job.stage, phase);
             }
             Heard::Line(line) => {
                 logs.line(&line);
@@ -174,15 +171,15 @@ impl Run<'_> {
             }
             Heard::End(step, code, time) => {
                 running = None;
-                let (Some(job), Some(phase)) = (job, phases.get(step)) else { return };
+                let Some(phase) = job.steps.get(step).map(|it| it.phase) else { return };
                 let stage = match job.stage {
                     Stage::Plain => String::new(),
                     stage => format!(" ({})", stage.name().to_lowercase()),
                 };
                 clock.add(&format!("{} {phase}{stage}", job.target), time);
-                self.observer.phase_ended(*phase, code, time);
+                self.observer.phase_ended(phase, code, time);
                 if code != 0 {
-                    failed = Some((*phase, code));
+                    failed = Some((phase, code));
                 }
             }
             Heard::Pause(paused) => self.observer.pause(paused),

@@ -1,6 +1,7 @@
 //! Works on several recipes side by side, each after those that it needs.
 
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
 
 /// How the work on several recipes has ended.
@@ -47,8 +48,9 @@ pub fn run<T: Send, E: Send>(
                 running += 1;
                 let (sender, work) = (sender.clone(), &work);
                 scope.spawn(move || {
+                    let result = catch_unwind(AssertUnwindSafe(|| work(at)));
                     // The receiver lives as long as something runs.
-                    let _ = sender.send((at, work(at)));
+                    let _ = sender.send((at, result));
                 });
             }
             if running == 0 {
@@ -56,6 +58,7 @@ pub fn run<T: Send, E: Send>(
             }
             let (at, result) = receiver.recv().expect("whatever runs sends when it ends");
             running -= 1;
+            let result = result.unwrap_or_else(|panic| resume_unwind(panic));
             match result.and_then(&mut done) {
                 Ok(()) => states[at] = State::Done,
                 Err(err) => failed = failed.take().or(Some((at, err))),
@@ -133,5 +136,11 @@ mod tests {
     fn what_cannot_be_taken_is_a_failure() {
         let ended = run(&[vec![], vec![0]], at_once(1), Ok::<usize, &str>, |_| Err("full"));
         assert_eq!((ended.failed, ended.left), (Some((0, "full")), vec![1]));
+    }
+
+    #[test]
+    #[should_panic(expected = "a defect of the work")]
+    fn a_panic_ends_it_and_is_not_waited_for() {
+        run(&[vec![]], at_once(1), |_| -> Result<(), ()> { panic!("a defect of the work") }, Ok);
     }
 }

@@ -1,17 +1,8 @@
-//! Processes that still use files of a mount which a switch has replaced, and
-//! the services that own them.
-//!
-//! A file of another content is another inode, so that a file is outdated when
-//! the name under which a process has it stands for another inode by now.
+//! Processes that still use what a switch has replaced, as they are told.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 
-use cairn_fs::Shape;
+use cairn_fs::Usage;
 use cairn_store::Store;
 use serde::Serialize;
 
@@ -19,202 +10,46 @@ use crate::error::Error;
 use crate::escape::Escaped;
 use crate::page::{Cell, Page, Style};
 
-/// Who still uses what has been replaced.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Affected {
-    processes: Vec<Process>,
-    /// Services and other units of systemd that own them.
+    processes: Vec<ProcessView>,
     units: BTreeSet<String>,
-    /// Processes at which the caller may not look: without root, those of others.
     unseen: usize,
 }
 
 #[derive(Debug, Serialize)]
-struct Process {
+struct ProcessView {
     pid: u32,
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<String>,
-    files: Vec<File>,
+    files: Vec<FileView>,
 }
 
 #[derive(Debug, Serialize)]
-struct File {
-    /// Where it lay in the root.
+struct FileView {
     path: String,
     #[serde(rename = "use")]
     usage: Usage,
 }
 
-/// How a file is used; what comes first says more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Usage {
-    Executed,
-    Mapped,
-    Open,
-}
-
-/// What the kernel adds to the path of a file whose name is gone.
-const GONE: &[u8] = b" (deleted)";
-
-/// A mount that shows another state after a switch.
-struct Mount {
-    target: PathBuf,
-    device: u64,
-}
-
 impl Affected {
-    /// Looks at all processes of this machine. Costs some reads of /proc for each.
+    /// Looks at all processes of this machine.
     pub(crate) fn find(store: &Store) -> Result<Self, Error> {
-        let registered = cairn_fs::list(&store.path().join("run"))?;
-        let follows = |shape| !matches!(shape, Shape::Pinned(_));
-        let mounts = registered.into_iter().filter(|mount| follows(mount.shape));
-        let mounts: Vec<Mount> = mounts
-            .filter_map(|mount| {
-                let target = PathBuf::from(mount.target);
-                // One that has ended meanwhile shows nothing any more.
-                let device = fs::symlink_metadata(&target).ok()?.dev();
-                Some(Mount { target, device })
-            })
-            .collect();
-        let mut found = Self::default();
-        if mounts.is_empty() {
-            return Ok(found);
-        }
-        let proc = Path::new("/proc");
-        for entry in fs::read_dir(proc).map_err(Error::read(proc))?.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            if pid != std::process::id() {
-                found.look_at(pid, &entry.path(), &mounts);
-            }
-        }
-        found.processes.sort_by_key(|process| process.pid);
-        found.units = found.processes.iter().filter_map(|it| it.unit.clone()).collect();
-        Ok(found)
-    }
-
-    fn look_at(&mut self, pid: u32, proc: &Path, mounts: &[Mount]) {
-        let mut files = BTreeMap::new();
-        let looked = [executed(proc), mapped(proc), open(proc)];
-        let is_denied = |err: &io::Error| err.kind() == io::ErrorKind::PermissionDenied;
-        if looked.iter().any(|result| result.as_ref().is_err_and(is_denied)) {
-            self.unseen += 1;
-        }
-        // What has ended meanwhile uses nothing.
-        for used in looked.into_iter().flatten().flatten() {
-            let mount = mounts.iter().find(|mount| mount.device == used.device);
-            if let Some(path) = mount.and_then(|mount| mount.outdated(&used)) {
-                let usage = files.entry(path).or_insert(used.usage);
-                *usage = used.usage.min(*usage);
-            }
-        }
-        if !files.is_empty() {
-            let name = fs::read_to_string(proc.join("comm")).unwrap_or_default();
-            let unit = fs::read_to_string(proc.join("cgroup")).ok();
-            self.processes.push(Process {
-                pid,
-                name: name.trim_end().into(),
-                unit: unit.and_then(|text| unit_of(&text)),
-                files: files.into_iter().map(|(path, usage)| File { path, usage }).collect(),
-            });
-        }
-    }
-}
-
-/// A file that a process uses.
-struct Used {
-    device: u64,
-    inode: u64,
-    /// As the kernel names it.
-    path: PathBuf,
-    usage: Usage,
-}
-
-fn executed(proc: &Path) -> io::Result<Vec<Used>> {
-    Ok(vec![linked(&proc.join("exe"), Usage::Executed)?])
-}
-
-fn open(proc: &Path) -> io::Result<Vec<Used>> {
-    let links = fs::read_dir(proc.join("fd"))?;
-    Ok(links.flatten().filter_map(|link| linked(&link.path(), Usage::Open).ok()).collect())
-}
-
-fn linked(link: &Path, usage: Usage) -> io::Result<Used> {
-    let path = fs::read_link(link)?;
-    // Asks about nothing that is no path: it could be of another mount that is stuck.
-    if !path.has_root() {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    let metadata = fs::metadata(link)?;
-    // A directory shows the new state.
-    if metadata.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    Ok(Used { device: metadata.dev(), inode: metadata.ino(), path, usage })
-}
-
-/// Format: `/proc/PID/maps` in proc(5).
-fn mapped(proc: &Path) -> io::Result<Vec<Used>> {
-    let text = fs::read(proc.join("maps"))?;
-    Ok(text.split(|byte| *byte == b'\n').filter_map(mapping).collect())
-}
-
-fn mapping(line: &[u8]) -> Option<Used> {
-    let at = line.iter().position(|byte| *byte == b'/')?;
-    let (fields, path) = line.split_at(at);
-    let mut fields = std::str::from_utf8(fields).ok()?.split_ascii_whitespace().skip(3);
-    let (major, minor) = fields.next()?.split_once(':')?;
-    let number = |text| u32::from_str_radix(text, 16).ok();
-    Some(Used {
-        device: libc::makedev(number(major)?, number(minor)?),
-        inode: fields.next()?.parse().ok()?,
-        path: PathBuf::from(std::ffi::OsStr::from_bytes(path)),
-        usage: Usage::Mapped,
-    })
-}
-
-impl Mount {
-    /// Where a file lay in this mount whose name stands for something else now.
-    fn outdated(&self, used: &Used) -> Option<String> {
-        let path = used.path.as_os_str().as_bytes();
-        let (path, is_gone) = match path.strip_suffix(GONE) {
-            Some(path) => (path, true),
-            None => (path, false),
+        let found = cairn_fs::Affected::find(&store.path().join("run"))?;
+        let units = found.processes.iter().filter_map(|process| process.unit.clone()).collect();
+        let file =
+            |(path, usage): (Vec<u8>, Usage)| FileView { path: Escaped(&path).to_string(), usage };
+        let process = |it: cairn_fs::AffectedProcess| ProcessView {
+            pid: it.pid,
+            name: it.name,
+            unit: it.unit,
+            files: it.files.into_iter().map(file).collect(),
         };
-        let path = Path::new(std::ffi::OsStr::from_bytes(path));
-        // Of a process with a root of its own it begins there.
-        let below = path.strip_prefix(&self.target).or_else(|_| path.strip_prefix("/")).ok()?;
-        match fs::symlink_metadata(self.target.join(below)) {
-            Ok(now) if now.ino() == used.inode => return None,
-            Ok(_) => {}
-            // Another name of it may be mounted elsewhere.
-            Err(_) if !is_gone => return None,
-            Err(_) => {}
-        }
-        Some(Escaped(&[b"/", below.as_os_str().as_bytes()].concat()).to_string())
+        let processes = found.processes.into_iter().map(process).collect();
+        Ok(Self { processes, units, unseen: found.unseen })
     }
-}
 
-fn processes(number: usize) -> String {
-    format!("{number} {}", if number == 1 { "process" } else { "processes" })
-}
-
-/// The unit of systemd to which a process belongs; `text` is its
-/// `/proc/PID/cgroup`.
-fn unit_of(text: &str) -> Option<String> {
-    let of_systemd = |line: &str| {
-        let path = line.strip_prefix("0::").or_else(|| line.split_once(":name=systemd:")?.1.into());
-        path.map(str::to_owned)
-    };
-    let path = text.lines().find_map(of_systemd)?;
-    let is_unit = |part: &&str| part.ends_with(".service") || part.ends_with(".scope");
-    path.rsplit('/').find(is_unit).map(Into::into)
-}
-
-impl Affected {
     pub(crate) fn show(&self, page: &mut Page) {
         if self.processes.is_empty() {
             page.line("No process uses a file that has been replaced.");
@@ -225,8 +60,8 @@ impl Affected {
             page.title(text);
         }
         let mut rows = Vec::new();
-        for Process { pid, name, unit, files } in &self.processes {
-            for (at, File { path, usage }) in files.iter().enumerate() {
+        for ProcessView { pid, name, unit, files } in &self.processes {
+            for (at, FileView { path, usage }) in files.iter().enumerate() {
                 let first = |text: String| Cell::new(if at == 0 { text } else { String::new() });
                 let usage = match usage {
                     Usage::Executed => "executed",
@@ -262,32 +97,6 @@ impl Affected {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_unit_of_a_process_is_the_innermost() {
-        for (text, unit) in [
-            ("0::/system.slice/sshd.service\n", Some("sshd.service")),
-            ("0::/user.slice/user-1000.slice/session-2.scope\n", Some("session-2.scope")),
-            ("0::/user.slice/user@1000.service/app.slice/x.service/y\n", Some("x.service")),
-            ("12:cpu:/\n1:name=systemd:/system.slice/cron.service\n", Some("cron.service")),
-            ("0::/\n", None),
-            ("", None),
-        ] {
-            assert_eq!(unit_of(text).as_deref(), unit, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_mapping_of_a_file_has_its_device_its_inode_and_its_path() {
-        let line = b"7f10-7f11 r-xp 00001000 00:2b 67307  /usr/lib/a b.so (deleted)";
-        let used = mapping(line).unwrap();
-        assert_eq!((used.device, used.inode), (libc::makedev(0, 0x2b), 67307));
-        assert_eq!(used.path, Path::new("/usr/lib/a b.so (deleted)"));
-        for line in ["", "7f10-7f11 rw-p 0 00:00 0 [heap]", "7f10 /x", "a b c d:e / /"] {
-            assert!(mapping(line.as_bytes()).is_none(), "{line}");
-        }
-    }
+fn processes(number: usize) -> String {
+    format!("{number} {}", if number == 1 { "process" } else { "processes" })
 }

@@ -4,6 +4,7 @@
 //! run, so that they show a new state; [`list`] says which there are; [`run`]
 //! runs a program inside a state.
 
+mod affected;
 mod attach;
 pub mod control;
 mod counters;
@@ -39,6 +40,7 @@ mod unmounter;
 pub mod workspace;
 mod xattrs;
 
+pub use affected::{Affected, AffectedProcess, Usage};
 pub use counters::{Memory, Operation, Requests, Slow, Stats};
 pub use daemon::{background, background_kept, notify_ready};
 pub use error::{Error, Result};

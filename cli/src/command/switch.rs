@@ -20,6 +20,13 @@ use crate::units::duration;
 pub(crate) struct Args {
     /// Number or tag of the state
     state: StateName,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How a switch is carried out, as every command takes it that makes one.
+#[derive(Clone, Copy, clap::Args)]
+pub(crate) struct How {
     /// Leave out what triggers of live roots would do
     #[arg(long)]
     skip_triggers: bool,
@@ -46,15 +53,7 @@ struct Switched {
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
     let target = args.state.find(&store)?;
-    let how = How { skip_triggers: args.skip_triggers, list_affected: args.list_affected };
-    switch(&store, &target, how, context, output)
-}
-
-/// What is done beside.
-#[derive(Clone, Copy)]
-pub(crate) struct How {
-    pub(crate) skip_triggers: bool,
-    pub(crate) list_affected: bool,
+    switch(&store, &target, args.how, context, output)
 }
 
 /// Makes `target` current; when this returns, live roots show it.
