@@ -371,6 +371,8 @@ fn a_damaged_pack_is_told_with_what_it_affects_and_the_rest_goes_on() {
         // The end of a pack says what it holds, which the index knows as well.
         assert!(affected || harm.starts_with("flipped at"), "{harm}: {}", verified.stdout);
         assert!(!verified.stdout.contains("1:/"), "{harm}: {}", verified.stdout);
+        assert!(cairn.data(["verify", "1"]).ends_with(", 1 state walked: no damage.\n"), "{harm}");
+        assert_eq!(cairn.run(["verify", "1", "current"]).code(), Some(DAMAGED), "{harm}");
         assert_eq!(looks(&cairn), before, "{harm}: what is not in the pack is there");
         if affected {
             let complaint = cairn.fails(DAMAGED, ["cat", "2:/usr/share/app/large"]);

@@ -370,7 +370,9 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
             "its layer is intact beside it; keep what you need of that, and discard the workspace",
         ),
         StoreError::NoState => Some("cairn install makes the first one"),
-        StoreError::Index { .. } | StoreError::MalformedIndex { .. } => {
+        StoreError::Index { .. }
+        | StoreError::MalformedIndex { .. }
+        | StoreError::WrongIndex { .. } => {
             Some("cairn store rebuild makes the index anew and loses nothing")
         }
         StoreError::DamagedLog { .. }

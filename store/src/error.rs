@@ -104,6 +104,9 @@ pub enum Error {
     /// An entry of the index does not have the form of one.
     #[error("the index {} has a malformed entry", path.display())]
     MalformedIndex { path: PathBuf },
+    /// Objects do not lie where the index says.
+    #[error("the index {} differs from the packs in {entries} entries", path.display())]
+    WrongIndex { path: PathBuf, entries: u64 },
     /// There is no such state.
     #[error("there is no state {0}")]
     UnknownState(StateId),
@@ -190,6 +193,7 @@ impl Error {
                 | Self::MissingBlob { .. }
                 | Self::MissingTree { .. }
                 | Self::MalformedIndex { .. }
+                | Self::WrongIndex { .. }
                 | Self::DamagedWorkspace { .. }
         )
     }

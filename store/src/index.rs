@@ -155,22 +155,31 @@ impl Index {
     /// Costs the whole index.
     pub(crate) fn objects_in(&self, pack: PackId) -> Result<Vec<ObjectId>> {
         let mut objects = Vec::new();
+        self.each_object(|object, at| {
+            if at.pack == pack {
+                objects.push(object);
+            }
+        })?;
+        Ok(objects)
+    }
+
+    /// Tells `visit` each object and where it is said to lie.
+    pub(crate) fn each_object(&self, mut visit: impl FnMut(ObjectId, Location)) -> Result<()> {
         for kind in [BLOB, TREE, PAGE] {
             self.each(kind, |key, value| {
-                if Location::from_bytes(value.last_chunk()?).pack == pack {
-                    objects.push(match kind {
-                        BLOB => {
-                            let digest = Digest::from_bytes(*value.first_chunk()?);
-                            ObjectId::Blob(BlobKey::from_bytes(*key.as_array()?), digest)
-                        }
-                        TREE => ObjectId::Tree(TreeId::from_bytes(*key.as_array()?)),
-                        _ => ObjectId::Page(PageId::from_bytes(*key.as_array()?)),
-                    });
-                }
+                let object = match kind {
+                    BLOB => {
+                        let digest = Digest::from_bytes(*value.first_chunk()?);
+                        ObjectId::Blob(BlobKey::from_bytes(*key.as_array()?), digest)
+                    }
+                    TREE => ObjectId::Tree(TreeId::from_bytes(*key.as_array()?)),
+                    _ => ObjectId::Page(PageId::from_bytes(*key.as_array()?)),
+                };
+                visit(object, Location::from_bytes(value.last_chunk()?));
                 Some(())
             })?;
         }
-        Ok(objects)
+        Ok(())
     }
 
     /// All packs whose objects are indexed.

@@ -22,7 +22,7 @@ use crate::state::{State, StateId};
 use crate::store::Store;
 use crate::transaction::Transaction;
 use crate::tree::Entry;
-use crate::verify::{PackScan, VerifyProgress};
+use crate::verify::{PackScan, Tables, VerifyProgress};
 
 /// Where lost objects may be had.
 pub trait RepairSource {
@@ -54,7 +54,9 @@ pub struct Missing {
 pub struct Repaired {
     /// Packs that were put aside, with what was wrong.
     pub quarantined: Vec<(PackId, Vec<Error>)>,
-    /// Sound objects of those that were copied.
+    /// Entries of the index that differed from the packs.
+    pub corrected: u64,
+    /// Sound objects of damaged packs that were copied.
     pub salvaged: u64,
     /// Objects that each source gave, by its name.
     pub restored: BTreeMap<String, u64>,
@@ -81,13 +83,23 @@ impl Store {
         let mut transaction = self.begin()?;
         self.inner().forget_all();
         let mut damaged = Vec::new();
+        let mut tables = Tables::default();
         self.scan(progress, |scan| {
+            tables.note(&scan);
             if !scan.damage.is_empty() {
                 damaged.push(scan);
             }
         })?;
         damaged.sort_by_key(|scan| scan.id);
         let mut repaired = Repaired::default();
+        let wrong = tables.wrong_entries(self.inner(), transaction.index())?;
+        repaired.corrected = wrong.len() as u64;
+        tables.correct(wrong, transaction.index())?;
+        if !transaction.missing()?.objects.is_empty() {
+            repaired.corrected += tables.complete(transaction.index())?;
+            self.inner().forget_all();
+        }
+        drop(tables);
         transaction.give_up(&mut damaged)?;
         repaired.salvaged = transaction.salvage(&damaged)?;
 

@@ -1,7 +1,10 @@
 //! Whether everything that the states need is there and undamaged.
 
+mod tables;
+
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -12,6 +15,7 @@ use crate::pack::{Location, ObjectId, Pack};
 use crate::state::StateId;
 use crate::store::Store;
 use crate::tree::{Entry, PAGED_FROM};
+pub(crate) use tables::Tables;
 
 /// Is told how far a verification has come; called from several threads.
 pub trait VerifyProgress: Sync {
@@ -55,32 +59,111 @@ pub struct Report {
 }
 
 impl Store {
-    /// Hashes every object of every pack anew, in parallel, and walks the trees
-    /// of every state, each directory once.
+    /// Hashes every object of every pack anew, in parallel, walks the trees of every
+    /// state, each directory once, and compares the index with the packs.
     ///
     /// Does not stop at damage; the errors returned are those that keep it from
     /// going on at all. gc may run meanwhile.
     pub fn verify(&self, progress: &dyn VerifyProgress) -> Result<Report> {
         let mut report = Report::default();
-        let mut sound = HashSet::new();
+        let mut tables = Tables::default();
         self.scan(progress, |scan| {
-            report.packs += 1;
-            report.objects += scan.sound.len() as u64;
-            report.bytes += scan.sound.iter().map(|(_, at)| at.len).sum::<u64>();
-            let damage = scan.damage.into_iter();
-            report.damage.extend(damage.map(|error| Damage { error, paths: vec![], more: 0 }));
-            sound.extend(scan.sound.into_iter().map(|(object, _)| object));
+            tables.note(&scan);
+            report.count(scan);
         })?;
-        let mut walk = Walk { store: self, sound: &sound, seen: HashSet::new(), found: vec![] };
-        let refs = self.refs();
-        for state in refs.states.values() {
-            report.states += 1;
-            for (root, prefix) in [(state.tree, ""), (state.packages, "packages:")] {
-                walk.tree(root, state.id, prefix, &mut TreePath::root());
+        let states: Vec<StateId> = self.refs().states.keys().copied().collect();
+        let unindexed = report.walk(self, &states, &tables)?;
+        let inner = self.inner();
+        let wrong = tables.wrong_entries(inner, &*inner.index()?)?;
+        report.add_wrong(inner.index_path(), wrong.len() + unindexed);
+        Ok(report)
+    }
+
+    /// Does the same to what these states need, and reads nothing else.
+    ///
+    /// # Errors
+    /// [`Error::UnknownState`] for a state that is not there.
+    pub fn verify_states(
+        &self,
+        states: &[StateId],
+        progress: &dyn VerifyProgress,
+    ) -> Result<Report> {
+        let inner = self.inner();
+        // What a cache holds would hide damage on the disk.
+        inner.forget_all();
+        let (mut report, mut tables) = (Report::default(), Tables::default());
+        let (mut asked, mut wrong) = (HashSet::new(), 0);
+        // Again for what gc moves meanwhile.
+        loop {
+            let needed = self.needed(states, &mut asked)?;
+            if needed.is_empty() {
+                break;
+            }
+            let ids: Vec<PackId> = needed.keys().copied().collect();
+            progress.begin(ids.len() as u64);
+            let each = Mutex::new(|scan: PackScan| {
+                tables.note(&scan);
+                let here = needed.get(&scan.id).into_iter().flatten();
+                wrong += here.filter(|(object, at)| tables.denies(**object, at)).count();
+                report.count(scan);
+            });
+            self.scan_packs(&ids, Some(&needed), progress, &each);
+            inner.drop_view();
+        }
+        report.packs = tables.packs();
+        let unindexed = report.walk(self, states, &tables)?;
+        report.add_wrong(inner.index_path(), wrong + unindexed);
+        Ok(report)
+    }
+
+    /// What states need, as far as their directories can be read, by the pack that it lies
+    /// in according to the index; without what was `asked` for before.
+    fn needed(
+        &self,
+        states: &[StateId],
+        asked: &mut HashSet<(ObjectId, Location)>,
+    ) -> Result<Needed> {
+        let mut needed = Needed::new();
+        let mut seen = HashSet::new();
+        let mut stack = Vec::new();
+        for id in states {
+            let state = self.state(*id)?;
+            stack.extend([state.tree, state.packages]);
+        }
+        let inner = self.inner();
+        let mut need = |object| {
+            let is_new = seen.insert(object);
+            if is_new {
+                let at = inner.with_index(|index| index.location_of(object))?;
+                if let Some(at) = at.filter(|at| asked.insert((object, *at))) {
+                    needed.entry(at.pack).or_default().insert(object, at);
+                }
+            }
+            Ok::<_, Error>(is_new)
+        };
+        while let Some(id) = stack.pop() {
+            if !need(ObjectId::Tree(id))? {
+                continue;
+            }
+            // What cannot be read is met again by the walk, which tells it.
+            let Ok(tree) = self.tree(id) else { continue };
+            if tree.entries().len() >= PAGED_FROM {
+                for (page, _) in tree.encode().pages {
+                    need(ObjectId::Page(page))?;
+                }
+            }
+            for (_, entry) in tree.entries() {
+                match entry {
+                    Entry::Directory(subtree) => stack.push(subtree.id),
+                    Entry::Leaf(leaf) => {
+                        if let Some(blob) = leaf.blob() {
+                            need(ObjectId::Blob(blob.key, blob.digest))?;
+                        }
+                    }
+                }
             }
         }
-        report.add(walk.found);
-        Ok(report)
+        Ok(needed)
     }
 
     /// Hashes what is in the packs, in parallel, and gives `each` what was found in
@@ -100,30 +183,45 @@ impl Store {
                 return Ok(());
             }
             progress.begin(known.len() as u64);
-            let next = AtomicUsize::new(0);
-            let workers = std::thread::available_parallelism().map_or(1, Into::into);
-            std::thread::scope(|scope| {
-                for _ in 0..workers {
-                    scope.spawn(|| {
-                        while let Some(id) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                            if let Some(scan) = self.scan_pack(*id) {
-                                each.lock().unwrap_or_else(PoisonError::into_inner)(scan);
-                            }
-                            progress.advance();
-                        }
-                    });
-                }
-            });
+            self.scan_packs(&packs, None, progress, &each);
         }
     }
 
-    fn scan_pack(&self, id: PackId) -> Option<PackScan> {
+    /// Hashes these packs in parallel; only what is wanted of them, if that is given.
+    fn scan_packs(
+        &self,
+        packs: &[PackId],
+        wanted: Option<&Needed>,
+        progress: &dyn VerifyProgress,
+        each: &Mutex<impl FnMut(PackScan) + Send>,
+    ) {
+        let next = AtomicUsize::new(0);
+        let workers = std::thread::available_parallelism().map_or(1, Into::into);
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    while let Some(id) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if let Some(scan) = self.scan_pack(*id, wanted.and_then(|it| it.get(id))) {
+                            each.lock().unwrap_or_else(PoisonError::into_inner)(scan);
+                        }
+                        progress.advance();
+                    }
+                });
+            }
+        });
+    }
+
+    fn scan_pack(
+        &self,
+        id: PackId,
+        wanted: Option<&HashMap<ObjectId, Location>>,
+    ) -> Option<PackScan> {
         let mut scan = PackScan { id, ..PackScan::default() };
         let inner = self.inner();
         // Opened anew: what a cache holds would hide damage on the disk.
         let opened =
             Pack::open(&inner.pack_path(id), id).and_then(|pack| Ok((pack.objects()?, pack)));
-        let (objects, pack) = match opened {
+        let (mut objects, pack) = match opened {
             Ok(opened) => opened,
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return None;
@@ -133,6 +231,9 @@ impl Store {
                 return Some(scan);
             }
         };
+        if let Some(wanted) = wanted {
+            objects.retain(|(object, at)| wanted.get(object) == Some(at));
+        }
         let mut frames = Frames { pack: &pack, last: None };
         let mut damaged_frames = HashSet::new();
         let mut touched = HashSet::new();
@@ -150,6 +251,9 @@ impl Store {
                 err => scan.damage.push(err),
             }
         }
+        if wanted.is_some() {
+            return Some(scan);
+        }
         // A frame that no object lies in is checked as well.
         for frame in (0..pack.frame_count()).filter(|frame| !touched.contains(frame)) {
             scan.damage.extend(pack.frame(frame).err());
@@ -157,6 +261,9 @@ impl Store {
         Some(scan)
     }
 }
+
+/// Objects with where they lie, by their pack.
+type Needed = HashMap<PackId, HashMap<ObjectId, Location>>;
 
 /// What was found in a pack.
 #[derive(Debug)]
@@ -179,6 +286,44 @@ impl Default for PackScan {
 const PATHS: usize = 1000;
 
 impl Report {
+    /// Counts what was found in a pack.
+    fn count(&mut self, scan: PackScan) {
+        self.packs += 1;
+        self.objects += scan.sound.len() as u64;
+        self.bytes += scan.sound.iter().map(|(_, at)| at.len).sum::<u64>();
+        let damage = scan.damage.into_iter();
+        self.damage.extend(damage.map(|error| Damage { error, paths: vec![], more: 0 }));
+    }
+
+    /// Walks states, and adds what they lack; returns how much of that lies in the packs,
+    /// and only the index does not know it.
+    fn walk(&mut self, store: &Store, states: &[StateId], tables: &Tables) -> Result<usize> {
+        let mut walk = Walk { store, tables, seen: HashSet::new(), found: vec![] };
+        for id in states {
+            let state = store.state(*id)?;
+            self.states += 1;
+            for (root, prefix) in [(state.tree, ""), (state.packages, "packages:")] {
+                walk.tree(root, state.id, prefix, &mut TreePath::root());
+            }
+        }
+        let index = store.inner().index()?;
+        let mut unindexed = HashSet::new();
+        for (object, ..) in &walk.found {
+            if tables.has(*object) && index.location_of(*object)?.is_none() {
+                unindexed.insert(*object);
+            }
+        }
+        self.add(walk.found);
+        Ok(unindexed.len())
+    }
+
+    fn add_wrong(&mut self, path: PathBuf, entries: usize) {
+        if entries > 0 {
+            let error = Error::WrongIndex { path, entries: entries as u64 };
+            self.damage.push(Damage { error, paths: vec![], more: 0 });
+        }
+    }
+
     /// Joins damage that was met on the way with that found in packs.
     fn add(&mut self, found: Vec<(ObjectId, StateId, String)>) {
         let mut by_object: HashMap<ObjectId, Vec<(StateId, String)>> = HashMap::new();
@@ -281,7 +426,7 @@ impl Frames<'_> {
 /// Walks states and notes what they lack.
 struct Walk<'a> {
     store: &'a Store,
-    sound: &'a HashSet<ObjectId>,
+    tables: &'a Tables,
     seen: HashSet<TreeId>,
     found: Vec<(ObjectId, StateId, String)>,
 }
@@ -293,15 +438,19 @@ impl Walk<'_> {
         }
         let object = ObjectId::Tree(id);
         let tree = match self.store.tree(id) {
-            Ok(tree) if self.sound.contains(&object) => tree,
-            _ => {
+            Ok(tree) if self.tables.has(object) => tree,
+            unread => {
+                let object = match unread {
+                    Err(Error::MissingPage { id }) => ObjectId::Page(id),
+                    _ => object,
+                };
                 self.found.push((object, state, format!("{prefix}{path}")));
                 return;
             }
         };
         if tree.entries().len() >= PAGED_FROM {
             for (page, _) in tree.encode().pages {
-                if !self.sound.contains(&ObjectId::Page(page)) {
+                if !self.tables.has(ObjectId::Page(page)) {
                     self.found.push((ObjectId::Page(page), state, format!("{prefix}{path}")));
                 }
             }
@@ -319,9 +468,9 @@ impl Walk<'_> {
                 Entry::Leaf(leaf) => {
                     if let Some(blob) = leaf.blob() {
                         let object = ObjectId::Blob(blob.key, blob.digest);
-                        let is_there = self.sound.contains(&object)
-                            && self.store.inner().at_blob(blob, |_| Ok(())).is_ok();
-                        if !is_there {
+                        let at = self.store.inner().at_blob(blob, |at| Ok(*at));
+                        let is_read = at.is_ok_and(|at| !self.tables.denies(object, &at));
+                        if !is_read || !self.tables.has(object) {
                             self.found.push((object, state, format!("{prefix}{path}")));
                         }
                     }

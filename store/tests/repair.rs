@@ -179,3 +179,65 @@ fn a_lost_pack_is_made_anew_from_another_store() {
     assert!(repaired.quarantined.is_empty() && repaired.missing.is_empty());
     assert_eq!(packs(&path), before);
 }
+
+#[test]
+fn a_state_is_verified_by_itself() {
+    let home = fast_directory();
+    let path = home.path().join("store");
+    let store = Store::create(&path).unwrap();
+    let mut dice = Dice::new(12);
+    let mut files = Files::new();
+    for number in 0..1500 {
+        files.insert(("many".into(), format!("f{number}")), number.to_string().into_bytes());
+    }
+    // Each state with the packs that were there when it was published.
+    let mut states = Vec::new();
+    for generation in 0..3 {
+        for (name, len) in [("small", 3000), ("large", 1_200_000)] {
+            files.insert(("some".into(), format!("{name}{generation}")), dice.noise(len));
+        }
+        let state = publish(&store, &files).unwrap();
+        states.push((state, files.clone(), packs(&path)));
+    }
+    let all = store.verify(&()).unwrap();
+    let mut before = 0;
+    for (state, _, known) in &states {
+        let report = store.verify_states(&[state.id], &()).unwrap();
+        assert!(report.damage.is_empty(), "{:?}", report.damage);
+        assert_eq!((report.states, report.packs), (1, known.len() as u64));
+        assert!(report.objects > before && report.objects < all.objects, "{report:?}");
+        before = report.objects;
+    }
+    let ids: Vec<_> = states.iter().map(|(state, ..)| state.id).collect();
+    let report = store.verify_states(&ids, &()).unwrap();
+    // What lies in packs beside what the states need are the records of the three.
+    assert_eq!((report.states, report.objects + 3), (3, all.objects));
+    let err = store.verify_states(&[cairn_store::StateId(9)], &()).unwrap_err();
+    assert!(matches!(err, Error::UnknownState(_)), "{err}");
+
+    for harmed in packs(&path) {
+        let whole = fs::read(&harmed).unwrap();
+        for round in 0..12 {
+            if round == 0 {
+                fs::remove_file(&harmed).unwrap();
+            } else {
+                let mut bytes = whole.clone();
+                bytes[dice.roll(whole.len())] ^= 1 << dice.roll(8);
+                fs::write(&harmed, bytes).unwrap();
+            }
+            let store = Store::open(&path).unwrap();
+            for (state, files, known) in &states {
+                let told = format!("state {}, round {round}, {}", state.id, harmed.display());
+                let report = store.verify_states(&[state.id], &()).unwrap();
+                let is_told = !report.damage.is_empty();
+                assert!(!is_told || known.contains(&harmed), "{told}: {:?}", report.damage);
+                let is_whole = read_back(&store, state.tree).is_ok_and(|found| found == *files);
+                assert!(is_told || is_whole, "{told}");
+                let paths: Vec<_> = report.damage.iter().flat_map(|it| &it.paths).collect();
+                assert!(paths.iter().all(|(of, _)| *of == state.id), "{told}: {paths:?}");
+                assert!(is_whole || !paths.is_empty(), "{told}: it is said what is lost");
+            }
+        }
+        fs::write(&harmed, &whole).unwrap();
+    }
+}

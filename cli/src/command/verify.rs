@@ -12,18 +12,21 @@ use crate::error::{Error, in_one_line};
 use crate::mounts::Mounts;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
+use crate::place::StateName;
 use crate::progress::{Phase, Unit};
 use crate::units::{count, counted, size};
 
 /// Read and hash everything in the store, and tell what is damaged
 ///
-/// Exit code 3 says that damage was found, and stays if it was to be repaired. Without
-/// --repair nothing is changed.
+/// With states, only what those need is read. Exit code 3 says that damage was found,
+/// and stays if it was to be repaired. Without --repair nothing is changed.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// States to verify (default: the whole store)
+    states: Vec<StateName>,
     /// Restore what is damaged from repositories, and keep damaged packs in
     /// STORE/quarantine
-    #[arg(long)]
+    #[arg(long, conflicts_with = "states")]
     repair: bool,
     /// Restore it from the store in this directory first
     #[arg(long, value_name = "STORE", requires = "repair")]
@@ -47,7 +50,9 @@ struct Verified {
 struct RepairView {
     /// Packs that are in STORE/quarantine now.
     quarantined: Vec<String>,
-    /// Sound objects of them that were copied.
+    /// Entries of the index that differed from the packs.
+    corrected: u64,
+    /// Sound objects of damaged packs that were copied.
     salvaged: u64,
     /// How many objects each source gave.
     restored: BTreeMap<String, u64>,
@@ -91,7 +96,15 @@ impl VerifyProgress for Phase {
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
     let phase = output.phase("Verifying packs", None, Unit::Pieces);
-    let report = store.verify(&phase)?;
+    let report = if args.states.is_empty() {
+        store.verify(&phase)?
+    } else {
+        let states = args.states.iter().map(|name| Ok(name.find(&store)?.id));
+        let mut states = states.collect::<Result<Vec<_>, Error>>()?;
+        states.sort_unstable();
+        states.dedup();
+        store.verify_states(&states, &phase)?
+    };
     drop(phase);
     let mut found = report.damage.len();
     let mut verified = Verified {
@@ -142,6 +155,7 @@ fn repair(
     let quarantined = repaired.quarantined.iter();
     Ok(RepairView {
         quarantined: quarantined.map(|(pack, _)| pack.to_string()).collect(),
+        corrected: repaired.corrected,
         salvaged: repaired.salvaged,
         restored: repaired.restored,
         missing: repaired.missing.iter().map(named).collect(),
@@ -226,6 +240,9 @@ impl RepairView {
             counted(self.quarantined.len(), "pack"),
             count(self.salvaged),
         ));
+        if self.corrected > 0 {
+            page.line(format_args!("{} entries of the index corrected.", count(self.corrected)));
+        }
         for (source, objects) in self.restored.iter().filter(|(_, objects)| **objects > 0) {
             page.line(format_args!("{} objects restored from {source}.", count(*objects)));
         }

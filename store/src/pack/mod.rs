@@ -68,7 +68,7 @@ impl ObjectId {
 /// An object of up to [`FRAME_LEN`] bytes lies in one frame. A longer one
 /// begins a frame and fills it and the next ones with [`FRAME_LEN`] bytes each;
 /// nothing else lies in them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Location {
     pub(crate) pack: PackId,
     pub(crate) frame: u32,

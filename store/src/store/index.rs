@@ -37,7 +37,7 @@ impl Inner {
     }
 
     /// Has the next look-up see the index as it is then.
-    pub(super) fn drop_view(&self) {
+    pub(crate) fn drop_view(&self) {
         let mut slot = self.index_slot();
         if slot.as_ref().is_some_and(|index| !index.is_writable()) {
             *slot = None;
