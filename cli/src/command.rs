@@ -32,6 +32,8 @@ mod ls;
 mod man;
 mod mount;
 mod owner;
+mod pull;
+mod push;
 mod recipe;
 mod remove;
 mod repo;
@@ -39,6 +41,7 @@ mod rollback;
 mod run;
 mod sandbox;
 mod search;
+mod serve_store;
 mod snapshot;
 mod state;
 mod stats;
@@ -100,6 +103,8 @@ pub(crate) enum Command {
     Rollback(rollback::Args),
     Export(export::Args),
     Import(import::Args),
+    Pull(pull::Args),
+    Push(push::Args),
     Ls(ls::Args),
     Find(find::Args),
     Diff(diff::Args),
@@ -126,6 +131,10 @@ pub(crate) enum Command {
     Recipe(recipe::Command),
     #[command(hide = true)]
     EnterBuildRoot(enter_build_root::Args),
+    #[command(hide = true)]
+    ServeStore(serve_store::Serve),
+    #[command(hide = true)]
+    TakeStates(serve_store::Take),
     Completions(completions::Args),
     Man(man::Args),
     #[command(name = crate::context::SANDBOX_HELPER, hide = true)]
@@ -165,6 +174,10 @@ impl Command {
             Self::Switch(args) => switch::run(args, context, output),
             Self::Rollback(args) => rollback::run(args, context, output),
             Self::Export(args) => export::run(args, context, output),
+            Self::Pull(args) => pull::run(args, context, output),
+            Self::Push(args) => push::run(args, context, output),
+            Self::ServeStore(_) => serve_store::serve_store(context),
+            Self::TakeStates(args) => serve_store::take_states(args, context),
             Self::Import(args) => import::run(args, context, output),
             Self::Find(args) => find::run(args, context, output),
             Self::Diff(args) => diff::run(args, context, output),

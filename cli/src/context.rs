@@ -132,6 +132,12 @@ impl Context {
         Network { proxy: proxy(variable), ..Network::default() }
     }
 
+    /// What is run instead of ssh(1), as a command for the shell.
+    #[expect(clippy::unused_self, reason = "the environment is a part of the context")]
+    pub(crate) fn ssh(&self) -> Option<String> {
+        std::env::var("CAIRN_SSH").ok().filter(|command| !command.trim().is_empty())
+    }
+
     /// The password of a secret key, for signing where nobody is there to be
     /// asked.
     #[expect(clippy::unused_self, reason = "the environment is a part of the context")]
@@ -193,7 +199,7 @@ impl Context {
 ///
 /// Somebody else could put links in the place of its files, and lead whoever works on
 /// it, root above all, to read or write what is elsewhere.
-fn check_owner(path: &Path) -> Result<(), Error> {
+pub(crate) fn check_owner(path: &Path) -> Result<(), Error> {
     let owner = match std::fs::metadata(path) {
         Ok(data) => data.uid(),
         Err(_) => return Ok(()),

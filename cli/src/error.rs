@@ -57,6 +57,12 @@ pub(crate) enum Error {
     /// Another program that was needed is missing or has failed.
     #[error("{program} failed")]
     Program { program: &'static str, source: io::Error },
+    /// Two stores are needed and only one was named.
+    #[error("that is the same store")]
+    SameStore,
+    /// The other side has ended without a result.
+    #[error("the other side has not said what it did")]
+    NoAnswer,
     /// An archive is taken in as a whole.
     #[error("--exclude, --one-file-system and --no-cache are for directories, not for archives")]
     NotForArchives,
@@ -258,6 +264,7 @@ impl Error {
             | Self::NotAState(_)
             | Self::NoJson { .. }
             | Self::NotForArchives
+            | Self::SameStore
             | Self::ToTerminal
             | Self::Pattern(_) => 2.into(),
             _ => ExitCode::FAILURE,
@@ -319,6 +326,8 @@ impl Error {
             | Self::Interrupted { .. }
             | Self::Program { .. }
             | Self::NotForArchives
+            | Self::SameStore
+            | Self::NoAnswer
             | Self::Pattern(_)
             | Self::Signals(_)
             | Self::Supervisor(_)
@@ -389,6 +398,10 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
             Some("run it as root, or leave it out with --exclude")
         }
         StoreError::TooDeep { .. } => Some("leave it out with --exclude"),
+        StoreError::Remote { .. } => Some("run it again; it goes on where it stopped"),
+        StoreError::DamagedSource { .. } => {
+            Some("mend the other store first: cairn verify --repair there")
+        }
         StoreError::Collision { .. }
         | StoreError::Source { .. }
         | StoreError::SourceChanged { .. }

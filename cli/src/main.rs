@@ -24,6 +24,7 @@ mod place;
 mod plan;
 mod progress;
 mod recipes;
+mod remote;
 mod sys;
 mod transact;
 mod units;
