@@ -10,6 +10,7 @@ mod completions;
 mod convert;
 mod depends;
 pub(crate) mod diff;
+mod doctor;
 mod downgrade;
 mod du;
 mod enter_build_root;
@@ -116,6 +117,7 @@ pub(crate) enum Command {
     Snapshot(snapshot::Args),
     Gc(gc::Args),
     Verify(verify::Args),
+    Doctor(doctor::Args),
     #[command(subcommand)]
     Store(store::Command),
     Convert(convert::Args),
@@ -181,6 +183,7 @@ impl Command {
             Self::Snapshot(args) => snapshot::run(args, context, output),
             Self::Gc(args) => gc::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
+            Self::Doctor(args) => doctor::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),
             Self::Inspect(args) => inspect::run(args, context, output),

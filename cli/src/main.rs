@@ -8,6 +8,8 @@
 mod affected;
 mod build_root;
 mod command;
+mod complete;
+mod config;
 mod context;
 mod error;
 mod escape;
@@ -20,6 +22,7 @@ mod live;
 mod mounts;
 mod output;
 mod page;
+mod pager;
 mod place;
 mod plan;
 mod progress;
@@ -47,14 +50,20 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    complete::answer();
     let cli = Cli::parse_from(words::expand(std::env::args_os()));
-    let mut output = output::Output::standard(&cli.options);
-    let context = context::Context::new(cli.options);
-    match cli.command.run(&context, &mut output) {
-        Ok(code) => code,
-        Err(error) => {
-            output.failure(&error);
-            error.exit_code()
-        }
-    }
+    let (config, wrong) = match context::configuration() {
+        Ok(config) => (config, None),
+        Err(error) => (config::Config::default(), Some(error)),
+    };
+    let mut output = output::Output::standard(&cli.options, &config);
+    let context = context::Context::new(cli.options, config);
+    let done = match wrong {
+        Some(error) => Err(error),
+        None => cli.command.run(&context, &mut output),
+    };
+    done.unwrap_or_else(|error| {
+        output.failure(&error);
+        error.exit_code()
+    })
 }
