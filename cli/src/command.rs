@@ -34,6 +34,7 @@ mod man;
 mod mount;
 mod owner;
 mod recipe;
+mod reinstall;
 mod remove;
 mod repo;
 mod rollback;
@@ -69,6 +70,7 @@ pub(crate) enum Command {
     Remove(remove::Args),
     #[command(visible_alias = "up", alias = "sync")]
     Upgrade(upgrade::Args),
+    Reinstall(reinstall::Args),
     Apply(apply::Args),
     ExportModel(export_model::Args),
     #[command(visible_alias = "sr")]
@@ -145,6 +147,7 @@ impl Command {
             Self::Install(args) => install::run(args, context, output),
             Self::Remove(args) => remove::run(args, context, output),
             Self::Upgrade(args) => upgrade::run(args, context, output),
+            Self::Reinstall(args) => reinstall::run(args, context, output),
             Self::Apply(args) => apply::run(args, context, output),
             Self::ExportModel(args) => export_model::run(args, context, output),
             Self::Search(args) => search::run(args, context, output),
