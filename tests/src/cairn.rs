@@ -84,6 +84,7 @@ impl Cairn {
             "NO_COLOR",
             "CLICOLOR_FORCE",
             "XDG_DATA_HOME",
+            "SSL_CERT_FILE",
             "XDG_CONFIG_HOME",
             "CAIRN_CONFIG",
             "COLUMNS",
