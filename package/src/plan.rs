@@ -3,6 +3,8 @@
 //! Nothing is written before [`System::apply`]: a dry run stops at the plan.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +16,7 @@ use crate::changes::{self, Changes, follow_defaults};
 use crate::model::{Local, LocalContent, LocalFile, Model, local_files, put_local};
 use crate::repository::{DownloadProgress, Repositories, Repository, Retry};
 use crate::solve::{self, Candidate, Direction, Origin, Request, Solution, Source, Universe};
-use crate::stone::Package;
+use crate::stone::{self, Package, ProvedStone, Stamp};
 use crate::system::{self, Installed, InstalledPackage};
 use crate::trigger::{self, Job, Ran, Triggers, make_way};
 use crate::{Dependency, Error, Metadata, Result, repository};
@@ -27,7 +29,7 @@ pub struct System {
     offered: Vec<Repository>,
     base: Option<State>,
     installed: Installed,
-    files: Vec<(PathBuf, Arc<Metadata>)>,
+    files: Vec<(ProvedStone, Arc<Metadata>)>,
     universe: Universe,
     /// It begins with nothing, and does not become the current system.
     is_apart: bool,
@@ -205,8 +207,11 @@ impl System {
             .iter()
             .map(|path| {
                 let failed = |source| Error::Stone { path: path.clone(), source };
-                let package = Package::open(path).map_err(failed)?;
-                Ok((path.clone(), Arc::new(package.metadata)))
+                let not_read = |source| failed(stone::Error::Read(source));
+                let file = File::open(path).map_err(not_read)?;
+                let stamp = Stamp::of(&file).map_err(not_read)?;
+                let package = Package::read(BufReader::new(file)).map_err(failed)?;
+                Ok((ProvedStone::new(path.clone(), stamp), Arc::new(package.metadata)))
             })
             .collect::<Result<Vec<_>>>()?;
         let universe = Universe::new(
@@ -433,7 +438,7 @@ impl System {
             }
             Origin::File => {
                 let found = self.files.iter().find(|(_, it)| *it == candidate.metadata);
-                let path = found.map(|(path, _)| path.clone());
+                let path = found.map(|(stone, _)| stone.path().to_owned());
                 path.map(Some).ok_or_else(|| unavailable(candidate))
             }
             Origin::Installed { .. } => Err(unavailable(candidate)),
@@ -497,7 +502,7 @@ impl System {
         let stones = self.fetch(&new, progress)?;
         let mut coming_bytes = 0;
         for (candidate, stone) in new.iter().zip(&stones) {
-            coming_bytes += self.installed_size(candidate, Some(stone))?.unwrap_or(0);
+            coming_bytes += self.installed_size(candidate, Some(stone.path()))?.unwrap_or(0);
         }
 
         let mut transaction = self.store.begin()?;
@@ -615,7 +620,7 @@ impl System {
         &self,
         candidates: &[&Candidate],
         progress: &dyn Progress,
-    ) -> Result<Vec<PathBuf>> {
+    ) -> Result<Vec<ProvedStone>> {
         let mut stones = vec![None; candidates.len()];
         let mut remote = Vec::new();
         let mut local = Vec::new();
@@ -629,7 +634,10 @@ impl System {
                     let size = candidate.metadata.location.as_ref().map_or(0, |it| it.size);
                     download += if at_hand.is_some() { 0 } else { size };
                 }
-                (Origin::File | Origin::Installed { .. }, path) => stones[at] = path,
+                (Origin::File | Origin::Installed { .. }, _) => {
+                    let found = self.files.iter().find(|(_, it)| *it == candidate.metadata);
+                    stones[at] = found.map(|(stone, _)| stone.clone());
+                }
             }
         }
         let repositories = &self.repositories;
