@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use cairn_store::Workspace;
+use cairn_store::disk::directory_of;
 use fuser::{Config, Session, SessionACL};
 
 use crate::attach;
@@ -333,14 +334,13 @@ pub fn unmount(target: &Path, how: Unmount) -> Result<()> {
 /// The absolute path of `target`, without asking what is mounted on it.
 fn whereabouts(target: &Path) -> Result<PathBuf> {
     let failed = |source| Error::Target { target: target.into(), source };
-    match (target.parent(), target.file_name()) {
-        (Some(parent), Some(name)) => {
-            let parent = if parent == Path::new("") { Path::new(".") } else { parent };
-            let path = parent.canonicalize().map_err(failed)?.join(name);
+    match target.file_name() {
+        Some(name) => {
+            let path = directory_of(target).canonicalize().map_err(failed)?.join(name);
             let is_link = fs::symlink_metadata(&path).is_ok_and(|data| data.is_symlink());
             if is_link { target.canonicalize().map_err(failed) } else { Ok(path) }
         }
-        _ => target.canonicalize().map_err(failed),
+        None => target.canonicalize().map_err(failed),
     }
 }
 
