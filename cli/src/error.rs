@@ -9,6 +9,8 @@ use cairn_package::{Error as PackageError, solve, stone};
 use cairn_store::{Error as StoreError, StateId};
 use serde::Serialize;
 
+use crate::command::InvalidOption;
+
 /// Exit code: damaged data was found.
 const DAMAGED: u8 = 3;
 
@@ -48,6 +50,12 @@ pub(crate) enum Error {
     /// A mount says why.
     #[error(transparent)]
     Mount(#[from] cairn_fs::Error),
+    /// A mount option cannot be understood.
+    #[error(transparent)]
+    MountOption(#[from] InvalidOption),
+    /// The program could not be executed once more.
+    #[error("cannot begin anew as the process of a root")]
+    Again(#[source] io::Error),
     /// The change is committed, and some mounts do not show it.
     #[error("done, but mounts do not show it: {failed}")]
     NotShown { failed: usize },
@@ -254,6 +262,7 @@ impl Error {
             // As shells say it of a program that a signal has ended.
             Self::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(1).into(),
             Self::Dependency(_)
+            | Self::MountOption(_)
             | Self::NotAPlace(_)
             | Self::NotAState(_)
             | Self::NoJson { .. }
@@ -316,6 +325,8 @@ impl Error {
             | Self::NotAFile { .. }
             | Self::NoJson { .. }
             | Self::Declined
+            | Self::MountOption(_)
+            | Self::Again(_)
             | Self::Interrupted { .. }
             | Self::Program { .. }
             | Self::NotForArchives
@@ -414,6 +425,8 @@ fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
         Error::NeedsNamespace { .. } => {
             Some("work in it with cairn run --rw NAME COMMAND, or mount it in a user namespace")
         }
+        Error::StoreBelow { .. } => Some("mount it elsewhere, or move the store"),
+        Error::NoBindPoint { .. } => Some("bind it where the state has a directory"),
         Error::StillMounted { .. } => Some("cairn umount takes it away"),
         Error::OtherBase { .. } => Some(
             "cairn workspace reset NAME --state STATE puts it there, and drops what was changed",

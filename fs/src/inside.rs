@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::attach;
 use crate::error::Error;
 use crate::mount::Trust;
+use crate::restrictions::Restrictions;
 use crate::run::{Bind, GO, Program};
 use crate::sys::{self, Forked, HeldSignals, Network};
 use crate::workspace::{BELOW, Layers, STATE};
@@ -201,7 +202,8 @@ pub(crate) fn hand_over(
     trust: Trust,
     outside: &mut UnixStream,
 ) -> Result<()> {
-    let connection = attach::attach_as_root(state, name, trust);
+    let restrictions = Restrictions::default().and(trust);
+    let connection = attach::attach_as_root(state, name, restrictions);
     let connection = connection.map_err(|err| {
         let step = err.to_string();
         let (Error::Mount { source, .. } | Error::NoFuse { source } | Error::Process { source }) =
