@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cairn_tests::{Cairn, Mount, Need, Random, make_device, set_xattr};
+use cairn_tests::{Cairn, Mount, Need, Random, make_device, put_programs, set_xattr};
 
 /// Two ordinary users: `nobody`, since fusermount3 asks for a name, and one without.
 const USER: u32 = 65534;
@@ -205,29 +205,7 @@ fn a_user_gains_nothing_by_copying_a_setuid_program_into_a_layer() {
     }
     let cairn = planted();
     let tree = cairn.directory().join("tree");
-    for name in ["dev", "proc", "sys", "tmp", "run", "etc", "var"] {
-        fs::create_dir(tree.join(name)).unwrap();
-    }
-    // The program that is run, with what it needs.
-    for name in ["usr", "lib", "lib64", "bin"] {
-        let link = Path::new("/").join(name);
-        if fs::symlink_metadata(&link).is_ok_and(|data| data.is_symlink()) {
-            let goal = fs::read_link(&link).unwrap();
-            fs::create_dir_all(tree.join(&goal)).unwrap();
-            symlink(goal, tree.join(name)).unwrap();
-        }
-    }
-    let needed = Command::new("ldd").arg("/usr/bin/touch").output().unwrap();
-    let needed = String::from_utf8(needed.stdout).unwrap();
-    let files = needed.split_whitespace().filter(|word| word.starts_with('/'));
-    for file in files.chain(["/usr/bin/touch"]) {
-        let real = fs::canonicalize(file).unwrap();
-        for path in [Path::new(file), &real] {
-            let to = tree.join(path.strip_prefix("/").unwrap());
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(&real, to).unwrap();
-        }
-    }
+    put_programs(&tree, &["/usr/bin/touch"]);
     cairn.data([Path::new("import"), &tree]);
     hand_over(&cairn, USER);
     script(&cairn, "user 65534 ./cairn run --rw layer --state 2 -- /usr/bin/touch /setuid");

@@ -77,6 +77,11 @@ impl Context {
         Self { options, arguments, temporary: std::env::temp_dir() }
     }
 
+    /// What the program was called with, without its name.
+    pub(crate) fn arguments(&self) -> &[OsString] {
+        &self.arguments
+    }
+
     /// Begins the program anew with a name that begins with `@`, unless it has one:
     /// whoever ends all processes at shutdown leaves such a one alone, since the root
     /// of the system is served by it.

@@ -116,6 +116,9 @@ pub(crate) enum Error {
     /// A text names no state.
     #[error("{0:?} does not name a state")]
     NotAState(String),
+    /// A state is named in two ways, or there is nothing to run in it.
+    #[error("{0:?} stands where a state can stand; write -- before it if it is the command")]
+    StateTwice(String),
     /// No state ever had it.
     #[error("no state has {0}")]
     InNoState(String),
@@ -265,6 +268,7 @@ impl Error {
             | Self::MountOption(_)
             | Self::NotAPlace(_)
             | Self::NotAState(_)
+            | Self::StateTwice(_)
             | Self::NoJson { .. }
             | Self::NotForArchives
             | Self::ToTerminal
@@ -323,6 +327,7 @@ impl Error {
             | Self::NoSuchFile { .. }
             | Self::TooManyLinks { .. }
             | Self::NotAFile { .. }
+            | Self::StateTwice(_)
             | Self::NoJson { .. }
             | Self::Declined
             | Self::MountOption(_)
