@@ -68,6 +68,9 @@ pub enum Error {
     /// A process or a thread could not be made.
     #[error("cannot start a process")]
     Process { source: io::Error },
+    /// The kernel refused a process with namespaces of its own.
+    #[error("cannot start a process in namespaces of its own")]
+    Namespaces { source: io::Error },
     /// The kernel does not tell of the processes of this machine.
     #[error("cannot read /proc")]
     Processes { source: io::Error },

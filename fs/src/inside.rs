@@ -206,12 +206,12 @@ pub(crate) fn hand_over(
     let connection = attach::attach_as_root(state, name, restrictions);
     let connection = connection.map_err(|err| {
         let step = err.to_string();
-        let (Error::Mount { source, .. } | Error::NoFuse { source } | Error::Process { source }) =
-            err
-        else {
-            return Failure::Step(step, libc::EIO);
+        let (step, source) = match err {
+            Error::NoFuse { source } => ("open /dev/fuse", source),
+            Error::Mount { source, .. } | Error::Process { source } => ("mount it", source),
+            _ => return Failure::Step(step, libc::EIO),
         };
-        Failure::Step("mount it".into(), source.raw_os_error().unwrap_or(libc::EIO))
+        Failure::Step(step.into(), source.raw_os_error().unwrap_or(libc::EIO))
     })?;
     sys::send_descriptor(outside, connection.as_fd()).during(|| "hand over the mount".into())?;
     // As long as this process had it, the mount would outlive the other one.

@@ -17,7 +17,7 @@ use cairn_store::{Store, WorkspaceName};
 use serde::Serialize;
 
 use crate::context::{self, Context};
-use crate::error::Error;
+use crate::error::{Error, InBackground};
 use crate::output::{Output, View};
 use crate::page::{Cell, Page, Style};
 use crate::place::StateName;
@@ -191,12 +191,15 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
                 journal: server.journal.clone(),
                 locks_memory: server.is_root,
             };
-            cairn_fs::background_kept(|keeper, kept| server.start_kept(keeper, kept), &keeping)
+            let start = |keeper: &Keeper, kept| server.start_kept(keeper, kept);
+            let start = |keeper: &Keeper, kept| start(keeper, kept).map_err(InBackground);
+            cairn_fs::background_kept(start, &keeping)
         }
         // The layer above has a life of its own, which nobody could take over.
-        What::Workspace(..) => cairn_fs::background(|| server.start()),
+        What::Workspace(..) => cairn_fs::background(|| server.start().map_err(InBackground)),
     };
-    output.data(&mounted(pid.inspect_err(|_| undo())?))
+    let pid = pid.inspect_err(|_| undo()).map_err(Error::of_background)?;
+    output.data(&mounted(pid))
 }
 
 /// The process of a mount.
