@@ -330,9 +330,9 @@ impl<S: Source> View<'_, S> {
         }
     }
 
-    /// Tells the kernel of a directory that exists but cannot be read, so that
-    /// it can be listed by name; whoever looks at it closer gets an error.
-    pub(crate) fn enter_unreadable(&self, listing: &Listing, entry: usize) -> Option<Stat> {
+    /// Tells the kernel of a directory that exists and is not read, or cannot be, so
+    /// that it can be listed by name; whoever looks at it closer asks for it.
+    pub(crate) fn enter_unread(&self, listing: &Listing, entry: usize) -> Option<Stat> {
         let (name, what) = &listing.tree.entries()[entry];
         what.as_directory()?;
         let id = self.enter_directory(listing, name).ok()?;

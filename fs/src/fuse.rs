@@ -266,15 +266,19 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
                     }
                     Item::Entry(at) => {
                         let name = listing.tree.entries()[at].0.as_bytes();
-                        match view.enter(&listing, at) {
-                            Ok(stat) => (attr(&stat), FOREVER, name),
-                            Err(refusal) => {
-                                self.errno(refusal);
-                                let Some(stat) = view.enter_unreadable(&listing, at) else {
-                                    continue;
-                                };
-                                (attr(&stat), Duration::ZERO, name)
-                            }
+                        // Of thousands of states few are ever entered, and each would have
+                        // to be read for its attributes.
+                        let entered = match listing.is_of_states() {
+                            true => None,
+                            false => view.enter(&listing, at).map_err(|it| self.errno(it)).ok(),
+                        };
+                        match entered {
+                            Some(stat) => (attr(&stat), FOREVER, name),
+                            // The kernel asks before it believes anything of it.
+                            None => match view.enter_unread(&listing, at) {
+                                Some(stat) => (attr(&stat), Duration::ZERO, name),
+                                None => continue,
+                            },
                         }
                     }
                 };
