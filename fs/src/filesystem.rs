@@ -271,6 +271,27 @@ impl<S: Source> View<'_, S> {
         self.shown.state
     }
 
+    pub(crate) fn shape(&self) -> Shape {
+        self.filesystem.shape
+    }
+
+    pub(crate) fn state_of_tag(&self, tag: &str) -> Option<StateId> {
+        self.shown.selection.state_of_tag(tag)
+    }
+
+    pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
+        self.filesystem.table()
+    }
+
+    /// Gives the entry of a file to `f`.
+    pub(crate) fn with_leaf<R>(
+        &self,
+        id: NodeId,
+        f: impl FnOnce(&Leaf) -> R,
+    ) -> Result<R, Refusal> {
+        self.filesystem.with_leaf(id, |_, leaf| Ok(f(leaf)))
+    }
+
     /// Finds `name` in a directory.
     pub(crate) fn lookup(&self, parent: NodeId, name: &[u8]) -> Result<Found, Refusal> {
         if name.len() > Name::MAX {
@@ -379,7 +400,7 @@ impl<S: Source> View<'_, S> {
     }
 
     /// A directory with what it shows now.
-    fn directory(&self, id: NodeId) -> Result<Directory, Refusal> {
+    pub(crate) fn directory(&self, id: NodeId) -> Result<Directory, Refusal> {
         // The table is not kept locked while trees are read.
         let way = self.filesystem.table().way_to(id, self.shown.switch);
         if let Some(Way { from, steps }) = way {

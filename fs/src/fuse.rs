@@ -309,9 +309,20 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
             let value = match self.filesystem.xattrs.stored(name.as_bytes()) {
                 _ if !xattrs::is_supported(name.as_bytes()) => Err(Refusal::NotSupported),
                 None => Err(Refusal::NoAttribute),
-                Some(name) => self.filesystem.view().with_attributes(node(ino), |attributes| {
-                    attributes.xattr(&name).map(<[u8]>::to_vec).ok_or(Refusal::NoAttribute)
-                }),
+                Some(name) => {
+                    let (view, id) = (self.filesystem.view(), node(ino));
+                    let stored = view.with_attributes(id, |attributes| {
+                        Ok(attributes.xattr(&name).map(<[u8]>::to_vec))
+                    });
+                    match stored {
+                        Ok(Some(value)) => Ok(value),
+                        Ok(None) => match view.told(id, &name) {
+                            Ok(told) => told.map(String::into_bytes).ok_or(Refusal::NoAttribute),
+                            Err(refusal) => Err(refusal),
+                        },
+                        Err(refusal) => Err(refusal),
+                    }
+                }
             };
             self.reply_xattr(value, size, reply);
         });

@@ -38,6 +38,7 @@ mod switch;
 mod sys;
 mod table;
 mod takeover;
+mod told;
 mod unmounter;
 pub mod workspace;
 mod xattrs;

@@ -240,6 +240,72 @@ fn a_mount_of_all_states_shows_each_as_it_is() {
 }
 
 #[test]
+fn a_mount_tells_where_a_file_comes_from_to_whoever_asks_by_name() {
+    let lab = Lab::default();
+    let own = Xattr { name: b"user.cairn.blob"[..].into(), value: b"own"[..].into() };
+    let marked = Attributes { xattrs: vec![own], ..Attributes::of_root(0o644) };
+    let root = |last: &str| {
+        let mut root = support::items_of([]);
+        put(&mut root, "deep/er/same", file("same"));
+        put(&mut root, "deep/last", file(last));
+        put(&mut root, "marked", Item::File(marked.clone(), b"x".to_vec()));
+        root
+    };
+    lab.commit(&root("first"));
+    lab.commit(&root("second"));
+    lab.store.tag(cairn_store::Tag::new("good").unwrap(), FIRST).unwrap();
+    let told = |path: &str, name: &str| {
+        let answer = sys::xattr(&lab.target().join(path), &format!("user.cairn.{name}"));
+        match answer {
+            Ok(value) => Some(String::from_utf8(value).unwrap()),
+            Err(err) => {
+                assert_eq!(err.raw_os_error(), Some(libc::ENODATA), "{path} {name}");
+                None
+            }
+        }
+    };
+    let digest = |text: &str| Some(cairn_store::BlobRef::of(text.as_bytes()).digest.to_string());
+    let mounted = lab.mount(Shape::Folder);
+    for (path, state) in [
+        ("current", Some("2")),
+        ("states/1", Some("1")),
+        ("states/2/deep/er", Some("2")),
+        ("tags/good/deep", Some("1")),
+        ("states/1/deep/last", None),
+        ("", None),
+        ("states", None),
+        ("tags", None),
+    ] {
+        assert_eq!(told(path, "state").as_deref(), state, "{path}");
+    }
+    assert_eq!(told("states/1/deep/last", "blob"), digest("first"));
+    assert_eq!(told("current/deep/last", "blob"), digest("second"));
+    assert_eq!(told("tags/good/deep/er/same", "blob"), digest("same"));
+    assert_eq!(told("current/deep", "blob"), None);
+    assert_eq!(
+        told("current/marked", "blob").as_deref(),
+        Some("own"),
+        "the tree's own comes first"
+    );
+    let tree = told("states/1/deep/er", "tree").unwrap();
+    assert_eq!(told("current/deep/er", "tree"), Some(tree.clone()));
+    assert_ne!(told("states/1/deep", "tree"), told("states/2/deep", "tree"));
+    assert_eq!((told("states", "tree"), told("current/deep/last", "tree")), (None, None));
+    assert_eq!(told("current/deep/last", "other"), None);
+    for path in ["current", "current/deep", "current/deep/last"] {
+        assert!(sys::xattrs(&lab.target().join(path)).is_empty(), "{path}");
+    }
+    assert_eq!(sys::xattrs(&lab.target().join("current/marked")), ["user.cairn.blob"]);
+    drop(mounted);
+
+    let _mounted = lab.mount(Shape::Pinned(FIRST));
+    for path in ["", "deep", "deep/last"] {
+        assert_eq!(told(path, "state").as_deref(), Some("1"), "{path}");
+    }
+    assert_eq!(told("deep/er", "tree"), Some(tree));
+}
+
+#[test]
 fn only_hard_links_share_an_inode_number_within_a_state() {
     let lab = Lab::default();
     lab.commit(&zoo());
