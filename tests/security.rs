@@ -33,6 +33,10 @@ fn plant(directory: &Path) -> PathBuf {
     file("private", 0o600);
     fs::copy("/usr/bin/id", tree.join("setuid")).unwrap();
     fs::set_permissions(tree.join("setuid"), Permissions::from_mode(0o4755)).unwrap();
+    // It may send raw packets, as ping may: linux/capability.h, version 2.
+    fs::copy("/usr/bin/cat", tree.join("able")).unwrap();
+    let raw_packets = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    set_xattr(&tree.join("able"), "security.capability", &raw_packets).unwrap();
     make_device(&tree.join("device"), 1, 3).unwrap();
     fs::set_permissions(tree.join("device"), Permissions::from_mode(0o666)).unwrap();
     fs::create_dir(tree.join("shared")).unwrap();
@@ -84,6 +88,11 @@ fn setuid_programs_and_devices_have_effect_in_live_roots_alone() {
         let path = |name: &str| root.join(name).to_str().unwrap().to_owned();
         let user = answer_to(USER, &[&path("setuid"), "-u"]).unwrap();
         assert_eq!(user == "0", has_effect, "{arguments:?}: runs as {user}");
+        let status = answer_to(USER, &[&path("able"), "/proc/self/status"]).unwrap();
+        let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+        let capabilities = u64::from_str_radix(capabilities.trim(), 16).unwrap();
+        let expected = if has_effect { 1 << 13 } else { 0 };
+        assert_eq!(capabilities, expected, "{arguments:?}: capabilities of a file");
         let opened = answer_to(USER, &["sh", "-c", &format!(": <{}", path("device"))]);
         assert_eq!(opened.is_some(), has_effect, "{arguments:?}: the device");
         assert_eq!(answer_to(USER, &["cat", &path("public")]).unwrap(), "public");
@@ -101,6 +110,8 @@ fn setuid_programs_and_devices_have_effect_in_live_roots_alone() {
     check(&["--state", "1"], "pinned", "", false);
     check(&["--rw", "work", "--state", "1"], "workspace", "", false);
     check(&["--follow"], "live", "", true);
+    check(&["--follow", "-o", "nosuid,nodev"], "careful", "", false);
+    check(&["--state", "1", "--system-root"], "root", "", true);
 }
 
 #[test]
