@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use cairn_fs::Event;
@@ -58,6 +60,8 @@ pub(crate) enum Color {
 /// What a command is told beside its own arguments.
 pub(crate) struct Context {
     options: Options,
+    /// What the program was called with, without its name.
+    arguments: Vec<OsString>,
     temporary: PathBuf,
 }
 
@@ -69,8 +73,30 @@ const CONTENT_IN_MEMORY: u64 = 256 << 20;
 
 impl Context {
     /// Keeps the options of the command line.
-    pub(crate) fn new(options: Options) -> Self {
-        Self { options, temporary: std::env::temp_dir() }
+    pub(crate) fn new(options: Options, arguments: Vec<OsString>) -> Self {
+        Self { options, arguments, temporary: std::env::temp_dir() }
+    }
+
+    /// What the program was called with, without its name.
+    pub(crate) fn arguments(&self) -> &[OsString] {
+        &self.arguments
+    }
+
+    /// Begins the program anew with a name that begins with `@`, unless it has one:
+    /// whoever ends all processes at shutdown leaves such a one alone, since the root
+    /// of the system is served by it.
+    ///
+    /// Source: systemd.io/ROOT_STORAGE_DAEMONS.
+    pub(crate) fn become_storage_daemon(&self) -> Result<(), Error> {
+        let name = std::env::args_os().next().unwrap_or_default();
+        if name.as_encoded_bytes().starts_with(b"@") {
+            return Ok(());
+        }
+        let mut marked = OsString::from("@");
+        marked.push(Path::new(&name).file_name().unwrap_or_default());
+        let mut again = Command::new("/proc/self/exe");
+        let error = again.arg0(marked).args(&self.arguments).exec();
+        Err(Error::Again(error))
     }
 
     /// The directory of the store that the command is about.
