@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
-use crate::transact::{Mode, transact_model};
+use crate::transact::{Mode, To, transact_model};
 
 /// Make the system just what a file says
 ///
@@ -23,6 +23,8 @@ pub(crate) struct Args {
     /// The model: system.yaml, or system-model.kdl
     #[arg(value_name = "FILE")]
     model: PathBuf,
+    #[command(flatten)]
+    to: To,
     #[command(flatten)]
     mode: Mode,
 }
@@ -48,8 +50,19 @@ pub(crate) fn read(path: &Path) -> Result<Model, Error> {
 }
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
-    let model = read(&args.model)?;
-    let store = if args.mode.is_dry_run() { context.store()? } else { context.store_or_new()? };
+    apply(&args.model, &args.to, &args.mode, context, output)
+}
+
+/// Makes the system, or a directory, what the file `path` says.
+pub(crate) fn apply(
+    path: &Path,
+    to: &To,
+    mode: &Mode,
+    context: &Context,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let model = read(path)?;
+    let store = if mode.is_dry_run() { context.store()? } else { context.store_or_new()? };
     let wanted = model.repositories.as_deref();
     let changes = wanted
         .map(|wanted| RepositoryChanges::between(&context.repositories(&store), wanted))
@@ -58,14 +71,14 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         && !changes.is_empty()
     {
         output.preview(changes);
-        if args.mode.is_dry_run() {
+        if mode.is_dry_run() {
             return Err(Error::OtherRepositories);
         }
         output.confirm("\nChange the repositories?")?;
         changes.make(&context.repositories(&store), wanted)?;
     }
-    let text = format!("apply {}", args.model.display());
-    transact_model(&model, &text, &store, &args.mode, context, output)
+    let text = format!("apply {}", path.display());
+    transact_model(&model, &text, &store, to, mode, context, output)
 }
 
 impl RepositoryChanges {
