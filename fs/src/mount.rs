@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cairn_store::Workspace;
 use cairn_store::disk::directory_of;
@@ -146,12 +146,13 @@ pub fn check_target(target: &Path) -> Result<PathBuf> {
 pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Result<Running> {
     remove_dead(&options.target, &journal)?;
     let target = check_target(&options.target)?;
-    if let Some(run) = &options.run {
-        check_store_is_outside(run.parent().unwrap_or(run), &target)?;
-    }
     let filesystem = Arc::new(Filesystem::new(source, options.shape)?);
     let mut registered = match &options.run {
-        Some(run) => Some(register(&filesystem, run, &target)?),
+        Some(run) => {
+            let registered = register(&filesystem, run, &target)?;
+            check_store_is_outside(directory_of(run), &target)?;
+            Some(registered)
+        }
         None => None,
     };
     let binds = root::find_sources(&options.binds)?;
@@ -369,11 +370,25 @@ impl Drop for Running {
 /// [`Error::Fusermount`].
 pub fn unmount(target: &Path, how: Unmount) -> Result<()> {
     let place = whereabouts(target)?;
+    let registered = MountPoint::at(&place).ok().flatten().and_then(|it| registration_of(&it));
     match attach::detach(&place, how, MountPoint::is_ours) {
         // What its process has bound onto it is no reason; that process can tell
         // it from what others have put there.
-        Err(Error::Busy { .. }) if is_unmounted_by_its_process(&place) => Ok(()),
-        result => result,
+        Err(Error::Busy { .. }) if is_unmounted_by_its_process(registered.as_ref()) => {}
+        result => result?,
+    }
+    if let (Unmount::Now, Some((run, registration))) = (how, registered) {
+        wait_until_gone(&run, &registration);
+    }
+    Ok(())
+}
+
+/// Waits until a mount that was unmounted is no longer registered either, so that
+/// nobody is told of it; its process may take a moment to end.
+fn wait_until_gone(run: &Path, registration: &Registration) {
+    let end = Instant::now() + PATIENCE;
+    while registration::is_registered(run, registration).unwrap_or(false) && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -381,10 +396,9 @@ pub fn unmount(target: &Path, how: Unmount) -> Result<()> {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Lets the process of a mount unmount it; whether it could.
-fn is_unmounted_by_its_process(target: &Path) -> bool {
-    let Ok(Some(mount)) = MountPoint::at(target) else { return false };
-    registration_of(&mount).is_some_and(|(run, registration)| {
-        control::unmount(&run, &registration, Unmount::Now, PATIENCE).is_ok()
+fn is_unmounted_by_its_process(registered: Option<&(PathBuf, Registration)>) -> bool {
+    registered.is_some_and(|(run, registration)| {
+        control::unmount(run, registration, Unmount::Now, PATIENCE).is_ok()
     })
 }
 
