@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Journal};
 use crate::filesystem::Filesystem;
 use crate::fuse::Fuse;
-use crate::keeper::{CONNECTION, Keeper};
+use crate::keeper::Keeper;
 use crate::mountinfo::MountPoint;
 use crate::notice::Notices;
 use crate::registration::{self, Registered, Registration};
@@ -168,7 +168,7 @@ pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Resul
     };
     start().inspect_err(|_| {
         // There is nothing left that somebody could take over.
-        let _ = options.keeper.as_ref().map(|keeper| keeper.let_go(CONNECTION));
+        let _ = options.keeper.as_ref().map(Keeper::abandon);
     })
 }
 
