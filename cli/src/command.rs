@@ -10,6 +10,7 @@ mod completions;
 mod convert;
 mod depends;
 pub(crate) mod diff;
+mod doctor;
 mod downgrade;
 mod du;
 mod enter_build_root;
@@ -33,6 +34,7 @@ mod man;
 mod mount;
 mod owner;
 mod recipe;
+mod reinstall;
 mod remove;
 mod repo;
 mod rollback;
@@ -69,6 +71,7 @@ pub(crate) enum Command {
     Remove(remove::Args),
     #[command(visible_alias = "up", alias = "sync")]
     Upgrade(upgrade::Args),
+    Reinstall(reinstall::Args),
     Apply(apply::Args),
     ExportModel(export_model::Args),
     #[command(visible_alias = "sr")]
@@ -117,6 +120,7 @@ pub(crate) enum Command {
     Snapshot(snapshot::Args),
     Gc(gc::Args),
     Verify(verify::Args),
+    Doctor(doctor::Args),
     #[command(subcommand)]
     Store(store::Command),
     Convert(convert::Args),
@@ -144,6 +148,7 @@ impl Command {
             Self::Install(args) => install::run(args, context, output),
             Self::Remove(args) => remove::run(args, context, output),
             Self::Upgrade(args) => upgrade::run(args, context, output),
+            Self::Reinstall(args) => reinstall::run(args, context, output),
             Self::Apply(args) => apply::run(args, context, output),
             Self::ExportModel(args) => export_model::run(args, context, output),
             Self::Search(args) => search::run(args, context, output),
@@ -182,6 +187,7 @@ impl Command {
             Self::Snapshot(args) => snapshot::run(args, context, output),
             Self::Gc(args) => gc::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
+            Self::Doctor(args) => doctor::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),
             Self::Inspect(args) => inspect::run(args, context, output),

@@ -112,6 +112,9 @@ pub(crate) enum Error {
     /// Damage was found, and has been told.
     #[error("damage was found in {found} places")]
     DamageFound { found: usize },
+    /// Something has to be done, and it has been told what.
+    #[error("problems found: {found}")]
+    ProblemsFound { found: usize },
     /// A state was made from nothing.
     #[error("state {0} has no parent")]
     NoParent(StateId),
@@ -157,6 +160,9 @@ pub(crate) enum Error {
     /// A file is no model.
     #[error("cannot use the model {}", path.display())]
     Model { path: PathBuf, source: cairn_package::model::Problem },
+    /// A configuration file cannot be used.
+    #[error("cannot use the configuration {}: {problem}", path.display())]
+    Config { path: PathBuf, problem: String },
     /// A model cannot be planned before its repositories are known.
     #[error("the packages can be planned when the repositories are as the model says")]
     OtherRepositories,
@@ -331,6 +337,7 @@ impl Error {
             Self::UnknownPackage(_) => Some("cairn search finds packages by words"),
             Self::OtherRepositories => Some("without --dry-run, they are changed after a question"),
             Self::Model { .. } => None,
+            Self::Config { .. } => Some("docs/configuration.md has its keys"),
             Self::NotInstalled(_) => Some("cairn list shows what is installed"),
             Self::ForeignStore { .. } => Some(
                 "work on it as that user, or make it yours with chown -R if you trust what is in it",
@@ -357,6 +364,7 @@ impl Error {
             | Self::NoPackages { .. }
             | Self::DamageFound { .. }
             | Self::Deviations { .. }
+            | Self::ProblemsFound { .. }
             | Self::NothingBetween { .. }
             | Self::NoSuchFile { .. }
             | Self::TooManyLinks { .. }

@@ -8,6 +8,8 @@
 mod affected;
 mod build_root;
 mod command;
+mod complete;
+mod config;
 mod context;
 mod error;
 mod escape;
@@ -21,6 +23,7 @@ mod live;
 mod mounts;
 mod output;
 mod page;
+mod pager;
 mod place;
 mod plan;
 mod progress;
@@ -49,6 +52,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    complete::answer();
     let mut words = std::env::args_os();
     let program = words.next().unwrap_or_default();
     let arguments: Vec<OsString> = words.collect();
@@ -67,17 +71,22 @@ fn main() -> ExitCode {
         words::expand(std::iter::once(program).chain(arguments.iter().cloned()))
     };
     let cli = Cli::parse_from(command_line);
-    let mut output = output::Output::standard(&cli.options);
+    let (config, wrong) = match context::configuration() {
+        Ok(config) => (config, None),
+        Err(error) => (config::Config::default(), Some(error)),
+    };
+    let mut output = output::Output::standard(&cli.options, &config);
     if is_helper {
         // mount(8) says nothing when all is well.
         output.close();
     }
-    let context = context::Context::new(cli.options, arguments);
-    match cli.command.run(&context, &mut output) {
-        Ok(code) => code,
-        Err(error) => {
-            output.failure(&error);
-            if is_helper { helper::FAILED.into() } else { error.exit_code() }
-        }
-    }
+    let context = context::Context::new(cli.options, config, arguments);
+    let done = match wrong {
+        Some(error) => Err(error),
+        None => cli.command.run(&context, &mut output),
+    };
+    done.unwrap_or_else(|error| {
+        output.failure(&error);
+        if is_helper { helper::FAILED.into() } else { error.exit_code() }
+    })
 }

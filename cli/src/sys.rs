@@ -46,6 +46,15 @@ pub(crate) fn inherited(descriptor: RawFd) -> io::Result<OwnedFd> {
 /// How many columns the terminal behind `fd` has; `None` when there is no
 /// terminal, or one that does not say.
 pub(crate) fn columns(fd: BorrowedFd<'_>) -> Option<usize> {
+    window(fd).map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// How many lines the terminal behind `fd` has, in the same way.
+pub(crate) fn rows(fd: BorrowedFd<'_>) -> Option<usize> {
+    window(fd).map(|size| usize::from(size.ws_row)).filter(|rows| *rows > 0)
+}
+
+fn window(fd: BorrowedFd<'_>) -> Option<libc::winsize> {
     let mut size = MaybeUninit::<libc::winsize>::zeroed();
     // SAFETY: the descriptor is open for the length of the call, and TIOCGWINSZ
     // writes at most one `winsize` to where its argument points.
@@ -54,8 +63,7 @@ pub(crate) fn columns(fd: BorrowedFd<'_>) -> Option<usize> {
         return None;
     }
     // SAFETY: all-zero bytes are a valid `winsize`, so it was one from the start.
-    let size = unsafe { size.assume_init() };
-    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+    Some(unsafe { size.assume_init() })
 }
 
 /// The local time `seconds` after 1970 began in UTC; `None` for years that the

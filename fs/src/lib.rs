@@ -18,6 +18,7 @@ mod inside;
 mod keeper;
 mod ledger;
 mod listing;
+pub mod machine;
 #[cfg(test)]
 mod model;
 mod mount;

@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use cairn_store::Workspace;
+use cairn_store::disk::directory_of;
 use fuser::{Config, Session, SessionACL};
 
 use crate::attach;
@@ -402,14 +403,13 @@ pub(crate) fn registration_of(mount: &MountPoint) -> Option<(PathBuf, Registrati
 /// The absolute path of `target`, without asking what is mounted on it.
 pub(crate) fn whereabouts(target: &Path) -> Result<PathBuf> {
     let failed = |source| Error::Target { target: target.into(), source };
-    match (target.parent(), target.file_name()) {
-        (Some(parent), Some(name)) => {
-            let parent = if parent == Path::new("") { Path::new(".") } else { parent };
-            let path = parent.canonicalize().map_err(failed)?.join(name);
+    match target.file_name() {
+        Some(name) => {
+            let path = directory_of(target).canonicalize().map_err(failed)?.join(name);
             let is_link = fs::symlink_metadata(&path).is_ok_and(|data| data.is_symlink());
             if is_link { target.canonicalize().map_err(failed) } else { Ok(path) }
         }
-        _ => target.canonicalize().map_err(failed),
+        None => target.canonicalize().map_err(failed),
     }
 }
 

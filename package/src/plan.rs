@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cairn_store::{Draft, IngestProgress, State, Store, TreeId, TreePath};
 use serde::Serialize;
 
+use crate::changes::{self, Changes, follow_defaults};
 use crate::model::{Local, LocalContent, LocalFile, Model, local_files, put_local};
 use crate::repository::{DownloadProgress, Repositories, Repository, Retry};
 use crate::solve::{self, Candidate, Direction, Origin, Request, Solution, Source, Universe};
@@ -28,6 +29,8 @@ pub struct System {
     installed: Installed,
     files: Vec<(PathBuf, Arc<Metadata>)>,
     universe: Universe,
+    /// It begins with nothing, and does not become the current system.
+    is_apart: bool,
 }
 
 /// What a request comes to, before anything is written.
@@ -130,8 +133,13 @@ impl Progress for () {
 pub struct Applied {
     /// The new state, or the one that was there if nothing changed.
     pub state: State,
-    /// Files of leaving packages that were changed since, and stay.
+    /// Files that were changed since packages brought them, and stay as they are.
     pub kept: Vec<TreePath>,
+    /// Files that were changed, and have what is new in them as well.
+    pub merged: Vec<TreePath>,
+    /// Files that were changed where something new is: they stay, and the new version
+    /// lies beside them, under a name with [`changes::SUFFIX`].
+    pub conflicts: Vec<TreePath>,
     /// Devices whose numbers stones do not tell, which are left out.
     pub left_out: Vec<TreePath>,
     /// What triggers have done.
@@ -142,8 +150,17 @@ pub struct Applied {
 
 impl Applied {
     /// Nothing was done: `state` is current as before.
-    fn nothing(state: State) -> Self {
-        Self { state, kept: vec![], left_out: vec![], ran: vec![], skipped: vec![] }
+    pub(crate) fn nothing(state: State) -> Self {
+        let (merged, conflicts) = Default::default();
+        Self {
+            state,
+            kept: vec![],
+            merged,
+            conflicts,
+            left_out: vec![],
+            ran: vec![],
+            skipped: vec![],
+        }
     }
 }
 
@@ -164,6 +181,21 @@ impl System {
     ) -> Result<Self> {
         let refs = store.refs();
         let base = refs.current.and_then(|id| refs.states.get(&id).cloned());
+        Self::on(base, store, repositories, files)
+    }
+
+    /// An empty system beside the current one: what is applied to it becomes a state
+    /// that is not current.
+    pub fn apart(store: &Store, repositories: Repositories, files: &[PathBuf]) -> Result<Self> {
+        Ok(Self { is_apart: true, ..Self::on(None, store, repositories, files)? })
+    }
+
+    fn on(
+        base: Option<State>,
+        store: &Store,
+        repositories: Repositories,
+        files: &[PathBuf],
+    ) -> Result<Self> {
         let installed = match &base {
             Some(state) => InstalledPackage::load_all(store, state.packages)?,
             None => Installed::new(),
@@ -188,7 +220,12 @@ impl System {
             sources(&offered),
             files.iter().map(|(_, metadata)| metadata.clone()).collect(),
         );
-        Ok(Self { store: store.clone(), repositories, offered, base, installed, files, universe })
+        let (store, is_apart) = (store.clone(), false);
+        Ok(Self { store, repositories, offered, base, installed, files, universe, is_apart })
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     fn sources(&self) -> Vec<Source> {
@@ -464,7 +501,8 @@ impl System {
         }
 
         let mut transaction = self.store.begin()?;
-        if transaction.store().refs().current != self.base.as_ref().map(|state| state.id) {
+        let base_id = self.base.as_ref().map(|state| state.id);
+        if !self.is_apart && transaction.store().refs().current != base_id {
             return Err(Error::Outdated);
         }
         if !stones.is_empty() {
@@ -513,27 +551,62 @@ impl System {
         };
         let mut local = Local::default();
         let mut kept = Vec::new();
+        let mut changes = Changes::default();
+        let mut followed = changes::Outcome::default();
         if let Some(base) = &mut base {
             local = Local::load(&self.store, base.packages)?;
             (base.tree, kept) = local.take_out(&mut transaction, base.tree, base.packages)?;
+        }
+        let old = base.as_ref().map(|base| base.tree);
+        if let Some(base) = &mut base {
+            let replaced: Vec<(TreeId, TreeId)> = leaving
+                .iter()
+                .filter_map(|old| {
+                    let new = coming.iter().find(|new| new.metadata.name == old.metadata.name)?;
+                    Some((old.files, new.files))
+                })
+                .collect();
+            (base.tree, changes) = Changes::take_out(&mut transaction, base.tree, &replaced)?;
         }
         if let Some(files) = files {
             local = put_local(&mut transaction, files)?;
         }
         let mut made =
             system::change(&mut transaction, base.as_ref(), &self.installed, &leaving, &coming)?;
+        made.tree = changes.put_in(&mut transaction, made.tree, &mut followed)?;
+        if let Some(old) = old {
+            let staying = self.installed.values().filter(|it| {
+                leaving.iter().all(|leaving| leaving.metadata.name != it.metadata.name)
+            });
+            let there = staying.chain(&coming);
+            let tree = made.tree;
+            made.tree = follow_defaults(&mut transaction, old, tree, there, &mut followed)?;
+        }
         (made.tree, made.packages) = local.put_in(&mut transaction, made.tree, made.packages)?;
         let triggered =
             trigger::run(&mut transaction, way, made.tree, made.packages, triggers, progress)?;
         progress.begin(Phase::Commit, 0);
-        let state = transaction.commit(Draft {
-            parent: base.map(|state| state.id),
+        let draft = Draft {
+            parent: base_id,
             request: plan.request.clone(),
             tree: triggered.tree,
             packages: triggered.packages,
-        })?;
-        let kept = [kept, made.kept, triggered.kept].concat();
-        Ok(Applied { state, kept, left_out, ran: triggered.ran, skipped: triggered.skipped })
+        };
+        let state = match self.is_apart {
+            true => transaction.commit_apart(draft)?,
+            false => transaction.commit(draft)?,
+        };
+        let kept = [kept, made.kept, triggered.kept, followed.kept].concat();
+        let changes::Outcome { merged, conflicts, .. } = followed;
+        Ok(Applied {
+            state,
+            kept,
+            merged,
+            conflicts,
+            left_out,
+            ran: triggered.ran,
+            skipped: triggered.skipped,
+        })
     }
 
     /// The stones of `candidates`, verified: those at servers are downloaded,

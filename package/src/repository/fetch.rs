@@ -90,7 +90,7 @@ impl Repositories {
     }
 
     pub(super) fn downloads(&self) -> PathBuf {
-        self.store.join("cache/downloads")
+        self.cache.join("downloads")
     }
 
     fn download_path(&self, hash: &str) -> PathBuf {
