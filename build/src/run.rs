@@ -34,7 +34,7 @@ pub(crate) struct Run<'a> {
 impl Run<'_> {
     pub(crate) fn entry(&self, command: Vec<String>, directory: &str) -> Result<Entry> {
         let bind = |from: PathBuf, to: &str, writable: bool| Bind { from, to: to.into(), writable };
-        let recipe = directory_of(&self.request.file);
+        let recipe = directory_of(self.request.file);
         let recipe = recipe.canonicalize().map_err(Error::io(recipe))?;
         let mut binds = vec![
             bind(recipe, &guest::below(guest::RECIPE), false),

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -325,6 +326,19 @@ pub(crate) fn configuration_directories() -> Vec<PathBuf> {
 /// sd_notify(3).
 pub(crate) fn notify_socket() -> Option<OsString> {
     std::env::var_os("NOTIFY_SOCKET").filter(|value| !value.is_empty())
+}
+
+/// The descriptors that a supervisor has kept for this process, with their names, as
+/// in sd_listen_fds(3). To be called once.
+pub(crate) fn kept_descriptors() -> io::Result<Vec<(String, OwnedFd)>> {
+    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return Ok(Vec::new());
+    }
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let names = names.split(':').map(str::to_owned).chain(std::iter::repeat(String::new()));
+    let count = number("LISTEN_FDS").unwrap_or(0);
+    names.zip(3..).take(count as usize).map(|(name, at)| Ok((name, sys::inherited(at)?))).collect()
 }
 
 fn store_path(

@@ -5,10 +5,11 @@
 mod support;
 
 use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Seek};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -137,6 +138,94 @@ fn what_lies_on_a_root_survives_its_process_and_goes_with_the_mount() {
     }
 }
 
+/// Keeps descriptors as sd_notify(3) says, gives them to the next process as
+/// sd_listen_fds(3) says, and starts one whenever one was killed.
+const SUPERVISOR: &str = r#"
+import os, socket, subprocess, sys
+path, command = sys.argv[1], sys.argv[2:]
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notify.bind(path)
+notify.settimeout(20)
+kept = []
+
+def start():
+    numbers = range(3, 3 + len(kept))
+    def give():
+        high = [os.dup2(fd, 100 + at) for at, (_, fd) in enumerate(kept)]
+        for at, fd in zip(numbers, high):
+            os.dup2(fd, at)
+            os.close(fd)
+    listen = {"LISTEN_FDS": str(len(kept)), "LISTEN_FDNAMES": ":".join(name for name, _ in kept)}
+    words = ["sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh"] + command
+    return subprocess.Popen(words, env={**os.environ, **listen, "NOTIFY_SOCKET": path},
+                            preexec_fn=give, close_fds=False, stdout=subprocess.DEVNULL)
+
+while True:
+    child = start()
+    try:
+        while True:
+            flags = socket.MSG_CMSG_CLOEXEC
+            message, descriptors, _, _ = socket.recv_fds(notify, 4096, 1, flags)
+            lines = dict(line.split("=", 1) for line in message.decode().splitlines())
+            name = lines.get("FDNAME")
+            if "FDSTOREREMOVE" in lines:
+                kept = [(known, fd) for known, fd in kept if known != name]
+            kept += [(name, fd) for fd in descriptors]
+            if "READY" in lines:
+                break
+        print(child.pid, flush=True)
+        if child.wait() != -9:
+            sys.exit(child.returncode)
+    finally:
+        child.kill()
+"#;
+
+#[test]
+fn a_supervisor_that_keeps_descriptors_gives_the_mount_to_the_next_process() {
+    if !can_mount() {
+        return;
+    }
+    if Command::new("python3").arg("--version").output().is_err() {
+        let message = "there is no python3 (Debian: apt-get install python3)";
+        assert!(std::env::var_os("CI").is_none(), "{message}");
+        eprintln!("SKIPPED: {message}");
+        return;
+    }
+    let world = world();
+    fs::create_dir_all(world.path().join("home/user")).unwrap();
+    fs::create_dir(world.path().join("root")).unwrap();
+    let home = format!("/home={}", world.path().join("home").display());
+    let cairn = world.command(&["mount", "--foreground", "--follow", "--bind", &home, "root"]);
+    let mut supervisor = Command::new("python3");
+    supervisor.args(["-c", SUPERVISOR]).arg(world.path().join("notify")).arg(cairn.get_program());
+    supervisor.args(cairn.get_args()).stdout(Stdio::piped());
+    let variables = cairn.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    supervisor.envs(variables).current_dir(cairn.get_current_dir().unwrap());
+    let mut supervisor = supervisor.spawn().unwrap();
+    let mut started = BufReader::new(supervisor.stdout.take().unwrap()).lines();
+    let open = {
+        let pid = started.next().unwrap().unwrap();
+        let open = File::open(world.path().join("root/usr/bin/one")).unwrap();
+        let killed = Command::new("kill").args(["-KILL", &pid]).status().unwrap();
+        assert!(killed.success());
+        open
+    };
+    for _ in 0..3 {
+        let pid = started.next().unwrap().unwrap();
+        assert_eq!(io::read_to_string(&open).unwrap().len(), 19, "what was open can be read");
+        (&open).rewind().unwrap();
+        assert!(world.path().join("root/home/user").exists());
+        assert_eq!(world.json(&["mount"])[0]["pid"].to_string(), pid);
+        let killed = Command::new("kill").args(["-KILL", &pid]).status().unwrap();
+        assert!(killed.success());
+    }
+    started.next().unwrap().unwrap();
+    drop(open);
+    world.data(&["umount", "root"]);
+    assert!(supervisor.wait().unwrap().success(), "it ends in good order");
+    assert!(!is_mounted(&world.path().join("root")));
+}
+
 #[test]
 fn what_cannot_be_put_on_a_root_is_told_and_nothing_stays() {
     if !can_mount() {
@@ -157,8 +246,11 @@ fn what_cannot_be_put_on_a_root_is_told_and_nothing_stays() {
         assert!(!is_mounted(&world.path().join("root")));
     }
     let missing = format!("/home={here}/none");
-    let complaint = world.failure(1, &["mount", "--follow", "--bind", &missing, "root"]);
+    let etc = format!("/etc={here}/etc");
+    let options = ["--follow", "--writable", &etc, "--bind", &missing];
+    let complaint = world.failure(1, &[&["mount"], &options[..], &["root"]].concat());
     assert!(complaint.contains("none"), "{complaint}");
+    assert!(!world.path().join("etc").exists(), "nothing is filled in vain");
     for arguments in [
         &["--bind", "/home=/home"][..],
         &["--follow", "--bind", "home=/home"],
@@ -286,12 +378,12 @@ fn the_units_are_what_systemd_takes() {
     let directory = tempfile::tempdir().unwrap();
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/systemd");
     let program = env!("CARGO_BIN_EXE_cairn");
-    for (file, instance) in [
-        ("cairn-mount@.service", "cairn-mount@srv-root.service"),
-        ("cairn-sysroot.service", "cairn-sysroot.service"),
+    for (file, instance, kind) in [
+        ("cairn-mount@.service", "cairn-mount@srv-root.service", "notify"),
+        ("cairn-sysroot.service", "cairn-sysroot.service", "forking"),
     ] {
         let unit = fs::read_to_string(units.join(file)).unwrap();
-        assert!(unit.contains("\nType=notify\n"), "{file}");
+        assert!(unit.contains(&format!("\nType={kind}\n")), "{file}");
         let path = directory.path().join(instance);
         fs::write(&path, unit.replace("/usr/bin/cairn", program)).unwrap();
         let mut verify = Command::new("systemd-analyze");

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Journal};
 use crate::filesystem::Filesystem;
 use crate::fuse::Fuse;
-use crate::keeper::{CONNECTION, Keeper};
+use crate::keeper::Keeper;
 use crate::mountinfo::MountPoint;
 use crate::notice::Notices;
 use crate::registration::{self, Registered, Registration};
@@ -170,15 +170,17 @@ pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Resul
     };
     start().inspect_err(|_| {
         // There is nothing left that somebody could take over.
-        let _ = options.keeper.as_ref().map(|keeper| keeper.let_go(CONNECTION));
+        let _ = options.keeper.as_ref().map(Keeper::abandon);
     })
 }
 
 /// Refuses to hide a store behind what it shows: the process of the mount would wait
 /// for itself.
 pub(crate) fn check_store_is_outside(store: &Path, target: &Path) -> Result<()> {
-    let failed = |source| Error::Directory { path: store.into(), source };
-    let place = store.canonicalize().map_err(failed)?;
+    // What is missing lies where it would be made.
+    let Some(place) = store.ancestors().find_map(|path| path.canonicalize().ok()) else {
+        return Ok(());
+    };
     if place.starts_with(target) {
         return Err(Error::StoreBelow { store: place, target: target.into() });
     }

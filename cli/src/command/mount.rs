@@ -127,8 +127,12 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let store = context.store()?;
     let store_path = std::path::absolute(store.path()).map_err(Error::read(store.path()))?;
     let state = asked.state.as_ref().map(|state| state.find(&store)).transpose()?;
-    // Also told by the process in the background, but as words only.
-    cairn_fs::check_target(dir)?;
+    let kept = Kept::new(context::kept_descriptors().map_err(Error::Supervisor)?);
+    let kept = Some(kept).filter(Kept::has_mount);
+    // Whoever takes a mount over would wait for an answer of his own.
+    if kept.is_none() {
+        cairn_fs::check_target(dir)?;
+    }
     let target = dir.display().to_string();
     let (what, shape, is_new) = match &asked.workspace {
         Some(name) => {
@@ -177,10 +181,18 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         }
     };
     if args.foreground {
-        let running = server.start().inspect_err(|_| undo())?;
-        if let Some(socket) = context::notify_socket() {
-            cairn_fs::notify_ready(&socket).map_err(Error::Supervisor)?;
-        }
+        let Some(socket) = context::notify_socket() else {
+            let running = server.start().inspect_err(|_| undo())?;
+            output.data(&mounted(std::process::id()))?;
+            return Ok(running.wait()?);
+        };
+        let supervisor = Keeper::supervisor(&socket).map_err(Error::Supervisor)?;
+        let running = server.start_kept(&supervisor, kept).inspect_err(|_| {
+            // The next process begins anew, rather than fail in the same way.
+            let _ = supervisor.abandon();
+            undo();
+        })?;
+        supervisor.ready().map_err(Error::Supervisor)?;
         output.data(&mounted(std::process::id()))?;
         return Ok(running.wait()?);
     }
@@ -274,6 +286,10 @@ fn seed(store: &Store, options: &Options) -> Result<(), Error> {
         Shape::Pinned(id) => store.state(id)?,
         Shape::Follow | Shape::Folder => store.current()?,
     };
+    // Nothing is filled for a mount that cannot be made.
+    for bind in options.binds.iter().filter(|bind| !bind.seed) {
+        fs::metadata(&bind.source).map_err(Error::read(&bind.source))?;
+    }
     for bind in options.binds.iter().filter(|bind| bind.seed) {
         cairn_fs::seed(store, state.tree, bind)?;
     }
