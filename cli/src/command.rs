@@ -60,6 +60,7 @@ use depends::Direction;
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::Output;
+pub(crate) use mount::InvalidOption;
 
 /// What the program is asked to do.
 #[derive(Subcommand)]

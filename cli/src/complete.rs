@@ -106,7 +106,7 @@ impl Source {
             cache: value(&["--cache"]),
             ..Options::default()
         };
-        let context = Context::new(options, context::configuration().ok()?);
+        let context = Context::new(options, context::configuration().ok()?, Vec::new());
         let store = context.store().ok()?;
         Some(Self { context, store })
     }

@@ -4,8 +4,11 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use cairn_fs::Event;
@@ -70,6 +73,8 @@ pub(crate) enum Color {
 pub(crate) struct Context {
     options: Options,
     config: Config,
+    /// What the program was called with, without its name.
+    arguments: Vec<OsString>,
     temporary: PathBuf,
 }
 
@@ -81,8 +86,30 @@ const CONTENT_IN_MEMORY: u64 = 256 << 20;
 
 impl Context {
     /// Keeps the options of the command line, and what files say beside them.
-    pub(crate) fn new(options: Options, config: Config) -> Self {
-        Self { options, config, temporary: std::env::temp_dir() }
+    pub(crate) fn new(options: Options, config: Config, arguments: Vec<OsString>) -> Self {
+        Self { options, config, arguments, temporary: std::env::temp_dir() }
+    }
+
+    /// What the program was called with, without its name.
+    pub(crate) fn arguments(&self) -> &[OsString] {
+        &self.arguments
+    }
+
+    /// Begins the program anew with a name that begins with `@`, unless it has one:
+    /// whoever ends all processes at shutdown leaves such a one alone, since the root
+    /// of the system is served by it.
+    ///
+    /// Source: systemd.io/ROOT_STORAGE_DAEMONS.
+    pub(crate) fn become_storage_daemon(&self) -> Result<(), Error> {
+        let name = std::env::args_os().next().unwrap_or_default();
+        if name.as_encoded_bytes().starts_with(b"@") {
+            return Ok(());
+        }
+        let mut marked = OsString::from("@");
+        marked.push(Path::new(&name).file_name().unwrap_or_default());
+        let mut again = Command::new("/proc/self/exe");
+        let error = again.arg0(marked).args(&self.arguments).exec();
+        Err(Error::Again(error))
     }
 
     /// The directory of the store that the command is about.
@@ -299,6 +326,19 @@ pub(crate) fn configuration_directories() -> Vec<PathBuf> {
 /// sd_notify(3).
 pub(crate) fn notify_socket() -> Option<OsString> {
     std::env::var_os("NOTIFY_SOCKET").filter(|value| !value.is_empty())
+}
+
+/// The descriptors that a supervisor has kept for this process, with their names, as
+/// in sd_listen_fds(3). To be called once.
+pub(crate) fn kept_descriptors() -> io::Result<Vec<(String, OwnedFd)>> {
+    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return Ok(Vec::new());
+    }
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let names = names.split(':').map(str::to_owned).chain(std::iter::repeat(String::new()));
+    let count = number("LISTEN_FDS").unwrap_or(0);
+    names.zip(3..).take(count as usize).map(|(name, at)| Ok((name, sys::inherited(at)?))).collect()
 }
 
 fn store_path(

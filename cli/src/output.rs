@@ -156,6 +156,11 @@ impl Output<'_> {
         Ok(!self.closed)
     }
 
+    /// Prints no data from here on, as if its reader had gone.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+    }
+
     fn print(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if self.closed {
             return Ok(());

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 /// A time as the clock on the wall shows it.
@@ -26,6 +26,21 @@ pub(crate) fn user_and_group() -> (u32, u32) {
     let user = unsafe { libc::geteuid() };
     // SAFETY: as above.
     (user, unsafe { libc::getegid() })
+}
+
+/// Takes a descriptor that this process was started with; programs that it starts do
+/// not get it.
+///
+/// # Errors
+/// When there is none of this number.
+pub(crate) fn inherited(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: it takes numbers, and fails where no such descriptor is open.
+    if unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and whoever started this process gave it to the one caller
+    // that asks for it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// How many columns the terminal behind `fd` has; `None` when there is no

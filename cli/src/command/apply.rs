@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cairn_package::model::Model;
 use cairn_package::repository::{Config, Older, Repositories, RepositoryName};
+use cairn_store::disk::directory_of;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -43,7 +44,7 @@ pub(crate) fn read(path: &Path) -> Result<Model, Error> {
     let text =
         String::from_utf8(text).map_err(|_| failed(cairn_package::model::Problem::NotUtf8))?;
     let is_kdl = path.extension().is_some_and(|extension| extension == "kdl");
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = directory_of(path);
     let model = if is_kdl { Model::from_kdl(&text) } else { Model::from_yaml(&text, directory) };
     model.map_err(failed)
 }

@@ -243,7 +243,11 @@ fn store(context: &Context, findings: &mut Vec<Finding>) {
         }
         Err(err) => {
             let failure = err.failure();
-            return findings.push(Finding::problem("store", failure.line(), failure.help));
+            return findings.push(Finding::problem(
+                "store",
+                failure.line(),
+                failure.help.as_deref(),
+            ));
         }
     };
     findings.push(room(store.path()));
