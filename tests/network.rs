@@ -201,7 +201,8 @@ fn a_stone_that_was_replaced_after_its_verification_is_not_unpacked() {
 
     let store = cairn_store::Store::create(&world.directory.path().join("system")).unwrap();
     let mut transaction = store.begin().unwrap();
-    let unpacked = cairn_package::system::unpack(&mut transaction, &[stone.clone()], &());
+    let unpacked =
+        cairn_package::system::unpack(&mut transaction, std::slice::from_ref(&stone), &());
     let Err(cairn_package::Error::Stone { source, .. }) = unpacked else { panic!("{unpacked:?}") };
     assert!(matches!(source, cairn_package::stone::Error::Replaced), "{source}");
     let copy = world.directory.path().join("copy");
