@@ -32,6 +32,7 @@ mod state;
 mod store;
 mod sys;
 mod transaction;
+pub mod transfer;
 pub mod tree;
 mod usage;
 mod verify;

@@ -28,6 +28,8 @@ const WRITER: &str = "run/lock";
 /// The file that the one collector locks, who takes the writer's lock several
 /// times, and each time gives it away soon.
 const COLLECTOR: &str = "run/gc.lock";
+/// The file that the one who takes states of other stores locks.
+const PULLER: &str = "run/pull.lock";
 
 /// How long a writer waits for a collector.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,6 +64,11 @@ impl Lock {
         let (path, file) = open(store, WRITER)?;
         file.lock().map_err(Error::io(&path))?;
         Self::sign(path, file)
+    }
+
+    /// Takes the lock of whoever pulls, or says who has it.
+    pub(crate) fn take_puller(store: &Path) -> Result<Self> {
+        Self::try_file(store, PULLER)
     }
 
     /// Takes the collector's lock, or says who has it.
