@@ -10,6 +10,7 @@ mod completions;
 mod convert;
 mod depends;
 pub(crate) mod diff;
+mod doctor;
 mod downgrade;
 mod du;
 mod enter_build_root;
@@ -35,6 +36,7 @@ mod owner;
 mod pull;
 mod push;
 mod recipe;
+mod reinstall;
 mod remove;
 mod repo;
 mod rollback;
@@ -61,6 +63,7 @@ use depends::Direction;
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::Output;
+pub(crate) use mount::InvalidOption;
 
 /// What the program is asked to do.
 #[derive(Subcommand)]
@@ -71,6 +74,7 @@ pub(crate) enum Command {
     Remove(remove::Args),
     #[command(visible_alias = "up", alias = "sync")]
     Upgrade(upgrade::Args),
+    Reinstall(reinstall::Args),
     Apply(apply::Args),
     ExportModel(export_model::Args),
     #[command(visible_alias = "sr")]
@@ -121,6 +125,7 @@ pub(crate) enum Command {
     Snapshot(snapshot::Args),
     Gc(gc::Args),
     Verify(verify::Args),
+    Doctor(doctor::Args),
     #[command(subcommand)]
     Store(store::Command),
     Convert(convert::Args),
@@ -152,6 +157,7 @@ impl Command {
             Self::Install(args) => install::run(args, context, output),
             Self::Remove(args) => remove::run(args, context, output),
             Self::Upgrade(args) => upgrade::run(args, context, output),
+            Self::Reinstall(args) => reinstall::run(args, context, output),
             Self::Apply(args) => apply::run(args, context, output),
             Self::ExportModel(args) => export_model::run(args, context, output),
             Self::Search(args) => search::run(args, context, output),
@@ -194,6 +200,7 @@ impl Command {
             Self::Snapshot(args) => snapshot::run(args, context, output),
             Self::Gc(args) => gc::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
+            Self::Doctor(args) => doctor::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),
             Self::Inspect(args) => inspect::run(args, context, output),

@@ -51,6 +51,7 @@ pub use hold::Holder;
 pub use import::{ImportOptions, ImportProgress, Imported, import_directory};
 pub use ingest::{BytesSource, FileSource, IngestProgress, Source};
 pub use layer::{LayerRules, apply_layer};
+pub use lock::{Writer, writer};
 pub use log::Refs;
 pub use name::{InvalidName, InvalidPath, Name, TreePath};
 pub use pack::{FRAME_LEN, ObjectId};
