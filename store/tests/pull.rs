@@ -133,7 +133,10 @@ fn only_what_is_missing_goes() {
     world.write("directory 3/3", noise(5000, 2000));
     world.write("directory 3/new", noise(5001, 100));
     let second = world.import(&world.from);
-    let preview = world.to.pull(&world.from, &[second.clone()], PullExtent::Preview, &()).unwrap();
+    let preview = world
+        .to
+        .pull(&world.from, std::slice::from_ref(&second), PullExtent::Preview, &())
+        .unwrap();
     assert!(preview[0].state.is_none() && world.to.refs().states.len() == 1);
     let pulled = world.pull(&second).unwrap();
     // Two files, the two directories above them, and pages of one.
