@@ -334,7 +334,6 @@ impl Inner {
             }
         }
         self.forget_packs();
-        self.tell_packs();
         // Without a sync: a pack that a power cut brings back is garbage for the next
         // collection.
         Ok(())

@@ -348,7 +348,6 @@ impl Transaction {
         // opening a look at the packs, no more.
         let _ = self.index.set_generation(log.published);
         inner.set_log(log);
-        inner.tell_packs();
         Ok(state)
     }
 

@@ -54,8 +54,6 @@ pub struct PackRange {
     pub len: u64,
 }
 
-pub use local::parse_packs;
-
 /// Takes bytes: of the range with this number, in order.
 pub type TakeBytes<'a> = &'a mut dyn FnMut(usize, &[u8]) -> Result<()>;
 

@@ -23,7 +23,6 @@ impl Store {
         let _lock = self.inner.lock()?;
         self.inner.set_index(None);
         let (_, damaged) = self.inner.rebuild(&self.inner.log())?;
-        self.inner.tell_packs();
         Ok(damaged)
     }
 }

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::time::SystemTime;
 
 use super::{PackAt, PackRange, PullSource, TakeBytes};
@@ -85,48 +84,4 @@ impl Inner {
             }
         }
     }
-
-    /// Says in refs/packs which packs there are, for those who read the store through a server
-    /// of files, and cannot list a directory.
-    ///
-    /// Nothing of the store reads it: it may be old or missing, so that it is neither synced nor
-    /// an error when it cannot be written.
-    pub(crate) fn tell_packs(&self) {
-        let path = self.path.join("refs/packs");
-        if self.try_tell_packs(&path).is_err() {
-            let _ = fs::remove_file(&path);
-        }
-    }
-
-    fn try_tell_packs(&self, path: &Path) -> Result<()> {
-        let mut new: std::collections::BTreeSet<PackId> = self.list_packs()?.into_iter().collect();
-        let mut text = String::new();
-        let before = fs::read_to_string(path).unwrap_or_default();
-        for at in parse_packs(&before) {
-            if new.remove(&at.id) {
-                text.push_str(&line(at));
-            }
-        }
-        let mut packs = Vec::new();
-        for id in new {
-            packs.extend(self.stat_pack(id)?);
-        }
-        packs.sort_unstable_by_key(|(time, at)| (*time, at.id));
-        packs.into_iter().for_each(|(_, at)| text.push_str(&line(at)));
-        let temporary = path.with_extension("new");
-        fs::write(&temporary, text).map_err(Error::io(&temporary))?;
-        fs::rename(&temporary, path).map_err(Error::io(path))
-    }
-}
-
-fn line(PackAt { id, len }: PackAt) -> String {
-    format!("{id} {len}\n")
-}
-
-/// Reads refs/packs; lines that are not whole are passed over.
-pub fn parse_packs(text: &str) -> impl Iterator<Item = PackAt> {
-    text.lines().filter_map(|line| {
-        let (id, len) = line.split_once(' ')?;
-        Some(PackAt { id: id.parse().ok()?, len: len.parse().ok()? })
-    })
 }
