@@ -58,6 +58,8 @@ install:
 		'$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
 		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions' \
 		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
+	install -d '$(DESTDIR)$(PREFIX)/sbin'
+	ln -sf ../bin/cairn '$(DESTDIR)$(PREFIX)/sbin/mount.fuse.cairn'
 	target/release/cairn --quiet man '$(DESTDIR)$(PREFIX)/share/man/man1'
 	target/release/cairn completions bash \
 		>'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/cairn'

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use cairn_package::Dependency;
+use cairn_package::stone::ProvedStone;
 use cairn_package::system::{self, Installed, InstalledPackage};
 use cairn_store::{Draft, State, StateId, Store, TreeId};
 use cairn_tests::{Cairn, Random, real};
@@ -30,6 +31,7 @@ impl Scratch {
         let stones = std::fs::read_dir(repository).unwrap().map(|entry| entry.unwrap().path());
         let stones: Vec<_> =
             stones.filter(|path| path.extension().is_some_and(|it| it == "stone")).collect();
+        let stones: Vec<_> = stones.into_iter().map(ProvedStone::own).collect();
         let mut transaction = store.begin().unwrap();
         let unpacked = system::unpack(&mut transaction, &stones, &()).unwrap();
         let all: Vec<InstalledPackage> = unpacked

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -75,7 +75,8 @@ impl World {
     }
 
     fn fetch(&self, package: &str, progress: &dyn DownloadProgress) -> Result<PathBuf, Error> {
-        self.repositories.fetch(&self.repository(), &self.package(package), progress)
+        let stone = self.repositories.fetch(&self.repository(), &self.package(package), progress);
+        stone.map(|stone| stone.path().to_owned())
     }
 
     fn update(&self) -> Result<Update, Error> {
@@ -90,10 +91,10 @@ impl World {
     }
 
     /// What a download of `large` has to be in the end.
-    fn assert_large(&self, path: &PathBuf) {
+    fn assert_large(&self, path: &Path) {
         let there = fs::read(path).unwrap();
         assert_eq!(there, fs::read(self.stones.path().join(LARGE_FILE)).unwrap());
-        assert_eq!(self.downloads(), std::slice::from_ref(path), "nothing is left over");
+        assert_eq!(self.downloads(), [path.to_owned()], "nothing is left over");
     }
 }
 
@@ -179,8 +180,34 @@ fn another_process_goes_on_with_what_is_there() {
     let had = world.server.requests().last().unwrap().from.unwrap() + 1000;
     let again = Repositories::new(&world.directory.path().join("store"), network());
     let path = again.fetch(&world.repository(), &world.package("large"), &()).unwrap();
-    world.assert_large(&path);
+    world.assert_large(path.path());
     assert_eq!(world.server.requests()[0].from, Some(had));
+}
+
+#[test]
+fn a_stone_that_was_replaced_after_its_verification_is_not_unpacked() {
+    let world = World::new();
+    let file = Config::new(
+        name("file"),
+        Source::direct(world.stones.path().to_str().unwrap().parse().unwrap()),
+    );
+    world.repositories.add(&file, &()).unwrap();
+    let repository = world.repository();
+    let package = world.package("small");
+    let stone = world.repositories.fetch(&repository, &package, &()).unwrap();
+    // Another stone comes in its place, which is sound by itself.
+    let evil = Stones::new(&world.directory.path().join("evil"));
+    fs::rename(evil.path().join(evil.add("small", 1, 11)), stone.path()).unwrap();
+
+    let store = cairn_store::Store::create(&world.directory.path().join("system")).unwrap();
+    let mut transaction = store.begin().unwrap();
+    let unpacked =
+        cairn_package::system::unpack(&mut transaction, std::slice::from_ref(&stone), &());
+    let Err(cairn_package::Error::Stone { source, .. }) = unpacked else { panic!("{unpacked:?}") };
+    assert!(matches!(source, cairn_package::stone::Error::Replaced), "{source}");
+    let copy = world.directory.path().join("copy");
+    cairn_package::repository::copy(&stone, &copy).unwrap_err();
+    assert!(!copy.exists());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cairn_tests::{Cairn, Mount, Need, Random, make_device, set_xattr};
+use cairn_tests::{Cairn, Mount, Need, Random, make_device, put_programs, set_xattr};
 
 /// Two ordinary users: `nobody`, since fusermount3 asks for a name, and one without.
 const USER: u32 = 65534;
@@ -33,6 +33,10 @@ fn plant(directory: &Path) -> PathBuf {
     file("private", 0o600);
     fs::copy("/usr/bin/id", tree.join("setuid")).unwrap();
     fs::set_permissions(tree.join("setuid"), Permissions::from_mode(0o4755)).unwrap();
+    // It may send raw packets, as ping may: linux/capability.h, version 2.
+    fs::copy("/usr/bin/cat", tree.join("able")).unwrap();
+    let raw_packets = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    set_xattr(&tree.join("able"), "security.capability", &raw_packets).unwrap();
     make_device(&tree.join("device"), 1, 3).unwrap();
     fs::set_permissions(tree.join("device"), Permissions::from_mode(0o666)).unwrap();
     fs::create_dir(tree.join("shared")).unwrap();
@@ -84,6 +88,11 @@ fn setuid_programs_and_devices_have_effect_in_live_roots_alone() {
         let path = |name: &str| root.join(name).to_str().unwrap().to_owned();
         let user = answer_to(USER, &[&path("setuid"), "-u"]).unwrap();
         assert_eq!(user == "0", has_effect, "{arguments:?}: runs as {user}");
+        let status = answer_to(USER, &[&path("able"), "/proc/self/status"]).unwrap();
+        let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+        let capabilities = u64::from_str_radix(capabilities.trim(), 16).unwrap();
+        let expected = if has_effect { 1 << 13 } else { 0 };
+        assert_eq!(capabilities, expected, "{arguments:?}: capabilities of a file");
         let opened = answer_to(USER, &["sh", "-c", &format!(": <{}", path("device"))]);
         assert_eq!(opened.is_some(), has_effect, "{arguments:?}: the device");
         assert_eq!(answer_to(USER, &["cat", &path("public")]).unwrap(), "public");
@@ -101,6 +110,8 @@ fn setuid_programs_and_devices_have_effect_in_live_roots_alone() {
     check(&["--state", "1"], "pinned", "", false);
     check(&["--rw", "work", "--state", "1"], "workspace", "", false);
     check(&["--follow"], "live", "", true);
+    check(&["--follow", "-o", "nosuid,nodev"], "careful", "", false);
+    check(&["--state", "1", "--system-root"], "root", "", true);
 }
 
 #[test]
@@ -205,29 +216,7 @@ fn a_user_gains_nothing_by_copying_a_setuid_program_into_a_layer() {
     }
     let cairn = planted();
     let tree = cairn.directory().join("tree");
-    for name in ["dev", "proc", "sys", "tmp", "run", "etc", "var"] {
-        fs::create_dir(tree.join(name)).unwrap();
-    }
-    // The program that is run, with what it needs.
-    for name in ["usr", "lib", "lib64", "bin"] {
-        let link = Path::new("/").join(name);
-        if fs::symlink_metadata(&link).is_ok_and(|data| data.is_symlink()) {
-            let goal = fs::read_link(&link).unwrap();
-            fs::create_dir_all(tree.join(&goal)).unwrap();
-            symlink(goal, tree.join(name)).unwrap();
-        }
-    }
-    let needed = Command::new("ldd").arg("/usr/bin/touch").output().unwrap();
-    let needed = String::from_utf8(needed.stdout).unwrap();
-    let files = needed.split_whitespace().filter(|word| word.starts_with('/'));
-    for file in files.chain(["/usr/bin/touch"]) {
-        let real = fs::canonicalize(file).unwrap();
-        for path in [Path::new(file), &real] {
-            let to = tree.join(path.strip_prefix("/").unwrap());
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(&real, to).unwrap();
-        }
-    }
+    put_programs(&tree, &["/usr/bin/touch"]);
     cairn.data([Path::new("import"), &tree]);
     hand_over(&cairn, USER);
     script(&cairn, "user 65534 ./cairn run --rw layer --state 2 -- /usr/bin/touch /setuid");

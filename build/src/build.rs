@@ -10,6 +10,7 @@ use cairn_package::apart::ApartRoot;
 use cairn_package::plan::Progress;
 use cairn_package::repository::Repositories;
 use cairn_store::Store;
+use cairn_store::disk::directory_of;
 use serde::Serialize;
 
 use crate::analyse::{self, Analysis, Dropped};
@@ -275,10 +276,7 @@ impl Clock {
 /// built: that of its last change in git, else of the newest file in its first
 /// upstream.
 fn time_of(file: &Path, recipe: &Recipe, fetched: &[Fetched]) -> u64 {
-    let directory = match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(file);
     let committed = std::process::Command::new("git")
         .args(["log", "-1", "--format=%at", "--"])
         .arg(file.file_name().unwrap_or_default())

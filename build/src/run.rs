@@ -2,11 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use cairn_fs::Bind;
 use cairn_package::apart::ApartRoot;
+use cairn_store::disk::directory_of;
 
 use crate::build::{Clock, Observer, Part, Request};
 use crate::collect::collect;
@@ -33,10 +34,7 @@ pub(crate) struct Run<'a> {
 impl Run<'_> {
     pub(crate) fn entry(&self, command: Vec<String>, directory: &str) -> Result<Entry> {
         let bind = |from: PathBuf, to: &str, writable: bool| Bind { from, to: to.into(), writable };
-        let recipe = match self.request.file.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        let recipe = directory_of(self.request.file);
         let recipe = recipe.canonicalize().map_err(Error::io(recipe))?;
         let mut binds = vec![
             bind(recipe, &guest::below(guest::RECIPE), false),

@@ -10,6 +10,7 @@ mod completions;
 mod convert;
 mod depends;
 pub(crate) mod diff;
+mod doctor;
 mod downgrade;
 mod du;
 mod enter_build_root;
@@ -32,13 +33,17 @@ mod ls;
 mod man;
 mod mount;
 mod owner;
+mod pull;
+mod push;
 mod recipe;
+mod reinstall;
 mod remove;
 mod repo;
 mod rollback;
 mod run;
 mod sandbox;
 mod search;
+mod serve_store;
 mod snapshot;
 mod state;
 mod stats;
@@ -58,6 +63,7 @@ use depends::Direction;
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::Output;
+pub(crate) use mount::InvalidOption;
 
 /// What the program is asked to do.
 #[derive(Subcommand)]
@@ -68,6 +74,7 @@ pub(crate) enum Command {
     Remove(remove::Args),
     #[command(visible_alias = "up", alias = "sync")]
     Upgrade(upgrade::Args),
+    Reinstall(reinstall::Args),
     Apply(apply::Args),
     ExportModel(export_model::Args),
     #[command(visible_alias = "sr")]
@@ -100,6 +107,8 @@ pub(crate) enum Command {
     Rollback(rollback::Args),
     Export(export::Args),
     Import(import::Args),
+    Pull(pull::Args),
+    Push(push::Args),
     Ls(ls::Args),
     Find(find::Args),
     Diff(diff::Args),
@@ -116,6 +125,7 @@ pub(crate) enum Command {
     Snapshot(snapshot::Args),
     Gc(gc::Args),
     Verify(verify::Args),
+    Doctor(doctor::Args),
     #[command(subcommand)]
     Store(store::Command),
     Convert(convert::Args),
@@ -126,6 +136,10 @@ pub(crate) enum Command {
     Recipe(recipe::Command),
     #[command(hide = true)]
     EnterBuildRoot(enter_build_root::Args),
+    #[command(hide = true)]
+    ServeStore(serve_store::Serve),
+    #[command(hide = true)]
+    TakeStates(serve_store::Take),
     Completions(completions::Args),
     Man(man::Args),
     #[command(name = crate::context::SANDBOX_HELPER, hide = true)]
@@ -143,6 +157,7 @@ impl Command {
             Self::Install(args) => install::run(args, context, output),
             Self::Remove(args) => remove::run(args, context, output),
             Self::Upgrade(args) => upgrade::run(args, context, output),
+            Self::Reinstall(args) => reinstall::run(args, context, output),
             Self::Apply(args) => apply::run(args, context, output),
             Self::ExportModel(args) => export_model::run(args, context, output),
             Self::Search(args) => search::run(args, context, output),
@@ -165,6 +180,10 @@ impl Command {
             Self::Switch(args) => switch::run(args, context, output),
             Self::Rollback(args) => rollback::run(args, context, output),
             Self::Export(args) => export::run(args, context, output),
+            Self::Pull(args) => pull::run(args, context, output),
+            Self::Push(args) => push::run(args, context, output),
+            Self::ServeStore(_) => serve_store::serve_store(context),
+            Self::TakeStates(args) => serve_store::take_states(args, context),
             Self::Import(args) => import::run(args, context, output),
             Self::Find(args) => find::run(args, context, output),
             Self::Diff(args) => diff::run(args, context, output),
@@ -181,6 +200,7 @@ impl Command {
             Self::Snapshot(args) => snapshot::run(args, context, output),
             Self::Gc(args) => gc::run(args, context, output),
             Self::Verify(args) => verify::run(args, context, output),
+            Self::Doctor(args) => doctor::run(args, context, output),
             Self::Store(command) => store::run(command, context, output),
             Self::Convert(args) => convert::run(args, output),
             Self::Inspect(args) => inspect::run(args, context, output),

@@ -4,8 +4,11 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use cairn_fs::Event;
@@ -15,6 +18,7 @@ use cairn_package::stone::ContentOptions;
 use cairn_package::trigger::{RunOptions, Triggers};
 use cairn_store::Store;
 
+use crate::config::Config;
 use crate::error::Error;
 use crate::sys;
 
@@ -26,6 +30,12 @@ pub(crate) struct Options {
     /// /var/lib/cairn for root and ~/.local/share/cairn for others)
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
+    /// Use the store of the system in this root: DIR/var/lib/cairn
+    #[arg(short = 'D', long, global = true, value_name = "DIR", conflicts_with = "store")]
+    pub directory: Option<PathBuf>,
+    /// Keep indices and downloaded stones in this directory instead of the store
+    #[arg(long, global = true, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
     /// Print data as one JSON document, and nothing for people
     #[arg(long, global = true)]
     pub json: bool,
@@ -33,18 +43,22 @@ pub(crate) struct Options {
     #[arg(short, long, global = true)]
     pub yes: bool,
     /// Print data, warnings and errors only
-    #[arg(long, global = true)]
+    #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Use colours
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
-    pub color: Color,
+    #[arg(long, global = true, value_enum, value_name = "WHEN")]
+    pub color: Option<Color>,
+    /// Print long lists at once, also on a terminal
+    #[arg(long, global = true)]
+    pub no_pager: bool,
     /// Print more
     #[arg(short, long, global = true)]
     pub verbose: bool,
 }
 
 /// When to use colours.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Color {
     /// On terminals, unless NO_COLOR is set
     #[default]
@@ -58,6 +72,9 @@ pub(crate) enum Color {
 /// What a command is told beside its own arguments.
 pub(crate) struct Context {
     options: Options,
+    config: Config,
+    /// What the program was called with, without its name.
+    arguments: Vec<OsString>,
     temporary: PathBuf,
 }
 
@@ -68,9 +85,31 @@ pub(crate) const SANDBOX_HELPER: &str = "sandbox-helper";
 const CONTENT_IN_MEMORY: u64 = 256 << 20;
 
 impl Context {
-    /// Keeps the options of the command line.
-    pub(crate) fn new(options: Options) -> Self {
-        Self { options, temporary: std::env::temp_dir() }
+    /// Keeps the options of the command line, and what files say beside them.
+    pub(crate) fn new(options: Options, config: Config, arguments: Vec<OsString>) -> Self {
+        Self { options, config, arguments, temporary: std::env::temp_dir() }
+    }
+
+    /// What the program was called with, without its name.
+    pub(crate) fn arguments(&self) -> &[OsString] {
+        &self.arguments
+    }
+
+    /// Begins the program anew with a name that begins with `@`, unless it has one:
+    /// whoever ends all processes at shutdown leaves such a one alone, since the root
+    /// of the system is served by it.
+    ///
+    /// Source: systemd.io/ROOT_STORAGE_DAEMONS.
+    pub(crate) fn become_storage_daemon(&self) -> Result<(), Error> {
+        let name = std::env::args_os().next().unwrap_or_default();
+        if name.as_encoded_bytes().starts_with(b"@") {
+            return Ok(());
+        }
+        let mut marked = OsString::from("@");
+        marked.push(Path::new(&name).file_name().unwrap_or_default());
+        let mut again = Command::new("/proc/self/exe");
+        let error = again.arg0(marked).args(&self.arguments).exec();
+        Err(Error::Again(error))
     }
 
     /// The directory of the store that the command is about.
@@ -81,7 +120,10 @@ impl Context {
     /// - [`Error::ForeignStore`]: it belongs to another user.
     fn store_path(&self) -> Result<PathBuf, Error> {
         let variable = |name: &str| std::env::var_os(name);
-        let path = store_path(self.options.store.clone(), variable, sys::is_root())?;
+        let of_root = self.options.directory.as_ref().map(|root| root.join("var/lib/cairn"));
+        let option = self.options.store.clone().or(of_root);
+        let configured = self.config.store.clone();
+        let path = store_path(option, variable, configured, sys::is_root())?;
         check_owner(&path)?;
         Ok(path)
     }
@@ -122,14 +164,27 @@ impl Context {
 
     /// The repositories of a store, spoken to as the environment says.
     pub(crate) fn repositories(&self, store: &Store) -> Repositories {
-        Repositories::new(store.path(), self.network())
+        let repositories = Repositories::new(store.path(), self.network());
+        match self.options.cache.as_ref().or(self.config.cache.as_ref()) {
+            // Only a directory that was removed meanwhile keeps a path from being absolute.
+            Some(cache) => repositories
+                .with_cache(&std::path::absolute(cache).unwrap_or_else(|_| cache.clone())),
+            None => repositories,
+        }
     }
 
     /// How servers are spoken to, as the environment says.
-    #[expect(clippy::unused_self, reason = "the environment is a part of the context")]
     pub(crate) fn network(&self) -> Network {
         let variable = |name: &str| std::env::var(name).ok();
-        Network { proxy: proxy(variable), ..Network::default() }
+        let usual = Network::default();
+        let connections = self.config.connections.map_or(usual.connections, Into::into);
+        Network { proxy: proxy(variable), connections, ..usual }
+    }
+
+    /// What is run instead of ssh(1), as a command for the shell.
+    #[expect(clippy::unused_self, reason = "the environment is a part of the context")]
+    pub(crate) fn ssh(&self) -> Option<String> {
+        std::env::var("CAIRN_SSH").ok().filter(|command| !command.trim().is_empty())
     }
 
     /// The password of a secret key, for signing where nobody is there to be
@@ -193,7 +248,7 @@ impl Context {
 ///
 /// Somebody else could put links in the place of its files, and lead whoever works on
 /// it, root above all, to read or write what is elsewhere.
-fn check_owner(path: &Path) -> Result<(), Error> {
+pub(crate) fn check_owner(path: &Path) -> Result<(), Error> {
     let owner = match std::fs::metadata(path) {
         Ok(data) => data.uid(),
         Err(_) => return Ok(()),
@@ -221,6 +276,33 @@ fn proxy(variable: impl Fn(&str) -> Option<String>) -> Option<ProxyServer> {
 /// to the empty text).
 pub(crate) fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// The command that shows long text: what the environment names before what files name.
+/// Nothing where none is wanted.
+pub(crate) fn pager_command(config: &Config) -> Option<String> {
+    let variable = |name| std::env::var(name).ok();
+    let named = variable("CAIRN_PAGER").or_else(|| config.pager.clone());
+    let pager = named.or_else(|| variable("PAGER")).unwrap_or_else(|| "less".into());
+    let pager = pager.trim();
+    // As git has it.
+    (!pager.is_empty() && pager != "cat").then(|| pager.to_owned())
+}
+
+/// What a pager is told of how to show text, unless the user has told it: to end at once
+/// if it fits, to show colours, and to leave the text there.
+pub(crate) fn pager_variables() -> Vec<(&'static str, &'static str)> {
+    let usual = [("LESS", "FRX"), ("LV", "-c")];
+    usual.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect()
+}
+
+/// What the configuration files say; `CAIRN_CONFIG` names the one that counts alone.
+pub(crate) fn configuration() -> Result<Config, Error> {
+    match std::env::var_os("CAIRN_CONFIG") {
+        Some(path) if path.is_empty() => Ok(Config::default()),
+        Some(path) => Config::read(Path::new(&path)),
+        None => Config::load(&configuration_directories()),
+    }
 }
 
 /// What a program inside a state gets of the environment, beside the usual
@@ -252,13 +334,27 @@ pub(crate) fn notify_socket() -> Option<OsString> {
     std::env::var_os("NOTIFY_SOCKET").filter(|value| !value.is_empty())
 }
 
+/// The descriptors that a supervisor has kept for this process, with their names, as
+/// in sd_listen_fds(3). To be called once.
+pub(crate) fn kept_descriptors() -> io::Result<Vec<(String, OwnedFd)>> {
+    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return Ok(Vec::new());
+    }
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let names = names.split(':').map(str::to_owned).chain(std::iter::repeat(String::new()));
+    let count = number("LISTEN_FDS").unwrap_or(0);
+    names.zip(3..).take(count as usize).map(|(name, at)| Ok((name, sys::inherited(at)?))).collect()
+}
+
 fn store_path(
     option: Option<PathBuf>,
     variable: impl Fn(&str) -> Option<OsString>,
+    configured: Option<PathBuf>,
     is_root: bool,
 ) -> Result<PathBuf, Error> {
     let named = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(path) = option.or_else(|| named("CAIRN_STORE")) {
+    if let Some(path) = option.or_else(|| named("CAIRN_STORE")).or(configured) {
         return Ok(path);
     }
     if is_root {
@@ -279,7 +375,7 @@ mod tests {
         let variable = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
         };
-        store_path(option.map(PathBuf::from), variable, is_root).ok()
+        store_path(option.map(PathBuf::from), variable, None, is_root).ok()
     }
 
     #[test]
@@ -305,5 +401,12 @@ mod tests {
         assert_eq!(path(None, &variables[1..], false), Some("/x/cairn".into()));
         assert_eq!(path(None, &relative, false), Some("/h/.local/share/cairn".into()));
         assert_eq!(path(None, &[], false), None);
+        let configured = |variables: &[(&str, &str)]| {
+            let known = |name: &str| variables.iter().find(|it| it.0 == name);
+            let variable = |name: &str| known(name).map(|it| it.1.into());
+            store_path(None, variable, Some("/f".into()), true).ok()
+        };
+        assert_eq!(configured(&[]), Some("/f".into()));
+        assert_eq!(configured(&variables), Some("/c".into()));
     }
 }

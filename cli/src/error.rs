@@ -1,5 +1,7 @@
 //! Why a command failed, how it is said, and the exit code it makes.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +9,9 @@ use std::process::ExitCode;
 use cairn_package::repository::{self, KeyProblem, NetworkProblem, SignatureProblem};
 use cairn_package::{Error as PackageError, solve, stone};
 use cairn_store::{Error as StoreError, StateId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::command::InvalidOption;
 
 /// Exit code: damaged data was found.
 const DAMAGED: u8 = 3;
@@ -48,6 +52,15 @@ pub(crate) enum Error {
     /// A mount says why.
     #[error(transparent)]
     Mount(#[from] cairn_fs::Error),
+    /// The process of a mount says why.
+    #[error("{}", .0.error)]
+    InBackground(Failure),
+    /// A mount option cannot be understood.
+    #[error(transparent)]
+    MountOption(#[from] InvalidOption),
+    /// The program could not be executed once more.
+    #[error("cannot begin anew as the process of a root")]
+    Again(#[source] io::Error),
     /// The change is committed, and some mounts do not show it.
     #[error("done, but mounts do not show it: {failed}")]
     NotShown { failed: usize },
@@ -57,6 +70,12 @@ pub(crate) enum Error {
     /// Another program that was needed is missing or has failed.
     #[error("{program} failed")]
     Program { program: &'static str, source: io::Error },
+    /// Two stores are needed and only one was named.
+    #[error("that is the same store")]
+    SameStore,
+    /// The other side has ended without a result.
+    #[error("the other side has not said what it did")]
+    NoAnswer,
     /// An archive is taken in as a whole.
     #[error("--exclude, --one-file-system and --no-cache are for directories, not for archives")]
     NotForArchives,
@@ -99,6 +118,9 @@ pub(crate) enum Error {
     /// Damage was found, and has been told.
     #[error("damage was found in {found} places")]
     DamageFound { found: usize },
+    /// Something has to be done, and it has been told what.
+    #[error("problems found: {found}")]
+    ProblemsFound { found: usize },
     /// A state was made from nothing.
     #[error("state {0} has no parent")]
     NoParent(StateId),
@@ -108,6 +130,9 @@ pub(crate) enum Error {
     /// A text names no state.
     #[error("{0:?} does not name a state")]
     NotAState(String),
+    /// A state is named in two ways, or there is nothing to run in it.
+    #[error("{0:?} stands where a state can stand; write -- before it if it is the command")]
+    StateTwice(String),
     /// No state ever had it.
     #[error("no state has {0}")]
     InNoState(String),
@@ -141,6 +166,9 @@ pub(crate) enum Error {
     /// A file is no model.
     #[error("cannot use the model {}", path.display())]
     Model { path: PathBuf, source: cairn_package::model::Problem },
+    /// A configuration file cannot be used.
+    #[error("cannot use the configuration {}: {problem}", path.display())]
+    Config { path: PathBuf, problem: String },
     /// A model cannot be planned before its repositories are known.
     #[error("the packages can be planned when the repositories are as the model says")]
     OtherRepositories,
@@ -174,15 +202,15 @@ pub(crate) enum Error {
 }
 
 /// What people and programs are told of an error.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Failure {
     /// What was attempted.
     pub error: String,
     /// Why it failed, each the cause of the one before.
     pub causes: Vec<String>,
     /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub help: Option<&'static str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub help: Option<Cow<'static, str>>,
 }
 
 impl Failure {
@@ -210,6 +238,20 @@ pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
     std::iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": ")
 }
 
+/// An error of a process in the background, in the words in which it comes to the
+/// command that has started it.
+#[derive(Debug)]
+pub(crate) struct InBackground(pub(crate) Error);
+
+impl fmt::Display for InBackground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = serde_json::to_string(&self.0.failure());
+        f.write_str(&text.expect("strings make a document"))
+    }
+}
+
+impl std::error::Error for InBackground {}
+
 impl From<cairn_package::catalog::Error> for Error {
     fn from(error: cairn_package::catalog::Error) -> Self {
         Self::Package(error.into())
@@ -231,7 +273,22 @@ impl Error {
 
     /// The error with its causes and advice.
     pub(crate) fn failure(&self) -> Failure {
-        Failure { error: self.to_string(), causes: causes(self), help: self.advice() }
+        if let Self::InBackground(failure) = self {
+            return failure.clone();
+        }
+        let help = self.advice().map(Cow::Borrowed);
+        Failure { error: self.to_string(), causes: causes(self), help }
+    }
+
+    /// The error that a process in the background has put into words with
+    /// [`InBackground`].
+    pub(crate) fn of_background(error: cairn_fs::Error) -> Self {
+        if let cairn_fs::Error::Background { message } = &error
+            && let Ok(failure) = serde_json::from_str(message)
+        {
+            return Self::InBackground(failure);
+        }
+        error.into()
     }
 
     /// The exit code: 1 failed, 2 usage, 3 damaged data found.
@@ -254,10 +311,13 @@ impl Error {
             // As shells say it of a program that a signal has ended.
             Self::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(1).into(),
             Self::Dependency(_)
+            | Self::MountOption(_)
             | Self::NotAPlace(_)
             | Self::NotAState(_)
+            | Self::StateTwice(_)
             | Self::NoJson { .. }
             | Self::NotForArchives
+            | Self::SameStore
             | Self::ToTerminal
             | Self::Pattern(_) => 2.into(),
             _ => ExitCode::FAILURE,
@@ -284,6 +344,7 @@ impl Error {
             Self::UnknownPackage(_) => Some("cairn search finds packages by words"),
             Self::OtherRepositories => Some("without --dry-run, they are changed after a question"),
             Self::Model { .. } => None,
+            Self::Config { .. } => Some("docs/configuration.md has its keys"),
             Self::NotInstalled(_) => Some("cairn list shows what is installed"),
             Self::ForeignStore { .. } => Some(
                 "work on it as that user, or make it yours with chown -R if you trust what is in it",
@@ -310,15 +371,22 @@ impl Error {
             | Self::NoPackages { .. }
             | Self::DamageFound { .. }
             | Self::Deviations { .. }
+            | Self::ProblemsFound { .. }
             | Self::NothingBetween { .. }
             | Self::NoSuchFile { .. }
             | Self::TooManyLinks { .. }
             | Self::NotAFile { .. }
+            | Self::StateTwice(_)
             | Self::NoJson { .. }
             | Self::Declined
+            | Self::MountOption(_)
+            | Self::Again(_)
+            | Self::InBackground(_)
             | Self::Interrupted { .. }
             | Self::Program { .. }
             | Self::NotForArchives
+            | Self::SameStore
+            | Self::NoAnswer
             | Self::Pattern(_)
             | Self::Signals(_)
             | Self::Supervisor(_)
@@ -391,6 +459,10 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
             Some("run it as root, or leave it out with --exclude")
         }
         StoreError::TooDeep { .. } => Some("leave it out with --exclude"),
+        StoreError::Remote { .. } => Some("run it again; it goes on where it stopped"),
+        StoreError::DamagedSource { .. } => {
+            Some("mend the other store first: cairn verify --repair there")
+        }
         StoreError::Collision { .. }
         | StoreError::Source { .. }
         | StoreError::SourceChanged { .. }
@@ -412,10 +484,36 @@ fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
         }
         Error::Occupied { .. } => Some("cairn mount lists the mounts, cairn umount ends them"),
         Error::Dead { .. } => Some("cairn umount takes it away"),
-        Error::NoFuse { .. } => Some("load the module fuse, or give the container /dev/fuse"),
+        Error::NoFuse { source } => advice_on_fuse(source),
+        Error::Enter { step, source } if step == "open /dev/fuse" => advice_on_fuse(source),
+        Error::Mount { source, .. } => match source.raw_os_error() {
+            Some(libc::EPERM) => Some(
+                "mounting takes CAP_SYS_ADMIN, which a container gets with --cap-add SYS_ADMIN \
+                 --device /dev/fuse; or install fuse3, whose fusermount3 does it for others",
+            ),
+            Some(libc::EACCES) => Some(
+                "a security module such as AppArmor or SELinux forbids it; a container may mount \
+                 with --security-opt apparmor=unconfined",
+            ),
+            Some(libc::ENODEV) => Some(LOAD_FUSE),
+            _ => None,
+        },
+        Error::Fusermount { message, .. } => advice_on_fusermount(message),
+        Error::Namespaces { source } => match source.raw_os_error() {
+            Some(libc::EPERM) => Some(
+                "it takes CAP_SYS_ADMIN as root, and user namespaces as another user: \
+                 sysctl kernel.unprivileged_userns_clone=1 where that is off",
+            ),
+            Some(libc::ENOSPC) => {
+                Some("there may be no more of them: sysctl user.max_user_namespaces")
+            }
+            _ => None,
+        },
         Error::NeedsNamespace { .. } => {
             Some("work in it with cairn run --rw NAME COMMAND, or mount it in a user namespace")
         }
+        Error::StoreBelow { .. } => Some("mount it elsewhere, or move the store"),
+        Error::NoBindPoint { .. } => Some("bind it where the state has a directory"),
         Error::StillMounted { .. } => Some("cairn umount takes it away"),
         Error::OtherBase { .. } => Some(
             "cairn workspace reset NAME --state STATE puts it there, and drops what was changed",
@@ -426,6 +524,44 @@ fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
         Error::NoFusermount { .. } => Some("install fuse3, or run it as root"),
         Error::Busy { .. } => Some("--lazy unmounts it for good when nobody uses it any more"),
         _ => None,
+    }
+}
+
+const LOAD_FUSE: &str =
+    "load the module: modprobe fuse; a container gets the device with --device /dev/fuse";
+
+/// What to do when /dev/fuse cannot be opened.
+fn advice_on_fuse(source: &io::Error) -> Option<&'static str> {
+    match source.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Some(LOAD_FUSE),
+        Some(libc::EACCES) => Some(FUSE_MODES),
+        // The device is there, and the group of processes may not use it.
+        Some(libc::EPERM) => Some("give the container the device: --device /dev/fuse"),
+        _ => None,
+    }
+}
+
+const FUSE_MODES: &str = "the modes of /dev/fuse keep this user out: as root, chmod 666 /dev/fuse";
+
+/// What to do about what fusermount3 says, in its own words.
+fn advice_on_fusermount(message: &str) -> Option<&'static str> {
+    if message.contains("modprobe") {
+        Some(LOAD_FUSE)
+    } else if message.contains("/dev/fuse: Permission denied") {
+        Some(FUSE_MODES)
+    } else if message.contains("/dev/fuse: Operation not permitted") {
+        Some("give the container the device: --device /dev/fuse")
+    } else if message.ends_with("Operation not permitted") {
+        Some(
+            "fusermount3 has to be setuid root: chmod u+s $(command -v fusermount3); \
+             where that has no effect, as in containers, cairn run works without it",
+        )
+    } else if message.contains("no write access to mountpoint") {
+        Some("name a directory that belongs to you")
+    } else if message.contains("mount_max") {
+        Some("unmount some, or raise mount_max in /etc/fuse.conf")
+    } else {
+        None
     }
 }
 
@@ -573,6 +709,6 @@ mod tests {
         let failure = error.failure();
         assert_eq!(failure.line(), "cannot access /store/refs/log: permission denied");
         let help = "run it as root, or name a store of your own with --store";
-        assert_eq!(failure.help, Some(help));
+        assert_eq!(failure.help, Some(Cow::Borrowed(help)));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use cairn_package::trigger::{Triggers, can_have_triggers, live_jobs, run_live};
+use cairn_package::trigger::{Job, RunOptions, Triggers, can_have_triggers, live_jobs, run_live};
 use cairn_store::{Store, TreeId};
 use serde::Serialize;
 
@@ -25,6 +25,27 @@ struct LiveRoot {
     failures: Vec<String>,
 }
 
+impl LiveRoot {
+    fn failed(target: &str, err: &dyn std::error::Error) -> Self {
+        Self { target: target.into(), ran: Vec::new(), failures: vec![in_one_line(err)] }
+    }
+
+    fn run(target: &str, jobs: &[Job], options: &RunOptions) -> Self {
+        let results = match run_live(Path::new(target), jobs, options) {
+            Ok(results) => results,
+            Err(err) => return Self::failed(target, &err),
+        };
+        let mut root = Self { target: target.into(), ran: vec![], failures: vec![] };
+        for result in results {
+            match result {
+                Ok(ran) => root.ran.push(format!("{}: {}", ran.job.trigger, ran.job.action)),
+                Err(err) => root.failures.push(in_one_line(&err)),
+            }
+        }
+        root
+    }
+}
+
 impl Live {
     /// Does what is due in the live roots of `mounts` that have gone from `old` to
     /// `new`.
@@ -44,31 +65,28 @@ impl Live {
         if roots.is_empty() {
             return Self::default();
         }
-        let failed = |target: &str, err: &dyn std::error::Error| LiveRoot {
-            target: target.into(),
-            ran: Vec::new(),
-            failures: vec![in_one_line(err)],
-        };
         let jobs = match live_jobs(store, old, new, &options.variables) {
             Ok(jobs) if jobs.is_empty() => return Self::default(),
             Ok(jobs) => jobs,
-            Err(err) => return Self(vec![failed("all", &err)]),
+            Err(err) => return Self(vec![LiveRoot::failed("all", &err)]),
         };
-        let done = roots.into_iter().map(|target| {
-            let results = match run_live(Path::new(target), &jobs, options) {
-                Ok(results) => results,
-                Err(err) => return failed(target, &err),
-            };
-            let mut root = LiveRoot { target: target.into(), ran: vec![], failures: vec![] };
-            for result in results {
-                match result {
-                    Ok(ran) => root.ran.push(format!("{}: {}", ran.job.trigger, ran.job.action)),
-                    Err(err) => root.failures.push(in_one_line(&err)),
-                }
-            }
-            root
-        });
-        Self(done.collect())
+        Self(roots.into_iter().map(|target| LiveRoot::run(target, &jobs, options)).collect())
+    }
+
+    /// Does what is due in a directory that has a whole system by now, the tree `new`.
+    pub(crate) fn in_directory(
+        store: &Store,
+        directory: &Path,
+        new: TreeId,
+        triggers: &Triggers,
+    ) -> Self {
+        let Triggers::Run(options) = triggers else { return Self::default() };
+        let target = directory.display().to_string();
+        match live_jobs(store, None, new, &options.variables) {
+            Ok(jobs) if jobs.is_empty() => Self::default(),
+            Ok(jobs) => Self(vec![LiveRoot::run(&target, &jobs, options)]),
+            Err(err) => Self(vec![LiveRoot::failed(&target, &err)]),
+        }
     }
 
     /// Tells of what has failed.

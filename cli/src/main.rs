@@ -8,10 +8,13 @@
 mod affected;
 mod build_root;
 mod command;
+mod complete;
+mod config;
 mod context;
 mod error;
 mod escape;
 mod exclude;
+mod helper;
 mod image;
 mod interrupt;
 mod key;
@@ -20,15 +23,18 @@ mod live;
 mod mounts;
 mod output;
 mod page;
+mod pager;
 mod place;
 mod plan;
 mod progress;
 mod recipes;
+mod remote;
 mod sys;
 mod transact;
 mod units;
 mod words;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -47,14 +53,41 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(words::expand(std::env::args_os()));
-    let mut output = output::Output::standard(&cli.options);
-    let context = context::Context::new(cli.options);
-    match cli.command.run(&context, &mut output) {
-        Ok(code) => code,
-        Err(error) => {
-            output.failure(&error);
-            error.exit_code()
+    complete::answer();
+    let mut words = std::env::args_os();
+    let program = words.next().unwrap_or_default();
+    let arguments: Vec<OsString> = words.collect();
+    let is_helper = helper::is_helper(&program);
+    let command_line = if is_helper {
+        match helper::call(arguments.iter().cloned()) {
+            helper::Call::Mount(words) => [vec!["cairn".into()], words].concat(),
+            helper::Call::Fake => return ExitCode::SUCCESS,
+            helper::Call::Unknown(what) => {
+                eprintln!("mount.fuse.cairn: cannot understand {}", what.to_string_lossy());
+                eprintln!("usage: mount.fuse.cairn STORE DIR [-sfnv] [-o OPTIONS]");
+                return helper::USAGE.into();
+            }
         }
+    } else {
+        words::expand(std::iter::once(program).chain(arguments.iter().cloned()))
+    };
+    let cli = Cli::parse_from(command_line);
+    let (config, wrong) = match context::configuration() {
+        Ok(config) => (config, None),
+        Err(error) => (config::Config::default(), Some(error)),
+    };
+    let mut output = output::Output::standard(&cli.options, &config);
+    if is_helper {
+        // mount(8) says nothing when all is well.
+        output.close();
     }
+    let context = context::Context::new(cli.options, config, arguments);
+    let done = match wrong {
+        Some(error) => Err(error),
+        None => cli.command.run(&context, &mut output),
+    };
+    done.unwrap_or_else(|error| {
+        output.failure(&error);
+        if is_helper { helper::FAILED.into() } else { error.exit_code() }
+    })
 }

@@ -9,10 +9,12 @@ use std::os::fd::AsFd;
 
 use serde::Serialize;
 
-use crate::context::{Color, Options, no_color};
+use crate::config::Config;
+use crate::context::{Color, Options, no_color, pager_command, pager_variables};
 use crate::error::Error;
 use crate::lines::Lines;
 use crate::page::{Look, Page, Style};
+use crate::pager;
 use crate::progress::{Mode, Phase, Progress, Unit};
 use crate::sys;
 
@@ -47,18 +49,33 @@ pub(crate) struct Output<'a> {
     /// The reader of standard output has gone.
     closed: bool,
     progress: Progress,
+    /// What shows text that is longer than the terminal.
+    pager: Option<Pager>,
+}
+
+/// What shows long text.
+struct Pager {
+    command: String,
+    /// Lines of the terminal.
+    rows: usize,
+    variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Output<'static> {
     /// Prints to the streams of the process.
-    pub(crate) fn standard(options: &Options) -> Self {
+    pub(crate) fn standard(options: &Options, config: &Config) -> Self {
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         let look = |is_terminal: bool, columns: Option<usize>| Look {
             width: is_terminal.then(|| columns.unwrap_or(80)),
             colors: match options.color {
-                Color::Always => true,
-                Color::Never => false,
-                Color::Auto => is_terminal && !no_color(),
+                Some(Color::Always) => true,
+                Some(Color::Never) => false,
+                Some(Color::Auto) => is_terminal && !no_color(),
+                None => match config.color.unwrap_or_default() {
+                    Color::Always => !no_color(),
+                    Color::Never => false,
+                    Color::Auto => is_terminal && !no_color(),
+                },
             },
         };
         let answers = if options.yes {
@@ -75,7 +92,15 @@ impl Output<'static> {
         } else {
             Mode::Lines
         };
+        let pager = if stdout.is_terminal() && !options.no_pager && !options.json {
+            pager_command(config).zip(sys::rows(stdout.as_fd()))
+        } else {
+            None
+        };
+        let pager =
+            pager.map(|(command, rows)| Pager { command, rows, variables: pager_variables() });
         Self {
+            pager,
             look_of_stdout: look(stdout.is_terminal(), sys::columns(stdout.as_fd())),
             look_of_stderr: look(stderr.is_terminal(), sys::columns(stderr.as_fd())),
             stdout: Box::new(io::BufWriter::new(stdout)),
@@ -107,9 +132,20 @@ impl Output<'_> {
         self.print(page.into_text().as_bytes())
     }
 
-    /// Like [`Output::data`], for what may be long.
+    /// Like [`Output::data`], for what may be long: on a terminal that it does not fit on,
+    /// a pager shows it.
     pub(crate) fn list(&mut self, view: &impl View) -> Result<(), Error> {
-        self.data(view)
+        let Some(pager) = &self.pager else { return self.data(view) };
+        let mut page = Page::new(self.look_of_stdout);
+        view.show(&mut page);
+        let text = page.into_text();
+        // The prompt takes a line, too.
+        let is_long = text.lines().count() >= pager.rows;
+        let show = || pager::show(&pager.command, &pager.variables, &text);
+        if is_long && self.progress.suspend(show) {
+            return Ok(());
+        }
+        self.print(text.as_bytes())
     }
 
     /// Prints bytes as they are, such as a file's content.
@@ -118,6 +154,11 @@ impl Output<'_> {
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<bool, Error> {
         self.print(bytes)?;
         Ok(!self.closed)
+    }
+
+    /// Prints no data from here on, as if its reader had gone.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
     }
 
     fn print(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -280,6 +321,7 @@ mod tests {
             answers: Answers::Asked,
             closed: false,
             progress: Progress::new(Mode::Silent),
+            pager: None,
         };
         change(&mut output);
         let result = command(&mut output);

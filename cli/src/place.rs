@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::str::FromStr;
 
 pub(crate) use cairn_store::LastLink;
-use cairn_store::{Entry, Followed, State, StateId, Store, Tag, TreePath, follow};
+use cairn_store::{Entry, Followed, Refs, State, StateId, Store, Tag, TreePath, follow};
 
 use crate::error::Error;
 use crate::escape::Escaped;
@@ -38,15 +38,18 @@ impl FromStr for StateName {
 impl StateName {
     /// The state that has the name in `store`.
     pub(crate) fn find(&self, store: &Store) -> Result<State, Error> {
-        let state = match self {
-            Self::Current => store.current(),
-            Self::Number(id) => store.state(*id),
-            Self::Tag(tag) => match store.refs().tags.get(tag) {
-                Some(id) => store.state(*id),
-                None => Err(cairn_store::Error::UnknownTag(tag.clone())),
-            },
+        self.find_in(&store.refs())
+    }
+
+    /// The state that has the name in a store with these states and tags.
+    pub(crate) fn find_in(&self, refs: &Refs) -> Result<State, Error> {
+        use cairn_store::Error::{NoState, UnknownState, UnknownTag};
+        let id = match self {
+            Self::Current => refs.current.ok_or(NoState)?,
+            Self::Number(id) => *id,
+            Self::Tag(tag) => *refs.tags.get(tag).ok_or_else(|| UnknownTag(tag.clone()))?,
         };
-        Ok(state?)
+        Ok(refs.states.get(&id).cloned().ok_or(UnknownState(id))?)
     }
 }
 

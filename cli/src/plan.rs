@@ -19,6 +19,8 @@ pub(crate) struct PlanView<'a> {
     plan: &'a Plan,
     held: Vec<HeldView>,
     files: LocalChanges,
+    /// Files of what is replaced that are not as their packages have them.
+    changed: Vec<String>,
 }
 
 /// What changes of the files that no package brings.
@@ -69,8 +71,9 @@ struct HeldView {
 
 impl<'a> PlanView<'a> {
     /// Shows `plan`.
-    pub(crate) fn new(plan: &'a Plan, files: LocalChanges) -> Self {
-        Self { plan, held: plan.solution.held.iter().map(HeldView::new).collect(), files }
+    pub(crate) fn new(plan: &'a Plan, files: LocalChanges, changed: Vec<String>) -> Self {
+        let held = plan.solution.held.iter().map(HeldView::new).collect();
+        Self { plan, held, files, changed }
     }
 
     /// Whether nothing would be done.
@@ -139,6 +142,7 @@ impl View for PlanView<'_> {
         };
         group(page, "Write", files(&self.files.written, Style::Good).into_iter());
         group(page, "Delete", files(&self.files.removed, Style::Bad).into_iter());
+        group(page, "Changed by hand, and kept", files(&self.changed, Style::Note).into_iter());
         group(page, "Not upgraded", self.held.iter().map(HeldView::row));
         if self.is_empty() {
             page.title("Nothing to do.");
@@ -252,7 +256,7 @@ mod tests {
             steps,
         };
         let mut page = Page::new(Look { width: Some(80), colors: false });
-        PlanView::new(&plan, LocalChanges::default()).show(&mut page);
+        PlanView::new(&plan, LocalChanges::default(), vec![]).show(&mut page);
         page.into_text()
     }
 

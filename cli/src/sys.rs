@@ -4,7 +4,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 /// A time as the clock on the wall shows it.
@@ -28,9 +28,33 @@ pub(crate) fn user_and_group() -> (u32, u32) {
     (user, unsafe { libc::getegid() })
 }
 
+/// Takes a descriptor that this process was started with; programs that it starts do
+/// not get it.
+///
+/// # Errors
+/// When there is none of this number.
+pub(crate) fn inherited(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: it takes numbers, and fails where no such descriptor is open.
+    if unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and whoever started this process gave it to the one caller
+    // that asks for it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
 /// How many columns the terminal behind `fd` has; `None` when there is no
 /// terminal, or one that does not say.
 pub(crate) fn columns(fd: BorrowedFd<'_>) -> Option<usize> {
+    window(fd).map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// How many lines the terminal behind `fd` has, in the same way.
+pub(crate) fn rows(fd: BorrowedFd<'_>) -> Option<usize> {
+    window(fd).map(|size| usize::from(size.ws_row)).filter(|rows| *rows > 0)
+}
+
+fn window(fd: BorrowedFd<'_>) -> Option<libc::winsize> {
     let mut size = MaybeUninit::<libc::winsize>::zeroed();
     // SAFETY: the descriptor is open for the length of the call, and TIOCGWINSZ
     // writes at most one `winsize` to where its argument points.
@@ -39,8 +63,7 @@ pub(crate) fn columns(fd: BorrowedFd<'_>) -> Option<usize> {
         return None;
     }
     // SAFETY: all-zero bytes are a valid `winsize`, so it was one from the start.
-    let size = unsafe { size.assume_init() };
-    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+    Some(unsafe { size.assume_init() })
 }
 
 /// The local time `seconds` after 1970 began in UTC; `None` for years that the

@@ -1,7 +1,8 @@
 //! The way of every command that changes packages: plan, question, progress,
 //! result.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,13 +11,15 @@ use cairn_package::plan::{self, Action, Plan, System};
 use cairn_package::repository::Retry;
 use cairn_package::solve::Request;
 use cairn_package::trigger::{Job, Ran};
-use cairn_store::{StateId, Store};
+use cairn_store::export::{DirectoryOptions, export_directory};
+use cairn_store::{State, StateId, Store, TreePath};
 use serde::Serialize;
 
 use crate::affected::Affected;
 use crate::context::Context;
 use crate::error::Error;
 use crate::escape::Escaped;
+use crate::interrupt;
 use crate::live::Live;
 use crate::mounts::Mounts;
 use crate::output::{Output, View};
@@ -40,17 +43,64 @@ pub(crate) struct Mode {
     list_affected: bool,
 }
 
+/// Where the packages go, as every command takes it that can make a system elsewhere.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct To {
+    /// Write a system of these packages alone into this directory, new or empty, and
+    /// make no state
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+}
+
+impl To {
+    /// Whether the system is another one than that of the store.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.to.is_some()
+    }
+
+    /// What `store` has, or an empty system.
+    ///
+    /// # Errors
+    /// The directory has something in it.
+    fn system(
+        &self,
+        store: &Store,
+        stones: &[PathBuf],
+        context: &Context,
+    ) -> Result<System, Error> {
+        let repositories = context.repositories(store);
+        let Some(path) = &self.to else {
+            return Ok(System::with_repositories(store, repositories, stones)?);
+        };
+        let is_free = match std::fs::read_dir(path) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(err) => err.kind() == io::ErrorKind::NotFound,
+        };
+        if !is_free {
+            return Err(cairn_store::Error::OccupiedTarget { path: path.clone() }.into());
+        }
+        Ok(System::apart(store, repositories, stones)?)
+    }
+}
+
 /// What a transaction has done.
 #[derive(Serialize)]
 struct Done<'a> {
     #[serde(flatten)]
     plan: PlanView<'a>,
+    /// Where the system was written, if it is none of the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directory: Option<PathBuf>,
     /// The state that is current now; none if there was none and nothing was
-    /// done.
+    /// done, or if a directory was written.
     state: Option<u64>,
     seconds: f64,
-    /// Files of packages that went, which were changed since and stay.
+    /// Files that were changed since packages brought them, and stay as they are.
     kept: Vec<String>,
+    /// Files that were changed, and have what is new in them as well.
+    merged: Vec<String>,
+    /// Files that were changed where something new is, which lies beside them.
+    conflicts: Vec<String>,
     /// Devices that were not made, since their packages do not tell enough.
     left_out: Vec<String>,
     /// What triggers have done.
@@ -73,15 +123,16 @@ pub(crate) fn transact(
     request: &Request,
     text: &str,
     stones: &[PathBuf],
+    to: &To,
     mode: &Mode,
     context: &Context,
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     let store = if mode.dry_run { context.store()? } else { context.store_or_new()? };
-    let system = System::with_repositories(&store, context.repositories(&store), stones)?;
+    let system = to.system(&store, stones, context)?;
     warn_of_expired(&system, output);
     let plan = system.plan(request, text)?;
-    carry_out(&store, &system, &plan, None, mode, context, output)
+    carry_out(&store, &system, &plan, None, (to, mode), context, output)
 }
 
 /// Makes the system what `model` says, which people said as `text`.
@@ -89,14 +140,15 @@ pub(crate) fn transact_model(
     model: &Model,
     text: &str,
     store: &Store,
+    to: &To,
     mode: &Mode,
     context: &Context,
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
-    let system = System::with_repositories(store, context.repositories(store), &[])?;
+    let system = to.system(store, &[], context)?;
     warn_of_expired(&system, output);
     let plan = system.plan_model(model, text)?;
-    carry_out(store, &system, &plan, Some(model), mode, context, output)
+    carry_out(store, &system, &plan, Some(model), (to, mode), context, output)
 }
 
 fn carry_out(
@@ -104,7 +156,7 @@ fn carry_out(
     system: &System,
     plan: &Plan,
     model: Option<&Model>,
-    mode: &Mode,
+    (to, mode): (&To, &Mode),
     context: &Context,
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
@@ -112,14 +164,21 @@ fn carry_out(
         Some(model) => LocalChanges::between(&system.local_files()?, &model.files),
         None => LocalChanges::default(),
     };
-    let view = PlanView::new(plan, files);
+    let replaced = plan.steps.iter().filter(|step| step.old.is_some() && step.new.is_some());
+    let replaced: Vec<String> = replaced.map(|step| step.name.clone()).collect();
+    let changed = system.changed_files(&replaced)?;
+    let changed = changed.iter().map(|file| Escaped(&file.path.to_bytes()).to_string());
+    let view = PlanView::new(plan, files, changed.collect());
     if mode.dry_run {
         return output.data(&view);
     }
     let mut done = Done {
+        directory: to.to.clone(),
         state: system.base().map(|state| state.id.0),
         seconds: 0.0,
         kept: Vec::new(),
+        merged: Vec::new(),
+        conflicts: Vec::new(),
         left_out: Vec::new(),
         triggers: Vec::new(),
         skipped_triggers: Vec::new(),
@@ -140,19 +199,27 @@ fn carry_out(
         let files = model.map(|model| &model.files);
         let applied = system.apply_with(plan, files, &triggers, &phases)?;
         drop(phases);
-        done.mounts = Mounts::refresh(store);
-        let old = system.base().map(|state| state.tree);
-        done.live = Live::run(store, &done.mounts, old, applied.state.tree, &triggers);
+        let shown = |path: &TreePath| Escaped(&path.to_bytes()).to_string();
+        done.left_out = applied.left_out.iter().map(shown).collect();
+        if let Some(directory) = &to.to {
+            let left_out = write_out(store, &applied.state, directory, output)?;
+            done.left_out.extend(left_out.iter().map(shown));
+            done.live = Live::in_directory(store, directory, applied.state.tree, &triggers);
+        } else {
+            done.mounts = Mounts::refresh(store);
+            let old = system.base().map(|state| state.tree);
+            done.live = Live::run(store, &done.mounts, old, applied.state.tree, &triggers);
+            done.state = Some(applied.state.id.0);
+        }
         done.time = begun.elapsed();
         done.seconds = done.time.as_secs_f64();
-        done.state = Some(applied.state.id.0);
-        let shown = |path: &cairn_store::TreePath| Escaped(&path.to_bytes()).to_string();
         done.kept = applied.kept.iter().map(shown).collect();
-        done.left_out = applied.left_out.iter().map(shown).collect();
+        done.merged = applied.merged.iter().map(shown).collect();
+        done.conflicts = applied.conflicts.iter().map(shown).collect();
         done.triggers = applied.ran;
         done.skipped_triggers = applied.skipped;
     }
-    if let (Some(model), Some(state)) = (model, done.state) {
+    if let (Some(model), Some(state), false) = (model, done.state, to.is_elsewhere()) {
         for tag in &model.tags {
             store.tag(tag.clone(), StateId(state))?;
         }
@@ -163,6 +230,25 @@ fn carry_out(
     output.data(&done)?;
     done.mounts.check()?;
     done.live.check()
+}
+
+/// Writes a state that is not current into a directory, and removes it from the store.
+/// Returns what could not be made.
+fn write_out(
+    store: &Store,
+    state: &State,
+    directory: &Path,
+    output: &Output<'_>,
+) -> Result<Vec<TreePath>, Error> {
+    interrupt::note()?;
+    let total = store.tree(state.tree)?.summary().bytes;
+    let phase = output.phase("Writing", Some(total), Unit::Bytes);
+    let options = DirectoryOptions::default();
+    let exported = export_directory(store, state.tree, directory, options, &phase);
+    drop(phase);
+    store.remove_states(&[state.id])?;
+    let exported = exported.map_err(interrupt::explain)?;
+    Ok(exported.left_out.into_iter().map(|(path, _)| path).collect())
 }
 
 /// What a repository has offered once may have been replaced since for good
@@ -189,6 +275,16 @@ fn done_in_words(plan: &Plan) -> String {
 }
 
 impl Mode {
+    /// Whether triggers are left out.
+    pub(crate) fn skips_triggers(&self) -> bool {
+        self.skip_triggers
+    }
+
+    /// Whether to tell who still uses what was replaced.
+    pub(crate) fn lists_affected(&self) -> bool {
+        self.list_affected
+    }
+
     /// Whether nothing is to be done.
     pub(crate) fn is_dry_run(&self) -> bool {
         self.dry_run
@@ -200,9 +296,21 @@ impl View for Done<'_> {
         for path in &self.kept {
             page.marked_line(Style::Note, "kept: ", format_args!("{path} was changed since"));
         }
+        for path in &self.merged {
+            let text = format_args!("{path} was changed, and has what is new as well");
+            page.marked_line(Style::Note, "merged: ", text);
+        }
+        for path in &self.conflicts {
+            let text =
+                format_args!("{path} stays as it was changed; {path}.cairn-new is the new one");
+            page.marked_line(Style::Bad, "conflict: ", text);
+        }
         for path in &self.left_out {
-            let text = format_args!("{path}, a device without a number");
-            page.marked_line(Style::Note, "left out: ", text);
+            let why = match self.directory {
+                Some(_) => "it cannot be made here",
+                None => "a device without a number",
+            };
+            page.marked_line(Style::Note, "left out: ", format_args!("{path}, {why}"));
         }
         for ran in &self.triggers {
             let time = duration(ran.time);
@@ -215,9 +323,13 @@ impl View for Done<'_> {
         }
         self.mounts.show_failures(page);
         self.live.show_failures(page);
-        match self.state {
-            Some(state) if !self.text.is_empty() => {
-                let time = duration(self.time);
+        let time = duration(self.time);
+        match (&self.directory, self.state) {
+            (Some(directory), _) if !self.text.is_empty() => {
+                let directory = directory.display();
+                page.line(format_args!("{directory} has a system: {} ({time}).", self.text));
+            }
+            (_, Some(state)) if !self.text.is_empty() => {
                 page.line(format_args!("State {state} is current: {} ({time}).", self.text));
             }
             _ => self.plan.show(page),

@@ -3,25 +3,33 @@
 use std::ffi::OsString;
 
 /// Words that stand for others, where the name of a command stands.
-const WORDS: [(&str, &[&str]); 12] = [
-    ("ar", &["repo", "add"]),
-    ("dr", &["repo", "disable"]),
-    ("er", &["repo", "enable"]),
-    ("index", &["repo", "index"]),
-    ("ix", &["repo", "index"]),
-    ("la", &["list", "available"]),
-    ("li", &["list", "installed"]),
-    ("lr", &["repo", "list"]),
-    ("lu", &["list", "upgradable"]),
-    ("rr", &["repo", "remove"]),
-    ("sf", &["search", "--files"]),
-    ("ur", &["repo", "update"]),
+const WORDS: [(&[&str], &[&str]); 20] = [
+    (&["ar"], &["repo", "add"]),
+    (&["cache", "prune"], &["cache", "clean", "--unused"]),
+    (&["dr"], &["repo", "disable"]),
+    (&["er"], &["repo", "enable"]),
+    (&["index"], &["repo", "index"]),
+    (&["ix"], &["repo", "index"]),
+    (&["la"], &["list", "available"]),
+    (&["li"], &["list", "installed"]),
+    (&["lr"], &["repo", "list"]),
+    (&["lu"], &["list", "upgradable"]),
+    (&["rr"], &["repo", "remove"]),
+    (&["search-file"], &["search", "--files"]),
+    (&["sf"], &["search", "--files"]),
+    (&["state", "activate"], &["switch"]),
+    (&["state", "active"], &["state", "show"]),
+    (&["state", "export"], &["export-model", "--kdl"]),
+    (&["state", "query"], &["state", "show"]),
+    (&["state", "verify"], &["verify"]),
+    (&["ur"], &["repo", "update"]),
+    (&["version"], &["--version"]),
 ];
 
 /// Options before the command that are followed by a value.
-const WITH_VALUE: [&str; 2] = ["--color", "--store"];
+const WITH_VALUE: [&str; 5] = ["--cache", "--color", "--directory", "--store", "-D"];
 
-/// The command line `words`, its program first, with a short word replaced.
+/// The command line `words`, its program first, with short words replaced.
 pub(crate) fn expand(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<OsString> = words.into_iter().collect();
     let mut at = 1;
@@ -34,8 +42,12 @@ pub(crate) fn expand(words: impl IntoIterator<Item = OsString>) -> Vec<OsString>
             break;
         }
     }
-    if let Some((_, long)) = words.get(at).and_then(|word| WORDS.iter().find(|row| word == row.0)) {
-        words.splice(at..=at, long.iter().map(OsString::from));
+    let rest = words.get(at..).unwrap_or_default();
+    let found = WORDS.iter().find(|(short, _)| {
+        rest.len() >= short.len() && rest.iter().zip(*short).all(|(word, short)| word == short)
+    });
+    if let Some((short, long)) = found {
+        words.splice(at..at + short.len(), long.iter().map(OsString::from));
     }
     words
 }
@@ -55,6 +67,9 @@ mod tests {
         check("cairn --json --store ar la -v", "cairn --json --store ar list available -v");
         check("cairn install ar", "cairn install ar");
         check("cairn sf x", "cairn search --files x");
+        check("cairn -D ar state active 7", "cairn -D ar state show 7");
+        check("cairn state list", "cairn state list");
+        check("cairn state", "cairn state");
         check("cairn", "cairn");
         check("cairn --color never", "cairn --color never");
     }

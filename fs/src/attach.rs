@@ -9,30 +9,39 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::error::{Error, Result};
-use crate::mount::{Trust, Unmount};
+use crate::mount::Unmount;
 use crate::mountinfo::{KIND, MountPoint};
+use crate::restrictions::Restrictions;
 use crate::sys;
 
 /// Mounts a new connection on `target` and returns its descriptor. Requests
 /// wait until somebody answers them.
 ///
-/// Root mounts itself; for ordinary users `fusermount3` does it, which forces
-/// [`Trust::Inspect`] and shows the mount to its owner alone.
-pub(crate) fn attach(target: &Path, name: &str, trust: Trust) -> Result<OwnedFd> {
+/// Root mounts itself; for ordinary users `fusermount3` does it, which takes effect
+/// from setuid programs and devices and shows the mount to its owner alone.
+pub(crate) fn attach(target: &Path, name: &str, restrictions: Restrictions) -> Result<OwnedFd> {
     if sys::effective_user().0 != 0 {
-        return attach_as_user(target, name);
+        return attach_as_user(target, name, restrictions);
     }
-    match attach_as_root(target, name, trust) {
+    match attach_as_root(target, name, restrictions) {
         // Root of a container that may not mount.
-        Err(Error::Mount { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => {
-            attach_as_user(target, name)
+        Err(Error::Mount { target, source }) if source.raw_os_error() == Some(libc::EPERM) => {
+            match attach_as_user(&target, name, restrictions) {
+                // Whoever can be root is better told what root lacks.
+                Err(Error::NoFusermount { .. }) => Err(Error::Mount { target, source }),
+                result => result,
+            }
         }
         result => result,
     }
 }
 
 /// Mounts with mount(2).
-pub(crate) fn attach_as_root(target: &Path, name: &str, trust: Trust) -> Result<OwnedFd> {
+pub(crate) fn attach_as_root(
+    target: &Path,
+    name: &str,
+    restrictions: Restrictions,
+) -> Result<OwnedFd> {
     let device = File::options().read(true).write(true).open("/dev/fuse");
     let device = device.map_err(|source| Error::NoFuse { source })?;
     let (user, group) = sys::effective_user();
@@ -43,20 +52,19 @@ pub(crate) fn attach_as_root(target: &Path, name: &str, trust: Trust) -> Result<
     );
     // Read-only even though nothing here can write: without the flag changes
     // would fail with other errors than EROFS, and O_TRUNC would not fail.
-    let mut flags = libc::MS_RDONLY;
-    if trust == Trust::Inspect {
-        flags |= libc::MS_NOSUID | libc::MS_NODEV;
-    }
+    let flags = libc::MS_RDONLY | restrictions.flags();
     sys::mount(name.as_ref(), target, KIND, flags, OsStr::new(&options))
         .map_err(|source| Error::Mount { target: target.into(), source })?;
     Ok(device.into())
 }
 
-fn attach_as_user(target: &Path, name: &str) -> Result<OwnedFd> {
+fn attach_as_user(target: &Path, name: &str, restrictions: Restrictions) -> Result<OwnedFd> {
     let failed = |source| Error::Process { source };
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let name = name.replace('\\', "\\\\").replace(',', "\\,");
-    let options = format!("ro,nosuid,nodev,default_permissions,subtype=cairn,fsname={name}");
+    let noexec = if restrictions.noexec { "noexec," } else { "" };
+    let options =
+        format!("ro,nosuid,nodev,{noexec}default_permissions,subtype=cairn,fsname={name}");
     // The descriptor comes back over the socket that is its standard input.
     let child = Command::new("fusermount3")
         .args(["-o", &options, "--"])

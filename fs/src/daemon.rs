@@ -42,10 +42,21 @@ pub fn background<E: std::error::Error>(start: impl FnOnce() -> Result<Running, 
 /// As of [`background`].
 pub fn background_kept<E: std::error::Error>(
     start: impl Fn(&Keeper, Option<Kept>) -> Result<Running, E>,
-    target: &str,
-    journal: &Journal,
+    keeping: &Keeping,
 ) -> Result<u32> {
-    stay_behind(|report| keep_alive(start, report, target, journal).unwrap_or(1))
+    stay_behind(|report| keep_alive(start, report, keeping).unwrap_or(1))
+}
+
+/// How a mount is kept.
+#[derive(Clone)]
+pub struct Keeping {
+    /// The mount, as events name it.
+    pub target: String,
+    /// What hears of processes that have died.
+    pub journal: Journal,
+    /// Whether the keeper stays in memory as a whole, so that it can start another
+    /// process while nobody answers for the root of the system.
+    pub locks_memory: bool,
 }
 
 fn stay_behind(life: impl FnOnce(PipeWriter) -> i32) -> Result<u32> {
@@ -146,9 +157,12 @@ impl Life {
 fn keep_alive<E: std::error::Error>(
     start: impl Fn(&Keeper, Option<Kept>) -> Result<Running, E>,
     report: PipeWriter,
-    target: &str,
-    journal: &Journal,
+    keeping: &Keeping,
 ) -> io::Result<i32> {
+    let Keeping { target, journal, locks_memory } = keeping;
+    if *locks_memory && let Err(source) = sys::lock_memory() {
+        journal(&Event::NotLocked { source });
+    }
     let signals =
         HeldSignals::hold_these(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP], &[])?;
     let incoming = signals.descriptor()?;
@@ -184,7 +198,7 @@ fn keep_alive<E: std::error::Error>(
         }
         let is_short = begun.elapsed() < SHORT_LIFE && !life.was_taken();
         short_lives = if is_short { short_lives + 1 } else { 0 };
-        let target = target.to_owned();
+        let target = target.clone();
         if short_lives > MAX_SHORT_LIVES {
             journal(&Event::GivenUp { target });
             return Ok(1);

@@ -68,6 +68,9 @@ pub enum Error {
     /// A process or a thread could not be made.
     #[error("cannot start a process")]
     Process { source: io::Error },
+    /// The kernel refused a process with namespaces of its own.
+    #[error("cannot start a process in namespaces of its own")]
+    Namespaces { source: io::Error },
     /// The kernel does not tell of the processes of this machine.
     #[error("cannot read /proc")]
     Processes { source: io::Error },
@@ -87,6 +90,18 @@ pub enum Error {
     /// The process of a mount of the workspace was killed, and the mount is there.
     #[error("the workspace {name} is still mounted on {}, by a process that has ended", target.display())]
     StillMounted { name: WorkspaceName, target: PathBuf },
+    /// The state has nothing at `path` that something could be bound on.
+    #[error("the state has no {path} to put a directory of this machine on")]
+    NoBindPoint { path: TreePath },
+    /// `directory` could not be bound on `path`.
+    #[error("cannot put {} on {path}", directory.display())]
+    Bind { path: TreePath, directory: PathBuf, source: io::Error },
+    /// A directory of the machine could not be filled or read.
+    #[error("cannot access {}", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    /// The mount would hide the store that it shows.
+    #[error("the store {} lies below {}", store.display(), target.display())]
+    StoreBelow { store: PathBuf, target: PathBuf },
     /// The workspace lies on another state than the one asked for.
     #[error("the workspace {name} lies on state {base}")]
     OtherBase { name: WorkspaceName, base: StateId },

@@ -37,6 +37,12 @@ pub enum Event {
     /// What the kernel knows could not be noted: if this process dies, the mount
     /// dies with it.
     NotKept { source: std::io::Error },
+    /// The memory of a process that serves the root of the system could not be
+    /// locked.
+    NotLocked { source: std::io::Error },
+    /// Something of the machine that had lain on a mount whose process died is not
+    /// there any more.
+    NotBound { source: crate::Error },
     /// What the mount keeps from gc could not be written down.
     NotRegistered { source: crate::Error },
 }
@@ -84,6 +90,12 @@ impl fmt::Display for Event {
             }
             Self::NotKept { source } => {
                 write!(f, "cannot note what the kernel knows of the mount: {source}")
+            }
+            Self::NotLocked { source } => {
+                write!(f, "cannot lock memory, so that a full machine may stand still: {source}")
+            }
+            Self::NotBound { source } => {
+                write!(f, "cannot put back what lies on the mount: {}", with_causes(source))
             }
             Self::NotRegistered { source } => {
                 write!(f, "cannot update the registration of the mount: {}", with_causes(source))

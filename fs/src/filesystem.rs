@@ -271,6 +271,27 @@ impl<S: Source> View<'_, S> {
         self.shown.state
     }
 
+    pub(crate) fn shape(&self) -> Shape {
+        self.filesystem.shape
+    }
+
+    pub(crate) fn state_of_tag(&self, tag: &str) -> Option<StateId> {
+        self.shown.selection.state_of_tag(tag)
+    }
+
+    pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
+        self.filesystem.table()
+    }
+
+    /// Gives the entry of a file to `f`.
+    pub(crate) fn with_leaf<R>(
+        &self,
+        id: NodeId,
+        f: impl FnOnce(&Leaf) -> R,
+    ) -> Result<R, Refusal> {
+        self.filesystem.with_leaf(id, |_, leaf| Ok(f(leaf)))
+    }
+
     /// Finds `name` in a directory.
     pub(crate) fn lookup(&self, parent: NodeId, name: &[u8]) -> Result<Found, Refusal> {
         if name.len() > Name::MAX {
@@ -330,9 +351,9 @@ impl<S: Source> View<'_, S> {
         }
     }
 
-    /// Tells the kernel of a directory that exists but cannot be read, so that
-    /// it can be listed by name; whoever looks at it closer gets an error.
-    pub(crate) fn enter_unreadable(&self, listing: &Listing, entry: usize) -> Option<Stat> {
+    /// Tells the kernel of a directory that exists and is not read, or cannot be, so
+    /// that it can be listed by name; whoever looks at it closer asks for it.
+    pub(crate) fn enter_unread(&self, listing: &Listing, entry: usize) -> Option<Stat> {
         let (name, what) = &listing.tree.entries()[entry];
         what.as_directory()?;
         let id = self.enter_directory(listing, name).ok()?;
@@ -379,7 +400,7 @@ impl<S: Source> View<'_, S> {
     }
 
     /// A directory with what it shows now.
-    fn directory(&self, id: NodeId) -> Result<Directory, Refusal> {
+    pub(crate) fn directory(&self, id: NodeId) -> Result<Directory, Refusal> {
         // The table is not kept locked while trees are read.
         let way = self.filesystem.table().way_to(id, self.shown.switch);
         if let Some(Way { from, steps }) = way {

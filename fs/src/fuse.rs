@@ -266,15 +266,19 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
                     }
                     Item::Entry(at) => {
                         let name = listing.tree.entries()[at].0.as_bytes();
-                        match view.enter(&listing, at) {
-                            Ok(stat) => (attr(&stat), FOREVER, name),
-                            Err(refusal) => {
-                                self.errno(refusal);
-                                let Some(stat) = view.enter_unreadable(&listing, at) else {
-                                    continue;
-                                };
-                                (attr(&stat), Duration::ZERO, name)
-                            }
+                        // Of thousands of states few are ever entered, and each would have
+                        // to be read for its attributes.
+                        let entered = match listing.is_of_states() {
+                            true => None,
+                            false => view.enter(&listing, at).map_err(|it| self.errno(it)).ok(),
+                        };
+                        match entered {
+                            Some(stat) => (attr(&stat), FOREVER, name),
+                            // The kernel asks before it believes anything of it.
+                            None => match view.enter_unread(&listing, at) {
+                                Some(stat) => (attr(&stat), Duration::ZERO, name),
+                                None => continue,
+                            },
                         }
                     }
                 };
@@ -305,9 +309,20 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
             let value = match self.filesystem.xattrs.stored(name.as_bytes()) {
                 _ if !xattrs::is_supported(name.as_bytes()) => Err(Refusal::NotSupported),
                 None => Err(Refusal::NoAttribute),
-                Some(name) => self.filesystem.view().with_attributes(node(ino), |attributes| {
-                    attributes.xattr(&name).map(<[u8]>::to_vec).ok_or(Refusal::NoAttribute)
-                }),
+                Some(name) => {
+                    let (view, id) = (self.filesystem.view(), node(ino));
+                    let stored = view.with_attributes(id, |attributes| {
+                        Ok(attributes.xattr(&name).map(<[u8]>::to_vec))
+                    });
+                    match stored {
+                        Ok(Some(value)) => Ok(value),
+                        Ok(None) => match view.told(id, &name) {
+                            Ok(told) => told.map(String::into_bytes).ok_or(Refusal::NoAttribute),
+                            Err(refusal) => Err(refusal),
+                        },
+                        Err(refusal) => Err(refusal),
+                    }
+                }
             };
             self.reply_xattr(value, size, reply);
         });

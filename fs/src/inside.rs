@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::attach;
 use crate::error::Error;
 use crate::mount::Trust;
+use crate::restrictions::Restrictions;
 use crate::run::{Bind, GO, Program};
 use crate::sys::{self, Forked, HeldSignals, Network};
 use crate::workspace::{BELOW, Layers, STATE};
@@ -201,15 +202,16 @@ pub(crate) fn hand_over(
     trust: Trust,
     outside: &mut UnixStream,
 ) -> Result<()> {
-    let connection = attach::attach_as_root(state, name, trust);
+    let restrictions = Restrictions::default().and(trust);
+    let connection = attach::attach_as_root(state, name, restrictions);
     let connection = connection.map_err(|err| {
         let step = err.to_string();
-        let (Error::Mount { source, .. } | Error::NoFuse { source } | Error::Process { source }) =
-            err
-        else {
-            return Failure::Step(step, libc::EIO);
+        let (step, source) = match err {
+            Error::NoFuse { source } => ("open /dev/fuse", source),
+            Error::Mount { source, .. } | Error::Process { source } => ("mount it", source),
+            _ => return Failure::Step(step, libc::EIO),
         };
-        Failure::Step("mount it".into(), source.raw_os_error().unwrap_or(libc::EIO))
+        Failure::Step(step.into(), source.raw_os_error().unwrap_or(libc::EIO))
     })?;
     sys::send_descriptor(outside, connection.as_fd()).during(|| "hand over the mount".into())?;
     // As long as this process had it, the mount would outlive the other one.

@@ -53,6 +53,15 @@ impl Keeper {
         self.0.send(format!("FDSTOREREMOVE=1\nFDNAME={name}\n").as_bytes()).map(drop)
     }
 
+    /// Lets go of the mount that is kept there, which ends with the last process that
+    /// has it.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub fn abandon(&self) -> io::Result<()> {
+        [CONNECTION, LEDGER, CONTROL].iter().try_for_each(|name| self.let_go(name))
+    }
+
     /// Says that the mount can be used.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use cairn_store::{Tree, TreeId};
 
 use crate::node::NodeId;
 use crate::places::Location;
-use crate::table::Directory;
+use crate::table::{Directory, Position};
 
 /// The entries of a directory, from somewhere on.
 pub(crate) struct Listing {
@@ -55,6 +55,11 @@ impl Listing {
             };
             (item, Cookie::new(self.tree_id, position + 1))
         })
+    }
+
+    /// Whether its entries are the roots of states.
+    pub(crate) fn is_of_states(&self) -> bool {
+        self.directory.position == Position::Group
     }
 
     /// Where an entry lies.

@@ -1,14 +1,18 @@
 //! A store mounted on a directory: begun, switched and ended.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, PipeReader};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use cairn_store::Workspace;
+use cairn_store::disk::directory_of;
 use fuser::{Config, Session, SessionACL};
 
 use crate::attach;
@@ -21,7 +25,9 @@ use crate::fuse::Fuse;
 use crate::keeper::Keeper;
 use crate::mountinfo::MountPoint;
 use crate::notice::Notices;
-use crate::registration::{Registered, Registration};
+use crate::registration::{self, Registered, Registration};
+use crate::restrictions::Restrictions;
+use crate::root::{self, RootBind};
 use crate::shape::{Shape, Shown};
 use crate::source::Source;
 use crate::switch::{Change, Switched};
@@ -65,6 +71,10 @@ pub struct Options {
     /// Who keeps the mount when this process dies, for [`resume`](crate::resume)
     /// in another one; it takes a registration as well.
     pub keeper: Option<Keeper>,
+    /// What else has no effect.
+    pub restrictions: Restrictions,
+    /// What of the machine lies on it, in this order.
+    pub binds: Vec<RootBind>,
 }
 
 impl Options {
@@ -82,6 +92,8 @@ impl Options {
             run: Some(store.join("run")),
             trust,
             keeper: None,
+            restrictions: Restrictions::default(),
+            binds: Vec::new(),
         }
     }
 }
@@ -136,15 +148,43 @@ pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Resul
     let target = check_target(&options.target)?;
     let filesystem = Arc::new(Filesystem::new(source, options.shape)?);
     let mut registered = match &options.run {
-        Some(run) => Some(register(&filesystem, run, &target)?),
+        Some(run) => {
+            let registered = register(&filesystem, run, &target)?;
+            check_store_is_outside(directory_of(run), &target)?;
+            Some(registered)
+        }
         None => None,
     };
+    let binds = root::find_sources(&options.binds)?;
     if let (Some((registered, _)), Some(keeper)) = (&mut registered, &options.keeper) {
         let failed = |source| Error::Keeper { source };
         registered.keep_with(keeper.clone()).map_err(failed)?;
     }
-    let place = Place { target, name: &options.name, trust: options.trust };
-    serve(filesystem, place, registered, journal)
+    let restrictions = options.restrictions.and(options.trust);
+    let place = Place { target: target.clone(), name: &options.name, restrictions, binds: &binds };
+    let start = || {
+        // If anything fails from here on, dropping it unmounts.
+        let running = serve(filesystem, place, registered, journal)?;
+        binds.iter().try_for_each(|it| root::bind(&target, it, &running.unmounter))?;
+        Ok(running)
+    };
+    start().inspect_err(|_| {
+        // There is nothing left that somebody could take over.
+        let _ = options.keeper.as_ref().map(Keeper::abandon);
+    })
+}
+
+/// Refuses to hide a store behind what it shows: the process of the mount would wait
+/// for itself.
+pub(crate) fn check_store_is_outside(store: &Path, target: &Path) -> Result<()> {
+    // What is missing lies where it would be made.
+    let Some(place) = store.ancestors().find_map(|path| path.canonicalize().ok()) else {
+        return Ok(());
+    };
+    if place.starts_with(target) {
+        return Err(Error::StoreBelow { store: place, target: target.into() });
+    }
+    Ok(())
 }
 
 /// Where and how to mount.
@@ -153,7 +193,9 @@ pub(crate) struct Place<'a> {
     pub(crate) target: PathBuf,
     /// What /proc/mounts calls it.
     pub(crate) name: &'a str,
-    pub(crate) trust: Trust,
+    pub(crate) restrictions: Restrictions,
+    /// What is to lie on it, which a successor has to know from the beginning.
+    pub(crate) binds: &'a [RootBind],
 }
 
 /// Mounts a filesystem and begins to answer the kernel.
@@ -165,13 +207,15 @@ pub(crate) fn serve<S: Source>(
 ) -> Result<Running> {
     let (registered, listener) = registered.unzip();
     let fuse = Fuse::new(filesystem.clone(), journal.clone());
-    let connection = attach::attach(&place.target, place.name, place.trust)?;
+    let connection = attach::attach(&place.target, place.name, place.restrictions)?;
     // The kernel has just made it, and nobody else knows of it yet.
     let device = device_of(&place.target)?;
     let unmounter = Unmounter::new(place.target, device);
     let begun = session(fuse, connection).and_then(|session| {
         if let (Some(registered), Some(listener)) = (&registered, &listener) {
-            takeover::leave(&filesystem, registered, &unmounter, device, [&session, listener])?;
+            let descriptors: [&dyn AsFd; 2] = [&session, listener];
+            let binds = place.binds;
+            takeover::leave(&filesystem, registered, &unmounter, device, binds, descriptors)?;
         }
         let live = Mounted::new(filesystem, &session, registered, journal, unmounter.clone())?;
         run(Arc::new(live), session, listener)
@@ -327,20 +371,61 @@ impl Drop for Running {
 /// [`Error::NotMounted`], [`Error::Busy`], [`Error::Unmount`],
 /// [`Error::Fusermount`].
 pub fn unmount(target: &Path, how: Unmount) -> Result<()> {
-    attach::detach(&whereabouts(target)?, how, MountPoint::is_ours)
+    let place = whereabouts(target)?;
+    let registered = MountPoint::at(&place).ok().flatten().and_then(|it| registration_of(&it));
+    match attach::detach(&place, how, MountPoint::is_ours) {
+        // What its process has bound onto it is no reason; that process can tell
+        // it from what others have put there.
+        Err(Error::Busy { .. }) if is_unmounted_by_its_process(registered.as_ref()) => {}
+        result => result?,
+    }
+    if let (Unmount::Now, Some((run, registration))) = (how, registered) {
+        wait_until_gone(&run, &registration);
+    }
+    Ok(())
+}
+
+/// Waits until a mount that was unmounted is no longer registered either, so that
+/// nobody is told of it; its process may take a moment to end.
+fn wait_until_gone(run: &Path, registration: &Registration) {
+    let end = Instant::now() + PATIENCE;
+    while registration::is_registered(run, registration).unwrap_or(false) && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How long the process of a mount may take to unmount it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Lets the process of a mount unmount it; whether it could.
+fn is_unmounted_by_its_process(registered: Option<&(PathBuf, Registration)>) -> bool {
+    registered.is_some_and(|(run, registration)| {
+        control::unmount(run, registration, Unmount::Now, PATIENCE).is_ok()
+    })
+}
+
+/// How a mount is registered, and below which `run` directory.
+pub(crate) fn registration_of(mount: &MountPoint) -> Option<(PathBuf, Registration)> {
+    let store = match mount.workspace() {
+        Some(path) => Path::new(OsStr::from_bytes(path)).parent()?.parent()?.to_owned(),
+        None => PathBuf::from(OsStr::from_bytes(&mount.source)),
+    };
+    let run = store.join("run");
+    let mounts = registration::list(&run).unwrap_or_default();
+    let its = mounts.into_iter().find(|it| Path::new(&it.target) == mount.target);
+    its.map(|it| (run, it))
 }
 
 /// The absolute path of `target`, without asking what is mounted on it.
-fn whereabouts(target: &Path) -> Result<PathBuf> {
+pub(crate) fn whereabouts(target: &Path) -> Result<PathBuf> {
     let failed = |source| Error::Target { target: target.into(), source };
-    match (target.parent(), target.file_name()) {
-        (Some(parent), Some(name)) => {
-            let parent = if parent == Path::new("") { Path::new(".") } else { parent };
-            let path = parent.canonicalize().map_err(failed)?.join(name);
+    match target.file_name() {
+        Some(name) => {
+            let path = directory_of(target).canonicalize().map_err(failed)?.join(name);
             let is_link = fs::symlink_metadata(&path).is_ok_and(|data| data.is_symlink());
             if is_link { target.canonicalize().map_err(failed) } else { Ok(path) }
         }
-        _ => target.canonicalize().map_err(failed),
+        None => target.canonicalize().map_err(failed),
     }
 }
 

@@ -131,7 +131,8 @@ pub(crate) fn run_with<S: Source, E: From<Error>>(
     let signals = HeldSignals::hold().map_err(failed)?;
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
     let user = sys::effective_user();
-    let init = match sys::clone_into_namespaces(user.0 != 0, program.network).map_err(failed)? {
+    let cloned = sys::clone_into_namespaces(user.0 != 0, program.network);
+    let init = match cloned.map_err(|source| Error::Namespaces { source })? {
         Forked::Child => {
             drop(ours);
             sys::exit(inside::init(program, writable, user, theirs, &signals))

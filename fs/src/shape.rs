@@ -61,6 +61,11 @@ impl Selection {
             tags: tags.map(|(tag, id)| (tag.clone(), *id)).collect(),
         }
     }
+
+    /// The state that a tag keeps which is shown.
+    pub(crate) fn state_of_tag(&self, tag: &str) -> Option<StateId> {
+        self.tags.get(&Tag::new(tag).ok()?).copied()
+    }
 }
 
 /// What a mount shows at a time, as one tree from its root on.

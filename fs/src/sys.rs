@@ -50,6 +50,19 @@ pub(crate) fn mount(
     check(result).map(drop)
 }
 
+/// Keeps all memory of this process in memory: what it has now, and what it will
+/// have as soon as it is used for the first time. So it never waits for a disk to
+/// go on, which may be one that it answers for itself.
+///
+/// # Errors
+/// Without the right to: `RLIMIT_MEMLOCK` is small for ordinary users.
+pub fn lock_memory() -> io::Result<()> {
+    // SAFETY: concerns this process alone, and changes nothing that can be seen.
+    check(unsafe { libc::mlockall(libc::MCL_CURRENT) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::mlockall(libc::MCL_FUTURE | libc::MCL_ONFAULT) }).map(drop)
+}
+
 /// Puts this process, which has one thread, into a user namespace of its own.
 pub(crate) fn own_users() -> io::Result<()> {
     // SAFETY: only concerns this process.

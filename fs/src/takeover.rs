@@ -12,11 +12,12 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use cairn_store::{InvalidPath, TreePath};
 use fuser::Session;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,7 @@ use crate::fuse::{self, Fuse};
 use crate::keeper::{CONNECTION, CONTROL, Keeper, Kept, LEDGER, REGISTRATION};
 use crate::mount::{self, Mounted, Running};
 use crate::registration::Registered;
+use crate::root::{self, RootBind};
 use crate::source::Source;
 use crate::sys;
 use crate::unmounter::Unmounter;
@@ -42,6 +44,9 @@ struct About {
     /// Where it is mounted, as bytes.
     target: Vec<u8>,
     device: (u32, u32),
+    /// What lies on it: paths on the mount and of the machine, as bytes.
+    #[serde(default)]
+    binds: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Leaves with the keeper of a registration, if it has one, what a successor
@@ -51,14 +56,17 @@ pub(crate) fn leave<S: Source>(
     registered: &Registered,
     unmounter: &Unmounter,
     device: (u32, u32),
+    binds: &[RootBind],
     [connection, control]: [&dyn AsFd; 2],
 ) -> Result<()> {
     let Some(keeper) = registered.keeper() else { return Ok(()) };
+    let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
     let about = About {
-        run: registered.run().as_os_str().as_bytes().into(),
+        run: bytes(registered.run()),
         registration: registered.name().into(),
-        target: unmounter.target().as_os_str().as_bytes().into(),
+        target: bytes(unmounter.target()),
         device,
+        binds: binds.iter().map(|it| (it.path.names().join(&b'/'), bytes(&it.source))).collect(),
     };
     let attempt = || {
         let ledger = sys::file_in_memory()?;
@@ -91,6 +99,12 @@ pub fn resume<S: Source>(
     let (filesystem, about, switched) = Filesystem::resume(source, ledger).map_err(failed)?;
     let about: About = serde_json::from_slice(&about).map_err(|err| failed(err.into()))?;
     let path = |bytes| PathBuf::from(OsString::from_vec(bytes));
+    let bind = |(place, source): (Vec<u8>, _)| {
+        let invalid = |err: InvalidPath| failed(io::Error::new(io::ErrorKind::InvalidData, err));
+        let place = TreePath::new(&place).map_err(invalid)?;
+        Ok(RootBind { path: place, source: path(source), seed: false })
+    };
+    let binds = about.binds.into_iter().map(bind).collect::<Result<Vec<_>>>()?;
     let locks = kept.take_all(REGISTRATION);
     let registered =
         Registered::resume(&path(about.run), &about.registration, locks, keeper.clone())?;
@@ -98,7 +112,9 @@ pub fn resume<S: Source>(
     let fuse = Fuse::new(filesystem.clone(), journal.clone());
     let session = session_on(fuse, connection)?;
     let unmounter = Unmounter::new(path(about.target), about.device);
-    let live = Mounted::new(filesystem, &session, Some(registered), journal, unmounter)?;
+    // Whoever unmounts from here on has to know what lies on it.
+    let missing = root::find_bound(unmounter.target(), binds, &unmounter).map_err(failed)?;
+    let live = Mounted::new(filesystem, &session, Some(registered), journal, unmounter.clone())?;
     let live = Arc::new(live);
     let notices = live.notices().clone();
     if let Some(notices) = notices {
@@ -112,6 +128,12 @@ pub fn resume<S: Source>(
     drop(switching);
     if let Err(source) = live.refresh() {
         (live.journal)(&Event::NotRegistered { source });
+    }
+    // The dead process had not come to it, or was taking it off.
+    for bind in missing {
+        if let Err(source) = root::bind(unmounter.target(), &bind, &unmounter) {
+            (live.journal)(&Event::NotBound { source });
+        }
     }
     ask_in_background(&live)?;
     Ok(running)

@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
@@ -17,10 +17,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cairn_fs::Shape;
+use cairn_fs::{Event, Journal, Shape, control};
 use cairn_store::tree::{Content, Device};
-use cairn_store::{Attributes, Xattr};
+use cairn_store::{Attributes, BlobRef, Refs, State, StateId, Store, Tree, TreeId, Xattr};
 use support::{Directory, FIRST, Item, Lab, at, directory, file, put, symlink, sys};
 
 /// What stat(2) says, as far as a tree decides it.
@@ -238,6 +240,72 @@ fn a_mount_of_all_states_shows_each_as_it_is() {
 }
 
 #[test]
+fn a_mount_tells_where_a_file_comes_from_to_whoever_asks_by_name() {
+    let lab = Lab::default();
+    let own = Xattr { name: b"user.cairn.blob"[..].into(), value: b"own"[..].into() };
+    let marked = Attributes { xattrs: vec![own], ..Attributes::of_root(0o644) };
+    let root = |last: &str| {
+        let mut root = support::items_of([]);
+        put(&mut root, "deep/er/same", file("same"));
+        put(&mut root, "deep/last", file(last));
+        put(&mut root, "marked", Item::File(marked.clone(), b"x".to_vec()));
+        root
+    };
+    lab.commit(&root("first"));
+    lab.commit(&root("second"));
+    lab.store.tag(cairn_store::Tag::new("good").unwrap(), FIRST).unwrap();
+    let told = |path: &str, name: &str| {
+        let answer = sys::xattr(&lab.target().join(path), &format!("user.cairn.{name}"));
+        match answer {
+            Ok(value) => Some(String::from_utf8(value).unwrap()),
+            Err(err) => {
+                assert_eq!(err.raw_os_error(), Some(libc::ENODATA), "{path} {name}");
+                None
+            }
+        }
+    };
+    let digest = |text: &str| Some(cairn_store::BlobRef::of(text.as_bytes()).digest.to_string());
+    let mounted = lab.mount(Shape::Folder);
+    for (path, state) in [
+        ("current", Some("2")),
+        ("states/1", Some("1")),
+        ("states/2/deep/er", Some("2")),
+        ("tags/good/deep", Some("1")),
+        ("states/1/deep/last", None),
+        ("", None),
+        ("states", None),
+        ("tags", None),
+    ] {
+        assert_eq!(told(path, "state").as_deref(), state, "{path}");
+    }
+    assert_eq!(told("states/1/deep/last", "blob"), digest("first"));
+    assert_eq!(told("current/deep/last", "blob"), digest("second"));
+    assert_eq!(told("tags/good/deep/er/same", "blob"), digest("same"));
+    assert_eq!(told("current/deep", "blob"), None);
+    assert_eq!(
+        told("current/marked", "blob").as_deref(),
+        Some("own"),
+        "the tree's own comes first"
+    );
+    let tree = told("states/1/deep/er", "tree").unwrap();
+    assert_eq!(told("current/deep/er", "tree"), Some(tree.clone()));
+    assert_ne!(told("states/1/deep", "tree"), told("states/2/deep", "tree"));
+    assert_eq!((told("states", "tree"), told("current/deep/last", "tree")), (None, None));
+    assert_eq!(told("current/deep/last", "other"), None);
+    for path in ["current", "current/deep", "current/deep/last"] {
+        assert!(sys::xattrs(&lab.target().join(path)).is_empty(), "{path}");
+    }
+    assert_eq!(sys::xattrs(&lab.target().join("current/marked")), ["user.cairn.blob"]);
+    drop(mounted);
+
+    let _mounted = lab.mount(Shape::Pinned(FIRST));
+    for path in ["", "deep", "deep/last"] {
+        assert_eq!(told(path, "state").as_deref(), Some("1"), "{path}");
+    }
+    assert_eq!(told("deep/er", "tree"), Some(tree));
+}
+
+#[test]
 fn only_hard_links_share_an_inode_number_within_a_state() {
     let lab = Lab::default();
     lab.commit(&zoo());
@@ -401,6 +469,83 @@ fn a_directory_of_50_000_entries_lists_each_once_from_any_place() {
     // A cookie that was never given out ends somewhere, and harms nothing.
     sys::lseek(opened.as_fd(), i64::MAX, libc::SEEK_SET).unwrap();
     assert!(sys::getdents(opened.as_fd(), 3000).is_ok());
+}
+
+/// A store, as if each directory in the root of its state were a state.
+struct ManyStates {
+    store: Store,
+    refs: Refs,
+    /// How often a tree was read.
+    trees: AtomicUsize,
+}
+
+impl ManyStates {
+    fn new(store: &Store) -> Self {
+        let current = store.current().unwrap();
+        let mut refs = store.refs();
+        for (name, entry) in store.tree(current.tree).unwrap().entries() {
+            let id = StateId(std::str::from_utf8(name.as_bytes()).unwrap().parse().unwrap());
+            let tree = entry.as_directory().unwrap().id;
+            refs.states.insert(id, State { id, tree, ..current.clone() });
+        }
+        Self { store: store.clone(), refs, trees: AtomicUsize::new(0) }
+    }
+}
+
+impl cairn_fs::Source for ManyStates {
+    fn tree(&self, id: TreeId) -> cairn_store::Result<Arc<Tree>> {
+        self.trees.fetch_add(1, Ordering::Relaxed);
+        self.store.tree(id)
+    }
+
+    fn read_at(&self, blob: &BlobRef, at: u64, buf: &mut [u8]) -> cairn_store::Result<usize> {
+        self.store.read_at(blob, at, buf)
+    }
+
+    fn refs(&self) -> Refs {
+        self.refs.clone()
+    }
+
+    fn refresh(&self) -> cairn_store::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn thousands_of_states_are_listed_without_reading_one_of_them() {
+    const STATES: usize = 5000;
+    let lab = Lab::default();
+    let mut root = support::items_of([]);
+    for number in 1..=STATES {
+        put(&mut root, &format!("{number}/file"), file(format!("of {number}")));
+    }
+    lab.commit(&root);
+    let source = Arc::new(ManyStates::new(&lab.store));
+    let read = || source.trees.load(Ordering::Relaxed);
+    let journal: Journal = Arc::new(|event: &Event| panic!("{event}"));
+    let _mounted = cairn_fs::start(source.clone(), &lab.options(Shape::Folder), journal).unwrap();
+    let states = lab.target().join("states");
+    let before = read();
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(&states).unwrap() {
+        let entry = entry.unwrap();
+        assert!(entry.file_type().unwrap().is_dir());
+        names.insert(entry.file_name().into_string().unwrap());
+    }
+    assert_eq!(names.len(), STATES);
+    assert_eq!(read(), before, "the state of no number is read");
+    let mounts = cairn_fs::list(&lab.run_directory()).unwrap();
+    let stats = control::stats(&lab.run_directory(), &mounts[0], support::PATIENCE).unwrap();
+    let requests: u64 = stats.requests.iter().map(|kind| kind.count).sum();
+    assert!(requests < 300, "{requests} requests");
+
+    // Entering one reads that one.
+    assert_eq!(fs::read_to_string(states.join("4321/file")).unwrap(), "of 4321");
+    assert!(read() - before <= 4, "{} trees are read", read() - before);
+    let seen = fs::metadata(states.join("17")).unwrap();
+    assert_eq!((seen.mode() & 0o7777, seen.uid()), (0o755, 0));
+    assert!(read() - before <= 6, "{} trees are read", read() - before);
+    assert!(!states.join("5001").exists());
 }
 
 #[test]

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cairn_fs::{Error, Event, Journal, Options, Shape, Unmount, control};
+use cairn_fs::{Error, Event, Journal, Keeping, Options, Shape, Unmount, control};
 use cairn_store::{Attributes, BlobRef, Refs, StateId, Store, Tree, TreeId};
 use support::{Directory, Item, Lab, PATIENCE, directory, eventually, file, items_of, put, sys};
 
@@ -124,8 +124,7 @@ fn play(role: &str, arguments: &[String]) {
                 Some(kept) => cairn_fs::resume(source, kept, keeper, journal.clone()),
             }
         },
-        target,
-        &journal,
+        &Keeping { target: target.clone(), journal: journal.clone(), locks_memory: false },
     );
     options.keeper = None;
     println!("{}", pid.unwrap());

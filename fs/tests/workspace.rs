@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_fs::workspace::{self, Becomes, Snapshot};
-use cairn_fs::{Error, Running, Shape, Unmount};
+use cairn_fs::{Error, RootBind, Running, Shape, Unmount};
 use cairn_store::tree::{Content, Device};
 use cairn_store::{Attributes, StateId, WorkspaceName, Xattr, diff};
 use support::{Directory, Item, Lab, at, eventually, file, items_of, put, symlink as link};
@@ -661,4 +661,68 @@ fn a_snapshot_costs_the_changes_and_not_the_state() {
     assert!(grown < 64 << 10, "{grown} bytes");
     let root = lab.store.tree(done.state.unwrap().tree).unwrap();
     assert_eq!(root.summary().entries, support::ENTRIES as u64 + 1);
+}
+
+#[test]
+fn a_directory_is_filled_as_a_whole_whatever_interrupts_it() {
+    let lab = Lab::default();
+    let mut root = items_of([]);
+    put(&mut root, "etc/own", file("of the state"));
+    put(&mut root, "etc/both", file("of the state"));
+    put(&mut root, "etc/sub/own", file("of the state"));
+    put(&mut root, "etc/was", link("own"));
+    for path in ["both", "default", "sub/own", "sub/default", "was/x", "deep/er/x"] {
+        put(&mut root, &format!("usr/share/defaults/etc/{path}"), file("default"));
+    }
+    put(
+        &mut root,
+        "var/lib/x",
+        Item::File(Attributes { uid: 7, ..Attributes::of_root(0o600) }, b"x".to_vec()),
+    );
+    let state = lab.commit(&root);
+    let target = lab.temporary.path().join("etc");
+    let path = |text: &str| cairn_store::TreePath::new(text.as_bytes()).unwrap();
+    let bind =
+        |on: &str, source: &Path| RootBind { path: path(on), source: source.into(), seed: true };
+    let etc = bind("etc", &target);
+    let filled = || cairn_fs::seed(&lab.store, state.tree, &etc).unwrap();
+    let text = |path: &str| fs::read_to_string(target.join(path)).unwrap();
+    let check = || {
+        for (path, expected) in [
+            ("own", "of the state"),
+            ("both", "of the state"),
+            ("sub/own", "of the state"),
+            ("sub/default", "default"),
+            ("default", "default"),
+            ("deep/er/x", "default"),
+        ] {
+            assert_eq!(text(path), expected, "{path}");
+        }
+        assert!(target.join("was").is_symlink());
+        let names = fs::read_dir(&target).unwrap().map(|it| it.unwrap().file_name());
+        assert_eq!(names.filter(|name| name.to_str().unwrap().starts_with('.')).count(), 0);
+    };
+    assert!(filled());
+    check();
+    assert!(!filled(), "it is not empty any more");
+    // Interrupted before all was there: it begins anew.
+    fs::remove_dir_all(&target).unwrap();
+    fs::create_dir_all(target.join(".cairn-seed.new/own/half")).unwrap();
+    fs::create_dir(target.join("lost+found")).unwrap();
+    assert!(filled());
+    check();
+    assert!(!target.join("half").exists() && target.join("lost+found").exists());
+    // Interrupted while it was moved to its place: it goes on.
+    let away = target.join(".cairn-seed");
+    fs::create_dir(&away).unwrap();
+    for name in ["both", "sub", "was"] {
+        fs::rename(target.join(name), away.join(name)).unwrap();
+    }
+    assert!(filled());
+    check();
+    let var = lab.temporary.path().join("var");
+    assert!(cairn_fs::seed(&lab.store, state.tree, &bind("var", &var)).unwrap());
+    assert_eq!(fs::metadata(var.join("lib/x")).unwrap().uid(), 7);
+    let missing = cairn_fs::seed(&lab.store, state.tree, &bind("etc/own", &var.join("y")));
+    assert!(matches!(missing, Err(Error::NoBindPoint { .. })), "{missing:?}");
 }

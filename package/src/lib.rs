@@ -5,6 +5,7 @@
 pub mod analyse;
 pub mod apart;
 pub mod catalog;
+pub mod changes;
 pub mod convert;
 pub mod dependency;
 mod error;
@@ -14,6 +15,7 @@ pub mod plan;
 pub mod query;
 pub mod repair;
 pub mod repository;
+pub mod restore;
 pub mod solve;
 pub mod stone;
 mod sys;

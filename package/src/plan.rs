@@ -3,6 +3,8 @@
 //! Nothing is written before [`System::apply`]: a dry run stops at the plan.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cairn_store::{Draft, IngestProgress, State, Store, TreeId, TreePath};
 use serde::Serialize;
 
+use crate::changes::{self, Changes, follow_defaults};
 use crate::model::{Local, LocalContent, LocalFile, Model, local_files, put_local};
 use crate::repository::{DownloadProgress, Repositories, Repository, Retry};
 use crate::solve::{self, Candidate, Direction, Origin, Request, Solution, Source, Universe};
-use crate::stone::Package;
+use crate::stone::{self, Package, ProvedStone, Stamp};
 use crate::system::{self, Installed, InstalledPackage};
 use crate::trigger::{self, Job, Ran, Triggers, make_way};
 use crate::{Dependency, Error, Metadata, Result, repository};
@@ -26,8 +29,10 @@ pub struct System {
     offered: Vec<Repository>,
     base: Option<State>,
     installed: Installed,
-    files: Vec<(PathBuf, Arc<Metadata>)>,
+    files: Vec<(ProvedStone, Arc<Metadata>)>,
     universe: Universe,
+    /// It begins with nothing, and does not become the current system.
+    is_apart: bool,
 }
 
 /// What a request comes to, before anything is written.
@@ -130,8 +135,13 @@ impl Progress for () {
 pub struct Applied {
     /// The new state, or the one that was there if nothing changed.
     pub state: State,
-    /// Files of leaving packages that were changed since, and stay.
+    /// Files that were changed since packages brought them, and stay as they are.
     pub kept: Vec<TreePath>,
+    /// Files that were changed, and have what is new in them as well.
+    pub merged: Vec<TreePath>,
+    /// Files that were changed where something new is: they stay, and the new version
+    /// lies beside them, under a name with [`changes::SUFFIX`].
+    pub conflicts: Vec<TreePath>,
     /// Devices whose numbers stones do not tell, which are left out.
     pub left_out: Vec<TreePath>,
     /// What triggers have done.
@@ -142,8 +152,17 @@ pub struct Applied {
 
 impl Applied {
     /// Nothing was done: `state` is current as before.
-    fn nothing(state: State) -> Self {
-        Self { state, kept: vec![], left_out: vec![], ran: vec![], skipped: vec![] }
+    pub(crate) fn nothing(state: State) -> Self {
+        let (merged, conflicts) = Default::default();
+        Self {
+            state,
+            kept: vec![],
+            merged,
+            conflicts,
+            left_out: vec![],
+            ran: vec![],
+            skipped: vec![],
+        }
     }
 }
 
@@ -164,6 +183,21 @@ impl System {
     ) -> Result<Self> {
         let refs = store.refs();
         let base = refs.current.and_then(|id| refs.states.get(&id).cloned());
+        Self::on(base, store, repositories, files)
+    }
+
+    /// An empty system beside the current one: what is applied to it becomes a state
+    /// that is not current.
+    pub fn apart(store: &Store, repositories: Repositories, files: &[PathBuf]) -> Result<Self> {
+        Ok(Self { is_apart: true, ..Self::on(None, store, repositories, files)? })
+    }
+
+    fn on(
+        base: Option<State>,
+        store: &Store,
+        repositories: Repositories,
+        files: &[PathBuf],
+    ) -> Result<Self> {
         let installed = match &base {
             Some(state) => InstalledPackage::load_all(store, state.packages)?,
             None => Installed::new(),
@@ -173,8 +207,11 @@ impl System {
             .iter()
             .map(|path| {
                 let failed = |source| Error::Stone { path: path.clone(), source };
-                let package = Package::open(path).map_err(failed)?;
-                Ok((path.clone(), Arc::new(package.metadata)))
+                let not_read = |source| failed(stone::Error::Read(source));
+                let file = File::open(path).map_err(not_read)?;
+                let stamp = Stamp::of(&file).map_err(not_read)?;
+                let package = Package::read(BufReader::new(file)).map_err(failed)?;
+                Ok((ProvedStone::new(path.clone(), stamp), Arc::new(package.metadata)))
             })
             .collect::<Result<Vec<_>>>()?;
         let universe = Universe::new(
@@ -188,7 +225,12 @@ impl System {
             sources(&offered),
             files.iter().map(|(_, metadata)| metadata.clone()).collect(),
         );
-        Ok(Self { store: store.clone(), repositories, offered, base, installed, files, universe })
+        let (store, is_apart) = (store.clone(), false);
+        Ok(Self { store, repositories, offered, base, installed, files, universe, is_apart })
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     fn sources(&self) -> Vec<Source> {
@@ -396,7 +438,7 @@ impl System {
             }
             Origin::File => {
                 let found = self.files.iter().find(|(_, it)| *it == candidate.metadata);
-                let path = found.map(|(path, _)| path.clone());
+                let path = found.map(|(stone, _)| stone.path().to_owned());
                 path.map(Some).ok_or_else(|| unavailable(candidate))
             }
             Origin::Installed { .. } => Err(unavailable(candidate)),
@@ -460,11 +502,12 @@ impl System {
         let stones = self.fetch(&new, progress)?;
         let mut coming_bytes = 0;
         for (candidate, stone) in new.iter().zip(&stones) {
-            coming_bytes += self.installed_size(candidate, Some(stone))?.unwrap_or(0);
+            coming_bytes += self.installed_size(candidate, Some(stone.path()))?.unwrap_or(0);
         }
 
         let mut transaction = self.store.begin()?;
-        if transaction.store().refs().current != self.base.as_ref().map(|state| state.id) {
+        let base_id = self.base.as_ref().map(|state| state.id);
+        if !self.is_apart && transaction.store().refs().current != base_id {
             return Err(Error::Outdated);
         }
         if !stones.is_empty() {
@@ -513,27 +556,62 @@ impl System {
         };
         let mut local = Local::default();
         let mut kept = Vec::new();
+        let mut changes = Changes::default();
+        let mut followed = changes::Outcome::default();
         if let Some(base) = &mut base {
             local = Local::load(&self.store, base.packages)?;
             (base.tree, kept) = local.take_out(&mut transaction, base.tree, base.packages)?;
+        }
+        let old = base.as_ref().map(|base| base.tree);
+        if let Some(base) = &mut base {
+            let replaced: Vec<(TreeId, TreeId)> = leaving
+                .iter()
+                .filter_map(|old| {
+                    let new = coming.iter().find(|new| new.metadata.name == old.metadata.name)?;
+                    Some((old.files, new.files))
+                })
+                .collect();
+            (base.tree, changes) = Changes::take_out(&mut transaction, base.tree, &replaced)?;
         }
         if let Some(files) = files {
             local = put_local(&mut transaction, files)?;
         }
         let mut made =
             system::change(&mut transaction, base.as_ref(), &self.installed, &leaving, &coming)?;
+        made.tree = changes.put_in(&mut transaction, made.tree, &mut followed)?;
+        if let Some(old) = old {
+            let staying = self.installed.values().filter(|it| {
+                leaving.iter().all(|leaving| leaving.metadata.name != it.metadata.name)
+            });
+            let there = staying.chain(&coming);
+            let tree = made.tree;
+            made.tree = follow_defaults(&mut transaction, old, tree, there, &mut followed)?;
+        }
         (made.tree, made.packages) = local.put_in(&mut transaction, made.tree, made.packages)?;
         let triggered =
             trigger::run(&mut transaction, way, made.tree, made.packages, triggers, progress)?;
         progress.begin(Phase::Commit, 0);
-        let state = transaction.commit(Draft {
-            parent: base.map(|state| state.id),
+        let draft = Draft {
+            parent: base_id,
             request: plan.request.clone(),
             tree: triggered.tree,
             packages: triggered.packages,
-        })?;
-        let kept = [kept, made.kept, triggered.kept].concat();
-        Ok(Applied { state, kept, left_out, ran: triggered.ran, skipped: triggered.skipped })
+        };
+        let state = match self.is_apart {
+            true => transaction.commit_apart(draft)?,
+            false => transaction.commit(draft)?,
+        };
+        let kept = [kept, made.kept, triggered.kept, followed.kept].concat();
+        let changes::Outcome { merged, conflicts, .. } = followed;
+        Ok(Applied {
+            state,
+            kept,
+            merged,
+            conflicts,
+            left_out,
+            ran: triggered.ran,
+            skipped: triggered.skipped,
+        })
     }
 
     /// The stones of `candidates`, verified: those at servers are downloaded,
@@ -542,7 +620,7 @@ impl System {
         &self,
         candidates: &[&Candidate],
         progress: &dyn Progress,
-    ) -> Result<Vec<PathBuf>> {
+    ) -> Result<Vec<ProvedStone>> {
         let mut stones = vec![None; candidates.len()];
         let mut remote = Vec::new();
         let mut local = Vec::new();
@@ -556,7 +634,10 @@ impl System {
                     let size = candidate.metadata.location.as_ref().map_or(0, |it| it.size);
                     download += if at_hand.is_some() { 0 } else { size };
                 }
-                (Origin::File | Origin::Installed { .. }, path) => stones[at] = path,
+                (Origin::File | Origin::Installed { .. }, _) => {
+                    let found = self.files.iter().find(|(_, it)| *it == candidate.metadata);
+                    stones[at] = found.map(|(stone, _)| stone.clone());
+                }
             }
         }
         let repositories = &self.repositories;

@@ -2,11 +2,11 @@
 //! from.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 
 use cairn_store::{Missing, RepairSource, Transaction, TreeId};
 
 use crate::repository::{Repositories, Repository};
+use crate::stone::ProvedStone;
 use crate::system::{Installed, InstalledPackage, change, unpack};
 use crate::{Metadata, Result};
 
@@ -30,9 +30,9 @@ impl StoneSource {
 
     /// The stone of a package that is installed, verified; `None` when it was not
     /// downloaded, and no repository has that very one.
-    fn stone(&self, package: &Metadata) -> Result<Option<PathBuf>> {
+    fn stone(&self, package: &Metadata) -> Result<Option<ProvedStone>> {
         if let Some(path) = self.repositories.downloaded(package) {
-            return Ok(Some(path));
+            return Ok(Some(ProvedStone::own(path)));
         }
         for repository in &self.offered {
             for entry in repository.catalog.named(&package.name) {
@@ -40,8 +40,8 @@ impl StoneSource {
                 let Ok(offered) = repository.catalog.get(entry) else { continue };
                 if *offered == *package {
                     let stone = self.repositories.fetch(repository, &offered, &());
-                    if let Ok(path) = stone {
-                        return Ok(Some(path));
+                    if let Ok(stone) = stone {
+                        return Ok(Some(stone));
                     }
                 }
             }

@@ -46,6 +46,30 @@ pub trait DiskFile: Debug + Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
+/// The directory in which `path` lies: `.` for a bare name.
+#[must_use]
+pub fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
+}
+
+/// Makes a directory and those above it that are missing, all of them durable.
+///
+/// # Errors
+/// Those of [`Disk::create_directory`] and [`Disk::sync_directory`].
+pub fn create_directories(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = directory_of(path);
+    create_directories(disk, above)?;
+    disk.create_directory(path)?;
+    disk.sync_directory(above)
+}
+
 /// The machine's own disk.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;

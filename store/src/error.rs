@@ -71,6 +71,12 @@ pub enum Error {
     /// No pack holds the tree.
     #[error("tree {id} is not in the store")]
     MissingTree { id: TreeId },
+    /// Another store does not give what it is asked for.
+    #[error("cannot read from {name}")]
+    Remote { name: String, source: Box<dyn std::error::Error + Send + Sync> },
+    /// What another store gives is not what its hashes name, or not all of it.
+    #[error("{name} gives damaged data; nothing of it was taken")]
+    DamagedSource { name: String, source: Box<Error> },
     /// Two contents have the same key; the store keeps the first.
     #[error("two contents share the key {key}: {stored} is in the store, {offered} was offered")]
     Collision { key: BlobKey, stored: Digest, offered: Digest },
@@ -195,6 +201,7 @@ impl Error {
                 | Self::MalformedIndex { .. }
                 | Self::WrongIndex { .. }
                 | Self::DamagedWorkspace { .. }
+                | Self::DamagedSource { .. }
         )
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ const WRITER: &str = "run/lock";
 /// The file that the one collector locks, who takes the writer's lock several
 /// times, and each time gives it away soon.
 const COLLECTOR: &str = "run/gc.lock";
+/// The file that the one who takes states of other stores locks.
+const PULLER: &str = "run/pull.lock";
 
 /// How long a writer waits for a collector.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,6 +64,11 @@ impl Lock {
         let (path, file) = open(store, WRITER)?;
         file.lock().map_err(Error::io(&path))?;
         Self::sign(path, file)
+    }
+
+    /// Takes the lock of whoever pulls, or says who has it.
+    pub(crate) fn take_puller(store: &Path) -> Result<Self> {
+        Self::try_file(store, PULLER)
     }
 
     /// Takes the collector's lock, or says who has it.
@@ -121,6 +129,33 @@ fn read(file: &mut File) -> (u32, String) {
     (pid.parse().unwrap_or(0), command.trim_end().into())
 }
 
+/// Who has the writer's lock of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// Its process; 0 while it has not said so yet.
+    pub pid: u32,
+    /// Its command line.
+    pub command: String,
+}
+
+/// Who changes the store in `store` just now, as far as the kernel tells.
+///
+/// The lock is not tried, which would keep others from it for an instant.
+pub fn writer(store: &Path) -> Option<Writer> {
+    let mut file = File::open(store.join(WRITER)).ok()?;
+    let number = format!(":{}", file.metadata().ok()?.ino());
+    // "1: FLOCK  ADVISORY  WRITE 812 fe:01:1835011 0 EOF"; see proc_locks(5).
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let is_ours = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(1) == Some(&"FLOCK") && fields.get(5).is_some_and(|it| it.ends_with(&number))
+    };
+    locks.lines().any(is_ours).then(|| {
+        let (pid, command) = read(&mut file);
+        Writer { pid, command }
+    })
+}
+
 /// The process that collects just now.
 fn collector(store: &Path) -> Option<u32> {
     let mut file = File::open(store.join(COLLECTOR)).ok()?;
@@ -131,6 +166,17 @@ fn collector(store: &Path) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_writes_is_told_without_the_lock() {
+        let store = tempfile::tempdir().unwrap();
+        std::fs::create_dir(store.path().join("run")).unwrap();
+        assert_eq!(writer(store.path()), None);
+        let lock = Lock::take(store.path()).unwrap();
+        assert_eq!(writer(store.path()).map(|it| it.pid), Some(std::process::id()));
+        drop(lock);
+        assert_eq!(writer(store.path()), None);
+    }
 
     #[test]
     fn the_second_writer_is_told_of_the_first() {

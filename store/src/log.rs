@@ -84,7 +84,10 @@ impl Log {
     /// Bytes after the last whole record were never reported as written; they
     /// are what a power cut left, and are overwritten by the next record.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        Self::decode(path, &std::fs::read(path).map_err(Error::io(path))?)
+    }
+
+    fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
         let mut log = Self {
             path: path.into(),
             refs: Refs::default(),
@@ -156,6 +159,14 @@ impl Log {
 }
 
 impl Refs {
+    /// Reads the log of another store, which people call `name`.
+    ///
+    /// # Errors
+    /// [`Error::DamagedLog`].
+    pub fn of_log(name: &str, bytes: &[u8]) -> Result<Self> {
+        Ok(Log::decode(&Path::new(name).join("refs/log"), bytes)?.refs)
+    }
+
     /// Whether the change fits what is there; if not, nothing changed.
     fn apply(&mut self, change: Change) -> bool {
         match change {

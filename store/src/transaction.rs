@@ -68,8 +68,16 @@ impl Store {
     /// # Errors
     /// [`Error::Locked`] when another process has one.
     pub fn begin(&self) -> Result<Transaction> {
+        self.begin_with(self.inner().lock()?)
+    }
+
+    /// Begins a transaction as soon as no other process has one.
+    pub(crate) fn begin_when_free(&self) -> Result<Transaction> {
+        self.begin_with(self.inner().wait_for_lock()?)
+    }
+
+    fn begin_with(&self, lock: Lock) -> Result<Transaction> {
         let inner = self.inner();
-        let lock = inner.lock()?;
         let leftovers = inner.path.join("packs/new");
         for entry in fs::read_dir(&leftovers).map_err(Error::io(&leftovers))? {
             let path = entry.map_err(Error::io(&leftovers))?.path();
@@ -348,8 +356,10 @@ impl Transaction {
     fn make_durable(&self, packs: &mut [FinishedPack]) -> Result<()> {
         let inner = self.store.inner();
         let directory = inner.path.join("packs");
-        match packs {
-            [only] => only.sync()?,
+        let mut unsynced = packs.iter_mut().filter(|pack| !pack.is_synced);
+        match (unsynced.next(), unsynced.next()) {
+            (None, _) => {}
+            (Some(only), None) => only.sync()?,
             _ => inner.disk.sync_filesystem(&directory).map_err(Error::io(&directory))?,
         }
         for pack in packs.iter() {

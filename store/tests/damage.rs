@@ -13,7 +13,7 @@ use cairn_store::tree::{Content, Entry, Leaf};
 use cairn_store::{
     Attributes, BlobRef, BytesSource, Draft, Error, FileSource, Name, State, Store, Tree,
 };
-use support::{FaultyDisk, Omitted, copy, fast_directory};
+use support::{FaultyDisk, Loss, Omitted, copy, fast_directory};
 
 /// Damages the index in this directory.
 type Harm = Box<dyn Fn(&Path)>;
@@ -317,6 +317,16 @@ fn making_a_store_goes_on_where_it_was_interrupted() {
             Err(err) => panic!("after step {step}: {err}"),
         }
     }
+}
+
+#[test]
+fn a_new_store_is_as_durable_as_the_directories_above_it() {
+    let home = fast_directory();
+    let disk = FaultyDisk::over(home.path(), usize::MAX, Omitted::Nothing);
+    Store::create_on(Arc::new(disk.clone()), &home.path().join("a/b/store")).unwrap();
+    let after = fast_directory();
+    disk.restart(after.path(), Loss::All);
+    Store::open(&after.path().join("a/b/store")).unwrap();
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod support;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use cairn_store::transfer::PullExtent;
 use cairn_store::tree::{Content, Entry, Leaf};
 use cairn_store::workspace::{Afterwards, LayerMarks};
 use cairn_store::{
@@ -119,7 +120,7 @@ struct Case {
     later: [(u8, usize); 2],
 }
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
     Case {
         name: "publish in one pack",
         base: make_base,
@@ -214,6 +215,13 @@ const CASES: [Case; 13] = [
         later: [(3, 2), (0, 0)],
     },
     Case {
+        name: "pull",
+        base: make_base,
+        operation: pull,
+        is_done: |store| store.refs().states.contains_key(&StateId(3)),
+        later: [(7, 1), (2, 3)],
+    },
+    Case {
         name: "import",
         base: make_base,
         operation: import,
@@ -221,6 +229,19 @@ const CASES: [Case; 13] = [
         later: [(7, 1), (2, 3)],
     },
 ];
+
+/// A store with a state that the base does not have; it has one small pack and a large one.
+static OTHER: LazyLock<(tempfile::TempDir, Store)> = LazyLock::new(|| {
+    let home = support::fast_directory();
+    let store = Store::create(&home.path().join("other")).unwrap();
+    publish(&store, 2, 1).unwrap();
+    (home, store)
+});
+
+fn pull(store: &Store) -> Result<(), Error> {
+    let states = [OTHER.1.state(StateId(1))?];
+    store.pull(&OTHER.1, &states, PullExtent::Publish(Standing::Aside), &()).map(drop)
+}
 
 /// The same with two states less, of which one has most of a pack, and the other all
 /// of several.
@@ -416,11 +437,14 @@ fn the_test_above_notices_each_sync_that_is_left_out() {
             missed.push(format!("{} without {omitted:?}", case.name));
         }
     }
-    for case in CASES.iter().filter(|case| matches!(case.name, "gc" | "repair")) {
+    for case in CASES.iter().filter(|case| matches!(case.name, "gc" | "repair" | "pull")) {
         // A repair begins with the two syncs of quarantine. This one writes several
         // packs, so that the sync of the filesystem that follows is for those as well.
         let first = if case.name == "repair" { 2 } else { 0 };
-        for sync in first..count(case).1 {
+        // What this one makes durable in a pull is the pack of the state's record alone, which
+        // the log has as well.
+        let spare = if case.name == "pull" { 1 } else { usize::MAX };
+        for sync in (first..count(case).1).filter(|sync| *sync != spare) {
             if cut_everywhere(case, Omitted::Sync(sync)).is_empty() {
                 missed.push(format!("{} without sync {sync}", case.name));
             }

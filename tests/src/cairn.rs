@@ -80,7 +80,15 @@ impl Cairn {
 
     /// Gives any program the environment that `cairn` is to have.
     pub fn settle<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        for variable in ["NO_COLOR", "CLICOLOR_FORCE", "XDG_DATA_HOME", "COLUMNS"] {
+        for variable in [
+            "NO_COLOR",
+            "CLICOLOR_FORCE",
+            "XDG_DATA_HOME",
+            "SSL_CERT_FILE",
+            "XDG_CONFIG_HOME",
+            "CAIRN_CONFIG",
+            "COLUMNS",
+        ] {
             command.env_remove(variable);
         }
         command.env("CAIRN_STORE", self.store()).env("HOME", self.directory()).env("TZ", "UTC");

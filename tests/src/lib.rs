@@ -9,6 +9,7 @@
 //! | everything below a directory, to compare | [`Listing`] |
 //! | a repository of small stones | [`Stones`] |
 //! | a server that misbehaves | [`Server`] |
+//! | the same over TLS | [`Authority`] |
 //! | a mount that goes away with the test | [`Mount`] |
 //! | to say that a test cannot run here | [`Need`] |
 //!
@@ -26,9 +27,11 @@ mod need;
 pub mod page;
 mod plain;
 pub mod real;
+mod root;
 mod server;
 mod stones;
 mod sys;
+mod tls;
 
 pub use cairn::{Cairn, Ended};
 pub use call::Call;
@@ -37,9 +40,11 @@ pub use listing::{Entry, Kind, Listing};
 pub use mount::Mount;
 pub use need::Need;
 pub use plain::{Plain, assert_has_unpacked};
+pub use root::put_programs;
 pub use server::{Behaviour, Request, Server};
 pub use stones::Stones;
 pub use sys::{make_device, make_fifo, set_umask, set_xattr, signal, umount_lazily};
+pub use tls::{Authority, Tls};
 
 use std::path::PathBuf;
 

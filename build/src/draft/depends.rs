@@ -7,7 +7,8 @@ use std::path::Path;
 use regex::Regex;
 
 use super::System;
-use super::system::{read, toml_value};
+use super::facts;
+use super::system::read;
 
 /// As deep is looked for files of CMake and meson.
 const MAX_DEPTH: usize = 4;
@@ -29,7 +30,7 @@ pub(super) fn find(root: &Path, system: System) -> BTreeSet<String> {
             read(&root.join("Cargo.lock")).map(|text| cargo(&text)).unwrap_or_default()
         }
         System::Python => {
-            read(&root.join("pyproject.toml")).map(|text| python(&text)).unwrap_or_default()
+            facts::toml(root, "pyproject.toml").map(|table| python(&table)).unwrap_or_default()
         }
         _ => BTreeSet::new(),
     }
@@ -208,14 +209,17 @@ fn cargo(lock: &str) -> BTreeSet<String> {
 }
 
 /// `build-system.requires`, but what the actions bring.
-fn python(text: &str) -> BTreeSet<String> {
-    let Some(list) = toml_value(text, "build-system", "requires") else { return BTreeSet::new() };
-    let names = regex(r#"["']([A-Za-z0-9][A-Za-z0-9._-]*)"#);
-    let normal = |name: &str| name.to_lowercase().replace(['_', '.'], "-");
-    let names = names.captures_iter(&list).map(|it| normal(it[1].trim_end_matches(['.', '-'])));
-    names
-        .filter(|name| name != "wheel" && name != "build")
-        .map(|it| format!("python({it})"))
+fn python(table: &toml::Table) -> BTreeSet<String> {
+    let list = table.get("build-system").and_then(|it| it.get("requires"));
+    let list = list.and_then(toml::Value::as_array).into_iter().flatten();
+    list.filter_map(toml::Value::as_str)
+        .map(|requirement| {
+            let is_end = |c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c);
+            let name = requirement.trim().split(is_end).next().unwrap_or_default();
+            name.to_lowercase().replace(['_', '.'], "-")
+        })
+        .filter(|name| is_module(name) && name != "wheel" && name != "build")
+        .map(|name| format!("python({name})"))
         .collect()
 }
 
@@ -253,10 +257,10 @@ mod tests {
             &["binary(gperf)", "pkgconfig(glib-2.0)", "pkgconfig(ncursesw)"],
         );
         check(&cargo("[[package]]\nname = \"openssl-sys\"\n"), &["pkgconfig(openssl)"]);
+        let requires =
+            "[build-system]\nrequires = [ \"setuptools[x]>=61\", 'Flit_Core >=3',\n  \"wheel\"]\n";
         check(
-            &python(
-                "[build-system]\nrequires = [\n  \"setuptools>=61\", 'Flit_Core >=3',\n  \"wheel\"]\n",
-            ),
+            &python(&toml::from_str(requires).expect("TOML")),
             &["python(flit-core)", "python(setuptools)"],
         );
     }

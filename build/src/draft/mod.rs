@@ -5,7 +5,9 @@
 //! in the files, the name and the version in the address.
 
 mod depends;
+mod facts;
 mod license;
+mod readme;
 mod source;
 mod system;
 
@@ -14,7 +16,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::recipe::Hash;
+use crate::recipe::{Hash, is_name};
 
 pub use license::detect as detect_licenses;
 pub use source::{Source, next_url, source_of};
@@ -55,22 +57,27 @@ pub fn draft(archives: &[Downloaded], directory: &Path) -> Result<Draft> {
     let mut roots = Vec::new();
     for (number, archive) in archives.iter().enumerate() {
         let to = directory.join(number.to_string());
-        let name = archive.path.display().to_string();
         crate::archive::unpack(&archive.path, &to, 1)
-            .map_err(|source| Error::Unpack { name, source })?;
+            .map_err(|source| Error::Unpack { name: archive.url.clone(), source })?;
         roots.push(to);
     }
     let root = &roots[0];
     let system = system::detect(root);
-    let facts = system::facts(root, system, &source.name);
-    let name = facts.name.filter(|_| source.is_guess).unwrap_or(source.name);
-    let of_readme = || system::homepage_in_readme(root, &name);
+    let facts = facts::facts(root, system, &source.name);
+    // A library of Python keeps its prefix.
+    let is_guess = source.is_guess && !source.name.starts_with("python-");
+    let name = facts.name.filter(|it| is_guess && is_name(it)).unwrap_or(source.name);
+    let of_readme = || readme::homepage(root, &name);
     let homepage = source.homepage.or(facts.homepage).or_else(of_readme).unwrap_or_else(|| {
         notes.push("no homepage was found".into());
-        source::directory_of(&main.url)
+        if main.url.starts_with("http") {
+            source::directory_of(&main.url)
+        } else {
+            "(write its homepage)".into()
+        }
     });
-    let mut licenses: BTreeSet<String> = BTreeSet::new();
-    for root in &roots {
+    let mut licenses: BTreeSet<String> = facts.license.into_iter().collect();
+    for root in roots.iter().skip(licenses.len()) {
         licenses.extend(license::detect(root)?);
     }
     if licenses.is_empty() {
@@ -81,7 +88,6 @@ pub fn draft(archives: &[Downloaded], directory: &Path) -> Result<Draft> {
         format!("{name} (write what it is)")
     });
     let mut builddeps = depends::find(root, system);
-    builddeps.extend(facts.builddeps);
     // What it makes itself it cannot need.
     builddeps.retain(|it| {
         let text = it.split_once('(').and_then(|(_, text)| text.strip_prefix(name.as_str()));
@@ -90,8 +96,9 @@ pub fn draft(archives: &[Downloaded], directory: &Path) -> Result<Draft> {
     if let System::Unknown = system {
         notes.push("no build system was recognised; write the phases".into());
     }
-    if system == System::Cargo && !root.join("vendor").is_dir() {
-        notes.push("cargo downloads what it needs, so that the recipe asks for the network".into());
+    let downloads = system.downloads(root);
+    if downloads {
+        notes.push("it downloads what it needs, so that the recipe asks for the network".into());
     }
 
     let mut text = String::new();
@@ -121,8 +128,12 @@ pub fn draft(archives: &[Downloaded], directory: &Path) -> Result<Draft> {
         list(&mut text, "license", &mut licenses.into_iter());
     }
     list(&mut text, "builddeps", &mut builddeps.into_iter());
-    if system == System::Cargo && !root.join("vendor").is_dir() {
+    if downloads {
         text.push_str("networking: true\n");
+    }
+    if system == System::Go && root.join("vendor").is_dir() {
+        // What the standard flags ask for takes no notice of the directory.
+        text.push_str("tuning:\n    - golang-modflags: false\n");
     }
     for (phase, script) in system.phases(root) {
         let _ = writeln!(text, "{phase}: |");

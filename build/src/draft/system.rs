@@ -1,9 +1,7 @@
-//! Which build system a project has, and what its files say of it.
+//! Which build system a project has, and how it is built with it.
 
 use std::fs;
 use std::path::Path;
-
-use regex::Regex;
 
 use serde::Serialize;
 
@@ -75,6 +73,17 @@ pub(super) fn detect(root: &Path) -> System {
 }
 
 impl System {
+    /// Whether building it downloads what it needs, unless that is packed with it.
+    pub(super) fn downloads(self, root: &Path) -> bool {
+        let needs = match self {
+            Self::Cargo => true,
+            Self::Go => read(&root.join("go.mod"))
+                .is_some_and(|text| text.lines().any(|it| it.trim().starts_with("require"))),
+            _ => false,
+        };
+        needs && !root.join("vendor").is_dir()
+    }
+
     /// The phases with their scripts.
     pub(super) fn phases(self, root: &Path) -> Vec<(&'static str, String)> {
         let text = |text: &str| text.to_owned();
@@ -120,28 +129,26 @@ impl System {
                 }
                 phases
             }
-            Self::Cargo => {
-                let mut phases = Vec::new();
-                if !root.join("vendor").is_dir() {
-                    phases.push(("setup", text("%cargo_fetch")));
-                }
-                phases.push(("build", text("%cargo_build")));
-                phases.push(("install", text("%cargo_install")));
-                phases.push(("check", text("%cargo_test")));
-                phases
-            }
+            Self::Cargo => with_download(
+                self.downloads(root),
+                "%cargo_fetch",
+                &[
+                    ("build", "%cargo_build"),
+                    ("install", "%cargo_install"),
+                    ("check", "%cargo_test"),
+                ],
+            ),
             Self::Python => {
                 vec![("build", text("%pyproject_build")), ("install", text("%pyproject_install"))]
             }
             Self::PythonSetup => {
                 vec![("build", text("%python_setup")), ("install", text("%python_install"))]
             }
-            Self::Go => vec![
-                ("setup", text("%go_mod")),
-                ("build", text("%go_build ./...")),
-                ("install", text("%go_install")),
-                ("check", text("%go_test")),
-            ],
+            Self::Go => with_download(
+                self.downloads(root),
+                "%go_mod",
+                &[("build", "%go_build ./..."), ("install", "%go_install"), ("check", "%go_test")],
+            ),
             Self::PerlMakeMaker => vec![
                 ("setup", text("%perl_setup")),
                 ("build", text("%make")),
@@ -153,10 +160,13 @@ impl System {
                 ("build", text("%perl_module_build")),
                 ("install", text("%perl_module_install")),
             ],
-            Self::Make => vec![
-                ("build", text("%make PREFIX=%(prefix) prefix=%(prefix)")),
-                ("install", text("%make_install PREFIX=%(prefix) prefix=%(prefix)")),
-            ],
+            Self::Make => {
+                let words = make_words(root);
+                vec![
+                    ("build", format!("%make {words}")),
+                    ("install", format!("%make_install {words}")),
+                ]
+            }
             Self::Unknown => {
                 vec![("install", text("# Write how it is built and installed.\nfalse"))]
             }
@@ -164,247 +174,44 @@ impl System {
     }
 }
 
-/// What the files of a project say of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Facts {
-    pub(super) name: Option<String>,
-    pub(super) summary: Option<String>,
-    pub(super) description: Option<String>,
-    pub(super) homepage: Option<String>,
-    pub(super) builddeps: Vec<String>,
+fn with_download(
+    downloads: bool,
+    setup: &str,
+    phases: &[(&'static str, &str)],
+) -> Vec<(&'static str, String)> {
+    let setup = downloads.then_some(("setup", setup));
+    setup.iter().chain(phases).map(|(phase, script)| (*phase, (*script).to_owned())).collect()
 }
 
-/// Reads what the files of a project say of it.
-///
-/// `name` is what the project is called, as far as its address tells.
-pub(super) fn facts(root: &Path, system: System, name: &str) -> Facts {
-    let mut facts = Facts::default();
-    if let Some(text) = read(&root.join("PKG-INFO")) {
-        let field = |name: &str| {
-            let lines = text.lines().take_while(|line| !line.is_empty());
-            lines.filter_map(|line| line.split_once(": ")).find(|(key, _)| *key == name)
-        };
-        let value = |name| field(name).map(|(_, value)| value.trim().to_owned());
-        facts.summary = value("Summary");
-        facts.homepage = value("Home-page");
-    }
-    match system {
-        System::Cargo => {
-            if let Some(text) = read(&root.join("Cargo.toml")) {
-                let of = |key: &str| toml_text(&text, "package", key);
-                facts.name = of("name");
-                facts.summary = of("description");
-                facts.homepage = of("homepage").or_else(|| of("repository"));
-            }
-        }
-        System::Python => {
-            if let Some(text) = read(&root.join("pyproject.toml")) {
-                facts.name = toml_text(&text, "project", "name");
-                facts.summary = facts.summary.or(toml_text(&text, "project", "description"));
-                let of_urls = ["Homepage", "homepage", "Repository", "Source"]
-                    .iter()
-                    .find_map(|key| toml_text(&text, "project.urls", key));
-                facts.homepage = facts.homepage.or(of_urls);
-            }
-        }
-        System::PythonSetup => {
-            if let Some(text) = read(&root.join("setup.py")) {
-                facts.summary = facts.summary.or(python_keyword(&text, "description"));
-                facts.homepage = facts.homepage.or(python_keyword(&text, "url"));
-            }
-        }
-        System::CMake => {
-            if let Some(text) = read(&root.join("CMakeLists.txt")) {
-                facts.summary = cmake_project(&text, "DESCRIPTION");
-                facts.homepage = cmake_project(&text, "HOMEPAGE_URL");
-            }
-        }
-        System::Autotools => {
-            let text = ["configure.ac", "configure.in"].iter().find_map(|it| read(&root.join(it)));
-            facts.homepage = text.as_deref().and_then(autoconf_url);
-        }
-        _ => {}
-    }
-    let (summary, description) = readme(root, facts.name.as_deref().unwrap_or(name));
-    facts.summary = facts.summary.or(summary).map(|text| one_line(&text));
-    facts.description = description;
-    facts
-}
+/// Directories that a `Makefile` may have variables for, with what they are here.
+const DIRECTORIES: [(&str, &str); 6] = [
+    ("BINDIR", "%(bindir)"),
+    ("DATADIR", "%(datadir)"),
+    ("INCLUDEDIR", "%(includedir)"),
+    ("LIBDIR", "%(libdir)"),
+    ("MANDIR", "%(mandir)"),
+    ("PREFIX", "%(prefix)"),
+];
 
-fn one_line(text: &str) -> String {
-    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.len() > 100
-        && let Some(end) = line.find(". ")
-    {
-        line.truncate(end);
-    }
-    let mut end = line.len().min(200);
-    while !line.is_char_boundary(end) {
-        end -= 1;
-    }
-    line.truncate(end);
-    line.trim_end_matches('.').to_owned()
-}
-
-/// A text of a table of TOML, as it is written on one line.
-pub(super) fn toml_text(text: &str, table: &str, key: &str) -> Option<String> {
-    let value = toml_value(text, table, key)?;
-    let quote = value.chars().next().filter(|c| "\"'".contains(*c))?;
-    let inner = &value[1..];
-    let end = inner.find(quote)?;
-    Some(inner[..end].to_owned()).filter(|text| !text.is_empty())
-}
-
-/// What follows a key of a table of TOML: the rest of its line, or all lines of a
-/// list.
-pub(super) fn toml_value(text: &str, table: &str, key: &str) -> Option<String> {
-    let mut here = false;
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        let line = line.trim();
-        if let Some(name) = line.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
-            here = name.trim() == table;
-        } else if here
-            && let Some((found, value)) = line.split_once('=')
-            && found.trim().trim_matches('"') == key
-        {
-            let mut value = value.trim().to_owned();
-            while value.starts_with('[') && !value.contains(']') {
-                value.push_str(lines.next()?);
-            }
-            return Some(value);
-        }
-    }
-    None
-}
-
-fn cmake_project(text: &str, key: &str) -> Option<String> {
-    let lower = text.to_lowercase();
-    let begin = lower.find("project(")? + 8;
-    let end = begin + text.get(begin..)?.find(')')?;
-    let inner = &text[begin..end];
-    let rest = &inner[inner.find(key)? + key.len()..];
-    let mut quoted = rest.trim_start().strip_prefix('"')?.split('"');
-    quoted.next().map(ToOwned::to_owned).filter(|text| !text.is_empty())
-}
-
-/// The last argument of AC_INIT, if it is an address.
-fn autoconf_url(text: &str) -> Option<String> {
-    let begin = text.find("AC_INIT(")? + 8;
-    let inner = &text[begin..begin + text[begin..].find(')')?];
-    let last = inner.rsplit(',').next()?.trim().trim_matches(['[', ']']).trim();
-    last.starts_with("http").then(|| last.to_owned())
-}
-
-/// A text that a call of Python has as an argument of this name.
-fn python_keyword(text: &str, name: &str) -> Option<String> {
-    let calls = Regex::new(&format!(r#"(?m)^\s+{name}\s*=\s*(?:"([^"\\\n]+)"|'([^'\\\n]+)')"#));
-    let found = calls.expect("the names are fixed").captures(text)?;
-    found.get(1).or(found.get(2)).map(|it| it.as_str().to_owned())
-}
-
-/// What a README says first of its project: one line, and the paragraph.
-fn readme(root: &Path, name: &str) -> (Option<String>, Option<String>) {
-    let names = ["README.md", "README", "README.rst", "README.txt"];
-    let Some(text) = names.iter().find_map(|name| read(&root.join(name))) else {
-        return (None, None);
+/// What `make` has to be told of directories: those that the file has variables for.
+fn make_words(root: &Path) -> String {
+    let text = ["GNUmakefile", "makefile", "Makefile"].iter().find_map(|it| read(&root.join(it)));
+    let text = text.unwrap_or_default();
+    let sets = |name: &str| {
+        text.lines().any(|line| {
+            let line = line.trim_start().trim_start_matches("export ");
+            let value = line.strip_prefix(name).map(str::trim_start);
+            value.is_some_and(|it| ["=", "?=", ":=", "::="].iter().any(|sign| it.starts_with(sign)))
+        })
     };
-    let plain = text.replace("\r\n", "\n");
-    let names = names_of(name);
-    // Where there is no empty line, what is about the project begins inside.
-    let from_name = |paragraph: &str| {
-        let first = paragraph.lines().position(|line| is_about(line, &names)).unwrap_or(0);
-        paragraph.lines().skip(first).collect::<Vec<_>>().join("\n")
-    };
-    let paragraphs: Vec<String> =
-        plain.split("\n\n").take(40).map(from_name).filter(|it| is_prose(it)).collect();
-    let defines = |text: &str| {
-        let lower = text.trim_start().to_lowercase();
-        let subject = |name: &String| lower.find(name.as_str()).is_some_and(|at| at < MAX_SUBJECT);
-        definition(text).filter(|_| names.iter().any(subject))
-    };
-    // What it is says more than what it does, and that more than whatever comes first.
-    let defining = paragraphs.iter().find(|it| defines(it).is_some());
-    let doing = || paragraphs.iter().find(|it| is_about(it, &names));
-    let Some(paragraph) = defining.or_else(doing).or(paragraphs.first()) else {
-        return (None, None);
-    };
-    let visible = |c: &char| !c.is_control() || *c == '\n';
-    let paragraph: String = paragraph.trim().chars().filter(visible).take(2000).collect();
-    let flat = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-    let sentence = flat.find(". ").map_or(flat.as_str(), |end| &flat[..end]);
-    let summary = defines(sentence).unwrap_or_else(|| sentence.to_owned());
-    (Some(summary), Some(paragraph))
-}
-
-/// What a project may be called in its texts, in small letters.
-fn names_of(name: &str) -> Vec<String> {
-    let name = name.to_lowercase();
-    let plain = name.trim_start_matches("lib").trim_start_matches("python-").to_owned();
-    // fmtlib calls itself fmt.
-    let short = plain.trim_end_matches("lib").to_owned();
-    [name, plain, short].into_iter().filter(|it| it.len() > 1).collect()
-}
-
-/// Whether a line begins with the name of a project, and goes on.
-fn is_about(line: &str, names: &[String]) -> bool {
-    let line = line.trim_start().to_lowercase();
-    names.iter().any(|name| {
-        let rest = line.strip_prefix("gnu ").unwrap_or(&line).strip_prefix(name.as_str());
-        rest.is_some_and(|rest| rest.starts_with(' ') && rest.len() > 10)
-    })
-}
-
-/// As late in a sentence may its subject end.
-const MAX_SUBJECT: usize = 60;
-
-fn is_prose(paragraph: &str) -> bool {
-    let plain = paragraph.trim();
-    let marks = ["#", "=", "-", "* ", "[", "!", "<", ".. ", "```", "|", ">", "+"];
-    let letters = plain.chars().filter(|c| c.is_alphabetic()).count();
-    let lower = plain.to_lowercase();
-    let is_about_else = ["donat", "sponsor", "readme", "copyright", "funds"];
-    let is_numbered = plain.starts_with(|c: char| c.is_ascii_digit());
-    plain.len() > 30
-        && !is_numbered
-        && !marks.iter().any(|mark| plain.starts_with(mark))
-        && !plain.contains("====")
-        && letters * 10 > plain.len() * 6
-        && plain.contains(' ')
-        && !is_about_else.iter().any(|word| lower.contains(word))
-}
-
-/// `X is a Y`: `Y` with a large letter at its beginning.
-fn definition(text: &str) -> Option<String> {
-    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let at = [" is a ", " is an ", " is the "]
+    let words: Vec<String> = DIRECTORIES
         .iter()
-        .filter_map(|verb| flat.find(verb).map(|at| (at, at + verb.len())))
-        .min()?;
-    let sentence = flat[at.1..].split(". ").next()?.trim_end_matches('.');
-    let mut letters = sentence.chars();
-    let first = letters.next().filter(|_| at.0 < MAX_SUBJECT && sentence.len() > 10)?;
-    Some(first.to_uppercase().chain(letters).collect())
-}
-
-/// The first address in the README that has the name of the project in it.
-pub(super) fn homepage_in_readme(root: &Path, name: &str) -> Option<String> {
-    let names = ["README.md", "README", "README.rst", "README.txt", "ChangeLog"];
-    let name = name.trim_start_matches("lib").to_lowercase();
-    for text in names.iter().filter_map(|it| read(&root.join(it))) {
-        for begin in ["https://", "http://"] {
-            for (at, _) in text.match_indices(begin) {
-                let end = |c: char| c.is_whitespace() || "<>()[]{}\"'`,*|\\".contains(c);
-                let url = text[at..].split(end).next().unwrap_or_default();
-                let url = url.trim_end_matches(['.', ';', ':', '/']);
-                let host = url[begin.len()..].split('/').next().unwrap_or_default();
-                if host.to_lowercase().contains(&name) && host.contains('.') {
-                    return Some(format!("{begin}{host}"));
-                }
-            }
-        }
-    }
-    None
+        .flat_map(|(name, value)| [((*name).to_owned(), value), (name.to_lowercase(), value)])
+        .filter(|(name, _)| sets(name))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    // Another file may have them.
+    if words.is_empty() { "PREFIX=%(prefix) prefix=%(prefix)".into() } else { words.join(" ") }
 }
 
 #[cfg(test)]
@@ -440,74 +247,28 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_projects_are_found() {
-        let toml =
-            "[build-system]\nname = \"no\"\n[package]\nname = 'x'\nkeywords = [\n 'a',\n 'b' ]\n";
-        assert_eq!(toml_text(toml, "package", "name").as_deref(), Some("x"));
-        let list = toml_value(toml, "package", "keywords").expect("a list");
-        assert!(list.contains("'a'") && list.contains("'b'"), "{list}");
-        let cmake = "Project(X VERSION 1 DESCRIPTION \"An X\" LANGUAGES C)";
-        assert_eq!(cmake_project(cmake, "DESCRIPTION").as_deref(), Some("An X"));
-        let ac = "AC_INIT([x], [1], [bugs@x.org], [x], [https://x.org/])";
-        assert_eq!(autoconf_url(ac).as_deref(), Some("https://x.org/"));
-        assert_eq!(one_line("A  b.\nc. "), "A b. c");
-        let text = "zlib 1.2.13 is a general purpose\ndata compression library.  All is well.";
-        assert_eq!(definition(text).as_deref(), Some("General purpose data compression library"));
-        assert_eq!(definition("Nothing of the kind"), None);
-        let root = tempfile::tempdir().expect("a directory");
-        let readme = "See https://github.com/x/y and (http://www.zlib.net/manual.html).\n\n\
-                      Please donate to us, it is a good thing.\n\nzlib is a library for data of all kinds.\n";
-        fs::write(root.path().join("README"), readme).expect("a file");
-        let found = homepage_in_readme(root.path(), "zlib");
-        assert_eq!(found.as_deref(), Some("http://www.zlib.net"));
-        let facts = facts(root.path(), System::Make, "zlib");
-        assert_eq!(facts.summary.as_deref(), Some("Library for data of all kinds"));
-    }
-
-    #[test]
-    fn a_readme_says_what_a_project_is() {
-        let check = |name: &str, readme: &str, expected: &str| {
+    fn make_is_told_of_the_directories_that_it_asks_for() {
+        let check = |makefile: &str, expected: &str| {
             let root = tempfile::tempdir().expect("a directory");
-            fs::write(root.path().join("README"), readme).expect("a file");
-            let facts = facts(root.path(), System::Make, name);
-            assert_eq!(facts.summary.as_deref(), Some(expected), "{name}");
+            fs::write(root.path().join("Makefile"), makefile).expect("a file");
+            assert_eq!(make_words(root.path()), expected, "{makefile}");
         };
-        // As in the README of the GNU program.
-        check(
-            "hello",
-            "This is the README file for the GNU Hello distribution.\nHello prints a friendly \
-             greeting.  It also serves as a sample.\n\nThere is a limited support for nothing.\n",
-            "Hello prints a friendly greeting",
-        );
-        check(
-            "libbidi",
-            "The Free Implementation of the Bidirectional Algorithm.\n\nThere is a limited support \
-             for character set conversion.\n",
-            "The Free Implementation of the Bidirectional Algorithm",
-        );
-        check(
-            "json-c",
-            "1. [Overview and Build Status](#overview)\n2. [Building on Unix]\n\nJSON-C implements a \
-             reference counting object model.\n",
-            "JSON-C implements a reference counting object model",
-        );
-        check(
-            "fmtlib",
-            "**{fmt}** is an open-source formatting library. And so on.\n",
-            "Open-source formatting library",
-        );
+        check("prefix ?= /usr/local\nMANDIR:=$(prefix)/man\n", "MANDIR=%(mandir) prefix=%(prefix)");
+        check("PREFIX=/usr\nexport LIBDIR = $(PREFIX)/lib\n", "LIBDIR=%(libdir) PREFIX=%(prefix)");
+        check("all:\n\tcc $(PREFIX)\n", "PREFIX=%(prefix) prefix=%(prefix)");
     }
 
     #[test]
-    fn python_projects_say_it_in_what_is_packed_with_them() {
+    fn what_is_not_packed_is_downloaded() {
         let root = tempfile::tempdir().expect("a directory");
-        let setup = "setup(\n    name='toml',\n    description=\"Python Library\",\n    url='https://x.org',\n)\n";
-        fs::write(root.path().join("setup.py"), setup).expect("a file");
-        let of = |name| facts(root.path(), System::PythonSetup, name);
-        assert_eq!(of("toml").summary.as_deref(), Some("Python Library"));
-        assert_eq!(of("toml").homepage.as_deref(), Some("https://x.org"));
-        fs::write(root.path().join("PKG-INFO"), "Name: toml\nSummary: For TOML\n\nSummary: no\n")
-            .expect("a file");
-        assert_eq!(of("toml").summary.as_deref(), Some("For TOML"));
+        let module = root.path().join("go.mod");
+        fs::write(&module, "module x.org/x\n\ngo 1.12\n").expect("a file");
+        assert!(!System::Go.downloads(root.path()));
+        assert_eq!(System::Go.phases(root.path())[0].0, "build");
+        fs::write(&module, "module x.org/x\n\nrequire (\n\ty v1\n)\n").expect("a file");
+        assert!(System::Go.downloads(root.path()));
+        assert_eq!(System::Go.phases(root.path())[0], ("setup", "%go_mod".to_owned()));
+        fs::create_dir(root.path().join("vendor")).expect("a directory");
+        assert!(!System::Go.downloads(root.path()));
     }
 }

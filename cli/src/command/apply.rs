@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use cairn_package::model::Model;
 use cairn_package::repository::{Config, Older, Repositories, RepositoryName};
+use cairn_store::disk::directory_of;
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
-use crate::transact::{Mode, transact_model};
+use crate::transact::{Mode, To, transact_model};
 
 /// Make the system just what a file says
 ///
@@ -22,6 +23,8 @@ pub(crate) struct Args {
     /// The model: system.yaml, or system-model.kdl
     #[arg(value_name = "FILE")]
     model: PathBuf,
+    #[command(flatten)]
+    to: To,
     #[command(flatten)]
     mode: Mode,
 }
@@ -41,14 +44,25 @@ pub(crate) fn read(path: &Path) -> Result<Model, Error> {
     let text =
         String::from_utf8(text).map_err(|_| failed(cairn_package::model::Problem::NotUtf8))?;
     let is_kdl = path.extension().is_some_and(|extension| extension == "kdl");
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = directory_of(path);
     let model = if is_kdl { Model::from_kdl(&text) } else { Model::from_yaml(&text, directory) };
     model.map_err(failed)
 }
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
-    let model = read(&args.model)?;
-    let store = if args.mode.is_dry_run() { context.store()? } else { context.store_or_new()? };
+    apply(&args.model, &args.to, &args.mode, context, output)
+}
+
+/// Makes the system, or a directory, what the file `path` says.
+pub(crate) fn apply(
+    path: &Path,
+    to: &To,
+    mode: &Mode,
+    context: &Context,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let model = read(path)?;
+    let store = if mode.is_dry_run() { context.store()? } else { context.store_or_new()? };
     let wanted = model.repositories.as_deref();
     let changes = wanted
         .map(|wanted| RepositoryChanges::between(&context.repositories(&store), wanted))
@@ -57,14 +71,14 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         && !changes.is_empty()
     {
         output.preview(changes);
-        if args.mode.is_dry_run() {
+        if mode.is_dry_run() {
             return Err(Error::OtherRepositories);
         }
         output.confirm("\nChange the repositories?")?;
         changes.make(&context.repositories(&store), wanted)?;
     }
-    let text = format!("apply {}", args.model.display());
-    transact_model(&model, &text, &store, &args.mode, context, output)
+    let text = format!("apply {}", path.display());
+    transact_model(&model, &text, &store, to, mode, context, output)
 }
 
 impl RepositoryChanges {

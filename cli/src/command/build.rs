@@ -14,6 +14,7 @@ use cairn_build::recipe::Target;
 use cairn_build::{Recipe, order, schedule, shell};
 use cairn_package::apart::ApartRoot;
 use cairn_package::plan;
+use cairn_store::disk::directory_of;
 use serde::Serialize;
 
 use crate::build_root;
@@ -215,7 +216,7 @@ fn read(path: &Path) -> Result<Wanted, Error> {
 
 fn needs_of(wanted: &[Wanted]) -> Result<Vec<Vec<usize>>, Error> {
     let of = |it: &Wanted| {
-        let directory = it.file.parent().unwrap_or(Path::new("."));
+        let directory = directory_of(&it.file);
         order::Node::new(&it.recipe, directory, std::env::consts::ARCH)
     };
     let nodes: Vec<order::Node> = wanted.iter().map(of).collect();

@@ -14,7 +14,6 @@ use crate::units::{counted, size};
 /// Manage downloaded stones
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    #[command(visible_alias = "prune")]
     Clean(Clean),
 }
 

@@ -1,14 +1,15 @@
 //! `cairn completions`: what a shell needs to complete the command line.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
+use crate::complete;
 use crate::error::Error;
 use crate::output::Output;
 
 /// Print a completion script for a shell
 ///
-/// For bash: cairn completions bash > /etc/bash_completion.d/cairn
+/// For bash: cairn completions bash > /etc/bash_completion.d/cairn. The script asks the
+/// program, so that it knows packages, states, tags, repositories and workspaces.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Shell that will read the script
@@ -16,8 +17,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Error> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut crate::Cli::command(), "cairn", &mut script);
-    output.bytes(&script)?;
+    output.bytes(&complete::script(&args.shell.to_string())?)?;
     Ok(())
 }

@@ -114,7 +114,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         Some(_) => Vec::new(),
     };
     let (old, new) = (number(&old), number(&new));
-    output.data(&Differences { old, new, packages, changes, stat: args.stat })
+    output.list(&Differences { old, new, packages, changes, stat: args.stat })
 }
 
 /// Gathers what differs.

@@ -5,7 +5,7 @@ use cairn_package::solve::Request;
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::Output;
-use crate::transact::{Mode, transact};
+use crate::transact::{Mode, To, transact};
 
 /// Replace packages by the next older builds that repositories have
 ///
@@ -24,5 +24,5 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let text = format!("downgrade {}", args.packages.join(" "));
     let request = Request { downgrade: args.packages.clone(), ..Request::default() };
-    transact(&request, &text, &[], &args.mode, context, output)
+    transact(&request, &text, &[], &To::default(), &args.mode, context, output)
 }

@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         0 => 1.0,
         packed => usage.stored as f64 / packed as f64,
     };
-    output.data(&Usage {
+    output.list(&Usage {
         states,
         plain_bytes,
         unique_bytes: usage.unique.bytes,

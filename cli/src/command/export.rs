@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cairn_store::disk::directory_of;
 use cairn_store::export::{
     ArchiveNames, DirectoryOptions, ExportProgress, Exported, ImageConfig, ImageOptions, Packing,
     ParallelWriter, export_archive, export_directory, export_image,
@@ -246,10 +247,7 @@ fn filesystem_image(
     if target.exists() {
         return Err(cairn_store::Error::OccupiedTarget { path: target.into() }.into());
     }
-    let beside = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let beside = directory_of(target);
     let directory = tempfile::tempdir_in(beside).map_err(Error::write(beside))?;
     let root = directory.path().join("root");
     let options = DirectoryOptions::default();
@@ -318,10 +316,7 @@ fn export_tar(
     }
     let target = &args.target;
     let failed = |source| Error::Write { path: target.clone(), source };
-    let directory = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(target);
     let mut name = target.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let temporary = directory.join(name);

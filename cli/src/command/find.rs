@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     };
     walk.directory(state.tree, &mut TreePath::root())?;
     let found = Found { state: state.id.0, matches: walk.matches };
-    output.data(&found)?;
+    output.list(&found)?;
     if found.matches.is_empty() {
         return Err(Error::NothingFound { pattern: args.pattern.clone(), state: state.id });
     }

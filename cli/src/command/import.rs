@@ -263,13 +263,14 @@ impl View for Done {
 }
 
 /// Shows the phases of an import one after the other.
-struct Phases {
+pub(crate) struct Phases {
     progress: Progress,
     current: Mutex<Option<Phase>>,
 }
 
 impl Phases {
-    fn new(progress: Progress) -> Self {
+    /// Begins with the walk.
+    pub(crate) fn new(progress: Progress) -> Self {
         let phases = Self { progress, current: Mutex::default() };
         phases.begin("Looking at files", None, Unit::Pieces);
         phases

@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     }
     let damaged = all.iter().flat_map(|it| &it.description.payloads);
     let found = damaged.filter(|payload| payload.problem.is_some()).count();
-    output.data(&All(all))?;
+    output.list(&All(all))?;
     if found > 0 { Err(Error::DamageFound { found }) } else { Ok(()) }
 }
 

@@ -9,7 +9,7 @@ use cairn_package::stone::Package;
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::Output;
-use crate::transact::{Mode, transact};
+use crate::transact::{Mode, To, transact};
 
 /// Install packages
 ///
@@ -19,6 +19,8 @@ pub(crate) struct Args {
     /// Names, providers such as 'binary(nano)', or stones (./nano.stone)
     #[arg(value_name = "PACKAGE", required = true)]
     packages: Vec<String>,
+    #[command(flatten)]
+    to: To,
     #[command(flatten)]
     mode: Mode,
 }
@@ -38,5 +40,5 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         }
     }
     let text = format!("install {}", args.packages.join(" "));
-    transact(&request, &text, &stones, &args.mode, context, output)
+    transact(&request, &text, &stones, &args.to, &args.mode, context, output)
 }

@@ -77,7 +77,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         return Err(Error::InNoState(shown));
     }
     changes.reverse();
-    output.data(&History { path: shown, changes })
+    output.list(&History { path: shown, changes })
 }
 
 impl View for History {

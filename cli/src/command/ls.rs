@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         }
     }
     let (state, path) = (found.state.id.0, shown(&found.path));
-    output.data(&Listing { state, path, entries, long: args.long })
+    output.list(&Listing { state, path, entries, long: args.long })
 }
 
 fn shown(path: &TreePath) -> String {

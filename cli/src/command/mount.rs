@@ -1,5 +1,8 @@
 //! `cairn mount`: states as directories.
 
+mod options;
+
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -7,24 +10,27 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_fs::{
-    Event, Journal, Keeper, Kept, Options, Registration, Running, Shape, Signals, workspace,
+    Event, Journal, Keeper, Keeping, Kept, Options, Registration, Running, Shape, Signals, Trust,
+    workspace,
 };
 use cairn_store::{Store, WorkspaceName};
 use serde::Serialize;
 
 use crate::context::{self, Context};
-use crate::error::Error;
+use crate::error::{Error, InBackground};
 use crate::output::{Output, View};
 use crate::page::{Cell, Page, Style};
 use crate::place::StateName;
 use crate::units;
+pub(crate) use options::InvalidOption;
+use options::{BindArg, MountOptions};
 
 /// Mount states on a directory, or list the mounts
 ///
 /// Without an option the directory shows all states: current/, states/NUMBER/
 /// and tags/NAME/. With --rw it shows a workspace: a state whose files can be
-/// changed, while the state itself stays as it is. The command returns when the mount can be used; a process in
-/// the background serves it until it is unmounted.
+/// changed, while the state itself stays as it is. The command returns when the
+/// mount can be used; a process in the background serves it until it is unmounted.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Directory to mount on (default: list the mounts of the store)
@@ -39,9 +45,50 @@ pub(crate) struct Args {
     /// is made, on the state that --state names (default: the current one)
     #[arg(long, value_name = "NAME", requires = "dir", conflicts_with = "follow")]
     rw: Option<WorkspaceName>,
+    /// Put the directory DIR of this machine on PATH of the mount
+    #[arg(long, value_name = "PATH=DIR", requires = "dir")]
+    bind: Vec<BindArg>,
+    /// The same, and if DIR is empty or missing, first fill it with what the state
+    /// has there and below usr/share/defaults
+    #[arg(long, value_name = "PATH=DIR", requires = "dir")]
+    writable: Vec<BindArg>,
+    /// Serve the root of the running system: memory is locked, and the process
+    /// stays when all others are ended at shutdown
+    #[arg(long, requires = "dir")]
+    system_root: bool,
+    /// Options as in /etc/fstab: follow, state=STATE, workspace=NAME,
+    /// bind=PATH=DIR, writable=PATH=DIR, system-root, nosuid, nodev, noexec,
+    /// remount
+    #[arg(short, long = "options", value_name = "OPTIONS", requires = "dir")]
+    options: Vec<OsString>,
+    /// Ignore unknown words among the options
+    #[arg(long, requires = "dir")]
+    sloppy: bool,
     /// Stay in the foreground, for a supervisor; SIGTERM unmounts
     #[arg(long, requires = "dir")]
     foreground: bool,
+}
+
+impl Args {
+    /// All that is asked for, in whichever way.
+    fn collect(&self) -> Result<MountOptions, InvalidOption> {
+        let mut options = MountOptions {
+            state: self.state.clone(),
+            follow: self.follow,
+            workspace: self.rw.clone(),
+            system_root: self.system_root,
+            ..MountOptions::default()
+        };
+        for list in &self.options {
+            options.add(list, self.sloppy)?;
+        }
+        for (arguments, seed) in [(&self.bind, false), (&self.writable, true)] {
+            for argument in arguments {
+                options.binds.push(argument.bind(seed)?);
+            }
+        }
+        options.check()
+    }
 }
 
 #[derive(Serialize)]
@@ -68,15 +115,26 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         let store = context.store()?;
         return output.data(&List(cairn_fs::list(&store.path().join("run"))?));
     };
+    let asked = args.collect()?;
+    if asked.remount {
+        return Ok(cairn_fs::remount(dir, asked.restrictions)?);
+    }
+    if asked.system_root {
+        context.become_storage_daemon()?;
+    }
     // What is wrong with the store is told before a process is left behind. Its
     // index is not opened here: a database does not survive such a copy.
     let store = context.store()?;
     let store_path = std::path::absolute(store.path()).map_err(Error::read(store.path()))?;
-    let state = args.state.as_ref().map(|state| state.find(&store)).transpose()?;
-    // Also told by the process in the background, but as words only.
-    cairn_fs::check_target(dir)?;
+    let state = asked.state.as_ref().map(|state| state.find(&store)).transpose()?;
+    let kept = Kept::new(context::kept_descriptors().map_err(Error::Supervisor)?);
+    let kept = Some(kept).filter(Kept::has_mount);
+    // Whoever takes a mount over would wait for an answer of his own.
+    if kept.is_none() {
+        cairn_fs::check_target(dir)?;
+    }
     let target = dir.display().to_string();
-    let (what, shape, is_new) = match &args.rw {
+    let (what, shape, is_new) = match &asked.workspace {
         Some(name) => {
             let is_new = store.workspace(name).is_err();
             let held = store.lock_workspace(name)?;
@@ -88,100 +146,154 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         None => {
             let shape = match state {
                 Some(state) => Shape::Pinned(state.id),
-                None if args.follow => Shape::Follow,
+                None if asked.follow => Shape::Follow,
                 None => Shape::Folder,
             };
-            (What::Trees(Options::new(shape, dir, &store_path)), shape, false)
+            let mut options = Options::new(shape, dir, &store_path);
+            if asked.system_root {
+                options.trust = Trust::System;
+            }
+            options.restrictions = asked.restrictions;
+            options.binds.clone_from(&asked.binds);
+            (What::Trees(options), shape, false)
         }
     };
     drop(store);
     let mounted = |pid| Mounted {
         target: target.clone(),
         shape,
-        workspace: args.rw.as_ref().map(ToString::to_string),
+        workspace: asked.workspace.as_ref().map(ToString::to_string),
         pid,
     };
+    let journal: Journal = if args.foreground {
+        Arc::new(|event: &Event| {
+            // Whoever supervises keeps it; if nobody does, nobody misses it.
+            let _ = writeln!(io::stderr(), "cairn: {event}");
+        })
+    } else {
+        log_file(&store_path.join("run/mount.log"), &target)
+    };
+    let server = Server { what, store: store_path, is_root: asked.system_root, journal };
     // What has only just been made for a mount that fails goes again.
     let undo = || {
         if is_new {
-            what.undo(&store_path)
+            server.undo();
         }
     };
     if args.foreground {
-        let journal: Journal = Arc::new(|event: &Event| {
-            // Whoever supervises keeps it; if nobody does, nobody misses it.
-            let _ = writeln!(io::stderr(), "cairn: {event}");
-        });
-        let running = what.start(&store_path, journal).inspect_err(|_| undo())?;
-        if let Some(socket) = context::notify_socket() {
-            cairn_fs::notify_ready(&socket).map_err(Error::Supervisor)?;
-        }
+        let Some(socket) = context::notify_socket() else {
+            let running = server.start().inspect_err(|_| undo())?;
+            output.data(&mounted(std::process::id()))?;
+            return Ok(running.wait()?);
+        };
+        let supervisor = Keeper::supervisor(&socket).map_err(Error::Supervisor)?;
+        let running = server.start_kept(&supervisor, kept).inspect_err(|_| {
+            // The next process begins anew, rather than fail in the same way.
+            let _ = supervisor.abandon();
+            undo();
+        })?;
+        supervisor.ready().map_err(Error::Supervisor)?;
         output.data(&mounted(std::process::id()))?;
         return Ok(running.wait()?);
     }
-    let journal = log_file(&store_path.join("run/mount.log"), &target);
-    let pid = match &what {
-        What::Trees(_) => cairn_fs::background_kept(
-            |keeper, kept| what.start_kept(&store_path, journal.clone(), keeper, kept),
-            &target,
-            &journal,
-        ),
+    let pid = match &server.what {
+        What::Trees(_) => {
+            let keeping = Keeping {
+                target: target.clone(),
+                journal: server.journal.clone(),
+                locks_memory: server.is_root,
+            };
+            let start = |keeper: &Keeper, kept| server.start_kept(keeper, kept);
+            let start = |keeper: &Keeper, kept| start(keeper, kept).map_err(InBackground);
+            cairn_fs::background_kept(start, &keeping)
+        }
         // The layer above has a life of its own, which nobody could take over.
-        What::Workspace(..) => cairn_fs::background(|| what.start(&store_path, journal)),
+        What::Workspace(..) => cairn_fs::background(|| server.start().map_err(InBackground)),
     };
-    output.data(&mounted(pid.inspect_err(|_| undo())?))
+    let pid = pid.inspect_err(|_| undo()).map_err(Error::of_background)?;
+    output.data(&mounted(pid))
 }
 
-impl What {
-    /// Mounts it, and unmounts on a signal.
-    fn start(&self, store: &Path, journal: Journal) -> Result<Running, Error> {
-        until_signal(store, |store| match self {
-            Self::Trees(options) => Ok(cairn_fs::start(store, options, journal)?),
-            Self::Workspace(name, target) => {
+/// The process of a mount.
+struct Server {
+    what: What,
+    store: PathBuf,
+    /// Whether it serves the root of the running system.
+    is_root: bool,
+    journal: Journal,
+}
+
+impl Server {
+    /// Mounts, and unmounts on a signal.
+    fn start(&self) -> Result<Running, Error> {
+        self.until_signal(|store| match &self.what {
+            What::Trees(options) => {
+                seed(&store, options)?;
+                Ok(cairn_fs::start(store, options, self.journal.clone())?)
+            }
+            What::Workspace(name, target) => {
                 let held = store.lock_workspace(name)?;
-                Ok(workspace::start(store, held, target, journal)?)
+                Ok(workspace::start(store, held, target, self.journal.clone())?)
             }
         })
     }
 
     /// The same for a mount that `keeper` keeps, or takes over what it has kept.
-    fn start_kept(
-        &self,
-        store: &Path,
-        journal: Journal,
-        keeper: &Keeper,
-        kept: Option<Kept>,
-    ) -> Result<Running, Error> {
-        match (self, kept) {
-            (Self::Trees(options), None) => {
+    fn start_kept(&self, keeper: &Keeper, kept: Option<Kept>) -> Result<Running, Error> {
+        match (&self.what, kept) {
+            (What::Trees(options), None) => self.until_signal(|store| {
+                seed(&store, options)?;
                 let options = Options { keeper: Some(keeper.clone()), ..options.clone() };
-                Self::Trees(options).start(store, journal)
-            }
-            (Self::Trees(_), Some(kept)) => {
-                until_signal(store, |store| Ok(cairn_fs::resume(store, kept, keeper, journal)?))
-            }
-            (Self::Workspace(..), _) => self.start(store, journal),
+                Ok(cairn_fs::start(store, &options, self.journal.clone())?)
+            }),
+            (What::Trees(_), Some(kept)) => self.until_signal(|store| {
+                Ok(cairn_fs::resume(store, kept, keeper, self.journal.clone())?)
+            }),
+            (What::Workspace(..), _) => self.start(),
         }
     }
 
+    fn until_signal(
+        &self,
+        start: impl FnOnce(Store) -> Result<Running, Error>,
+    ) -> Result<Running, Error> {
+        // Before there are threads, so that none of them takes a signal.
+        let signals = Signals::hold().map_err(Error::Signals)?;
+        if self.is_root
+            && let Err(source) = cairn_fs::lock_memory()
+        {
+            (self.journal)(&Event::NotLocked { source });
+        }
+        let running = start(Store::open(&self.store)?)?;
+        signals.unmount_on_any(running.unmounter()).map_err(Error::Signals)?;
+        Ok(running)
+    }
+
     /// Takes away the workspace; the error to report is another one.
-    fn undo(&self, store: &Path) {
-        let Self::Workspace(name, _) = self else { return };
-        let held = Store::open(store).and_then(|store| store.lock_workspace(name));
+    fn undo(&self) {
+        let What::Workspace(name, _) = &self.what else { return };
+        let held = Store::open(&self.store).and_then(|store| store.lock_workspace(name));
         let _ = held.map(|held| workspace::discard(&held));
     }
 }
 
-/// Mounts with `start`, and unmounts on a signal.
-fn until_signal(
-    store: &Path,
-    start: impl FnOnce(Store) -> Result<Running, Error>,
-) -> Result<Running, Error> {
-    // Before there are threads, so that none of them takes a signal.
-    let signals = Signals::hold().map_err(Error::Signals)?;
-    let running = start(Store::open(store)?)?;
-    signals.unmount_on_any(running.unmounter()).map_err(Error::Signals)?;
-    Ok(running)
+/// Fills the directories that are to be bound and are empty.
+fn seed(store: &Store, options: &Options) -> Result<(), Error> {
+    if !options.binds.iter().any(|bind| bind.seed) {
+        return Ok(());
+    }
+    let state = match options.shape {
+        Shape::Pinned(id) => store.state(id)?,
+        Shape::Follow | Shape::Folder => store.current()?,
+    };
+    // Nothing is filled for a mount that cannot be made.
+    for bind in options.binds.iter().filter(|bind| !bind.seed) {
+        fs::metadata(&bind.source).map_err(Error::read(&bind.source))?;
+    }
+    for bind in options.binds.iter().filter(|bind| bind.seed) {
+        cairn_fs::seed(store, state.tree, bind)?;
+    }
+    Ok(())
 }
 
 /// The log of mounts in the background is cut off at this size.

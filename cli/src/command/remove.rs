@@ -6,7 +6,7 @@ use cairn_package::solve::Request;
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::Output;
-use crate::transact::{Mode, transact};
+use crate::transact::{Mode, To, transact};
 
 /// Remove packages, what needs them, and what nobody needs any more
 ///
@@ -25,5 +25,5 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let request = Request { remove: args.packages.clone(), ..Request::default() };
     let names: Vec<String> = args.packages.iter().map(ToString::to_string).collect();
     let text = format!("remove {}", names.join(" "));
-    transact(&request, &text, &[], &args.mode, context, output)
+    transact(&request, &text, &[], &To::default(), &args.mode, context, output)
 }

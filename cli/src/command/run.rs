@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,20 +12,21 @@ use cairn_store::{Store, WorkspaceName};
 
 use crate::context::{self, Context};
 use crate::error::Error;
+use crate::escape::Escaped;
 use crate::place::StateName;
 
 /// Run a program inside a state
 ///
-/// The state is its root directory. It is read-only; what the program writes to
-/// /etc, /var, /tmp and /run is in memory and gone afterwards. With --rw all of it
-/// can be changed: in a workspace, which keeps what was changed, or without a name
-/// in memory. The exit code is that of the program, or 128 and the number of the
+/// The state (a number, a tag or `current`) is its root directory. It is read-only;
+/// what the program writes to /etc, /var, /tmp and /run is in memory and gone
+/// afterwards. With --rw all of it can be changed: in a workspace, which keeps what
+/// was changed, or without a name in memory. The exit code is that of the program, or 128 and the number of the
 /// signal that ended it.
 #[derive(clap::Args)]
-#[command(override_usage = "cairn run [OPTIONS] [--rw [NAME]] [--] COMMAND...")]
+#[command(override_usage = "cairn run [OPTIONS] [--rw [NAME]] [[STATE] --] COMMAND...")]
 pub(crate) struct Args {
     /// Run it inside this state (default: the current one, or that of the
-    /// workspace)
+    /// workspace); the same as STATE -- before the command
     #[arg(long)]
     state: Option<StateName>,
     /// Let it change everything: in the workspace NAME, which is made if there is
@@ -37,15 +39,38 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
+impl Args {
+    /// The state that is asked for, and the command. A word before the first `--` is
+    /// a state, unless it is a program behind another `--`.
+    fn split(&self, arguments: &[OsString]) -> Result<(Option<StateName>, &[OsString]), Error> {
+        let command = &self.command[..];
+        let before = arguments.len().checked_sub(command.len() + 1).map(|at| &arguments[at]);
+        let is_escaped = before.is_some_and(|word| word == "--");
+        let (word, command) = match command {
+            [word, dashes, command @ ..] if dashes == "--" && !is_escaped => (word, command),
+            _ => return Ok((self.state.clone(), command)),
+        };
+        if self.state.is_some() || command.is_empty() {
+            return Err(Error::StateTwice(Escaped(word.as_bytes()).to_string()));
+        }
+        let state = word.to_str().and_then(|word| word.parse().ok());
+        match state {
+            Some(state) => Ok((Some(state), command)),
+            None => Err(Error::NotAState(Escaped(word.as_bytes()).to_string())),
+        }
+    }
+}
+
 pub(crate) fn run(args: &Args, context: &Context) -> Result<ExitCode, Error> {
+    let (state, command) = args.split(context.arguments())?;
     // Nothing of the store stays open: a database does not survive the copy of
     // this process from which the program is started.
     let store = context.store()?;
     let path = std::path::absolute(store.path()).map_err(Error::read(store.path()))?;
-    let state = args.state.as_ref().map(|state| state.find(&store)).transpose()?;
+    let state = state.map(|state| state.find(&store)).transpose()?;
     let state = state.map(|state| state.id);
     let current = || state.map_or_else(|| Ok(store.current()?.id), Ok::<_, Error>);
-    let (program, arguments) = args.command.split_first().expect("clap wants one word at least");
+    let (program, arguments) = command.split_first().expect("one word at least");
     let program = Program {
         program: program.clone(),
         arguments: arguments.to_vec(),

@@ -1,20 +1,19 @@
 //! `cairn snapshot`: a workspace becomes a state.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cairn_fs::workspace::{self, Becomes};
-use cairn_store::host::{ScanProgress, Unread};
-use cairn_store::{ImportProgress, IngestProgress, WorkspaceName};
+use cairn_store::WorkspaceName;
 use serde::Serialize;
 
+use crate::command::import::Phases;
 use crate::context::Context;
 use crate::error::{Error, in_one_line};
 use crate::escape::Escaped;
+use crate::interrupt;
 use crate::mounts::Mounts;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
-use crate::progress::{Phase, Progress, Unit};
 use crate::units::{counted, duration, size};
 
 /// Publish what has changed in a workspace as a new state
@@ -77,10 +76,14 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         None => format!("snapshot {}", args.name),
     };
     workspace::become_owner(&args.name, &store.workspace(&args.name)?)?;
+    interrupt::note()?;
     let phases = Phases::new(output.progress());
     let snapshot = workspace::snapshot(&store, &args.name, &request, becomes, &phases);
     drop(phases);
-    let snapshot = snapshot?;
+    let snapshot = snapshot.map_err(|err| match err {
+        cairn_fs::Error::Store(err) => interrupt::explain(err),
+        err => err.into(),
+    })?;
     let mounts = match snapshot.state {
         Some(_) => Mounts::refresh(&store),
         None => Mounts::default(),
@@ -152,55 +155,5 @@ impl View for Done {
                 ));
             }
         }
-    }
-}
-
-/// Shows the phases of a snapshot one after the other.
-struct Phases {
-    progress: Progress,
-    current: Mutex<Option<Phase>>,
-}
-
-impl Phases {
-    fn new(progress: Progress) -> Self {
-        let phases = Self { progress, current: Mutex::default() };
-        phases.begin("Looking at files", None, Unit::Pieces);
-        phases
-    }
-
-    fn begin(&self, name: &str, total: Option<u64>, unit: Unit) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        // The bar before it goes first.
-        *current = None;
-        *current = Some(self.progress.phase(name, total, unit));
-    }
-
-    fn count(&self, number: u64) {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(phase) = &*current {
-            phase.advance(number);
-        }
-    }
-}
-
-impl ScanProgress for Phases {
-    fn found(&self, entries: u64) {
-        self.count(entries);
-    }
-}
-
-impl IngestProgress for Phases {
-    fn advance(&self, _: u64, bytes: u64) {
-        self.count(bytes);
-    }
-}
-
-impl ImportProgress for Phases {
-    fn read(&self, unread: Unread) {
-        self.begin("Storing files", Some(unread.bytes), Unit::Bytes);
-    }
-
-    fn commit(&self) {
-        self.begin("Committing", None, Unit::Pieces);
     }
 }

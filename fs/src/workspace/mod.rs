@@ -32,6 +32,7 @@ use crate::inside;
 use crate::mount::{self, Place, Running, Trust, Unmount};
 use crate::mountinfo::{MountPoint, WORKSPACE};
 use crate::registration::{Registered, Registration};
+use crate::restrictions::Restrictions;
 use crate::shape::Shape;
 use crate::sys;
 use crate::xattrs::Xattrs;
@@ -89,6 +90,7 @@ pub fn start(
     let record = workspace.record()?;
     check_mountable(&workspace, &record)?;
     let target = mount::check_target(target)?;
+    mount::check_store_is_outside(store.path(), &target)?;
     let (path, name) = (workspace.path(), workspace.name().clone());
     check_is_free(&workspace)?;
     directory::remove_other_layers(&path, &record)?;
@@ -118,7 +120,12 @@ pub fn start(
     let mut filesystem = Filesystem::new(below, shape)?;
     filesystem.xattrs = Xattrs::BelowOverlay(overlay::prefix(record.marks));
     let lower_directory = lower_directory(&path)?;
-    let place = Place { target: lower_directory.clone(), name: &store_name, trust: Trust::Inspect };
+    let place = Place {
+        target: lower_directory.clone(),
+        name: &store_name,
+        restrictions: Restrictions::default().and(Trust::Inspect),
+        binds: &[],
+    };
     // If anything fails from here on, dropping it unmounts.
     let mut running = mount::serve(Arc::new(filesystem), place, Some(registered), journal)?;
 

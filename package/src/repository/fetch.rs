@@ -1,7 +1,7 @@
 //! From a package of an index to a proved stone on this machine.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::config::RepositoryName;
 use super::download::{DownloadProgress, Remote};
@@ -9,6 +9,7 @@ use super::error::{Error, Result};
 use super::hash::{self, Expected, verify};
 use super::url::Url;
 use super::{Repositories, Repository};
+use crate::stone::ProvedStone;
 use crate::{Location, Metadata};
 
 impl Repositories {
@@ -44,7 +45,7 @@ impl Repositories {
         repository: &Repository,
         package: &Metadata,
         progress: &dyn DownloadProgress,
-    ) -> Result<PathBuf> {
+    ) -> Result<ProvedStone> {
         let name = &repository.config.name;
         let expected = Expected::from(location(name, package)?);
         let mut urls = Vec::new();
@@ -53,7 +54,7 @@ impl Repositories {
             let url = place(name, index, package)?;
             match url.local() {
                 Some(path) => match verify(name, &expected, &path) {
-                    Ok(()) => return Ok(path),
+                    Ok(stamp) => return Ok(ProvedStone::new(path, stamp)),
                     Err(err) => drop(failure.get_or_insert(err)),
                 },
                 None => urls.push(url),
@@ -66,13 +67,13 @@ impl Repositories {
         if path.exists() {
             if hash::is(&expected, &path) {
                 progress.advance(expected.size);
-                return Ok(path);
+                return Ok(ProvedStone::own(path));
             }
             // It was damaged since, and is only a copy.
             fs::remove_file(&path).map_err(Error::io(&path))?;
         }
         Remote { repository: name, urls, expected }.download(&self.client, &path, progress)?;
-        Ok(path)
+        Ok(ProvedStone::own(path))
     }
 
     /// Whether fetching the stone would need a server.
@@ -90,7 +91,7 @@ impl Repositories {
     }
 
     pub(super) fn downloads(&self) -> PathBuf {
-        self.store.join("cache/downloads")
+        self.cache.join("downloads")
     }
 
     fn download_path(&self, hash: &str) -> PathBuf {
@@ -136,11 +137,15 @@ fn location<'a>(repository: &RepositoryName, package: &'a Metadata) -> Result<&'
 
 /// Copies a stone that [`Repositories::fetch`] has proved to where somebody
 /// wants it.
-pub fn copy(stone: &Path, to: &Path) -> Result<()> {
+pub fn copy(stone: &ProvedStone, to: &Path) -> Result<()> {
+    let not_read = |source| Error::Stone { path: stone.path().into(), source };
     let mut part = to.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
-    fs::copy(stone, &part).map_err(Error::io(&part))?;
+    let mut file = stone.open().map_err(not_read)?;
+    let copied = fs::File::create(&part).and_then(|mut part| io::copy(&mut file, &mut part));
+    copied.map_err(Error::io(&part))?;
+    stone.check(&file).map_err(not_read)?;
     fs::rename(&part, to).map_err(Error::io(to))
 }
 

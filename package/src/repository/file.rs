@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cairn_store::disk::Disk;
+use cairn_store::disk::{Disk, create_directories};
 
 use super::error::{Error, Result};
 
@@ -30,15 +30,7 @@ pub(super) fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> 
 
 /// Makes a directory, and those above it that are missing.
 pub(super) fn make_directory(disk: &dyn Disk, path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    if let Some(above) = path.parent() {
-        make_directory(disk, above)?;
-        disk.create_directory(path).map_err(Error::io(path))?;
-        disk.sync_directory(above).map_err(Error::io(above))?;
-    }
-    Ok(())
+    create_directories(disk, path).map_err(Error::io(path))
 }
 
 /// Removes a file; that it is not there is fine.

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::config::RepositoryName;
 use super::error::{Error, Result};
 use crate::Location;
+use crate::stone::Stamp;
 
 /// What an index says of the bytes of a stone.
 #[derive(Clone, Copy, Debug)]
@@ -73,12 +74,13 @@ pub(super) fn is(expected: &Expected<'_>, path: &Path) -> bool {
     compare(expected, path).is_ok_and(|compared| compared.is_ok())
 }
 
-/// Compares a file of this machine with what an index says of it.
+/// Compares a file of this machine with what an index says of it; returns how the kernel
+/// knew it before that.
 pub(super) fn verify(
     repository: &RepositoryName,
     expected: &Expected<'_>,
     path: &Path,
-) -> Result<()> {
+) -> Result<Stamp> {
     let mismatch = |problem| Error::Mismatch {
         repository: repository.clone(),
         at: path.display().to_string(),
@@ -87,12 +89,13 @@ pub(super) fn verify(
     compare(expected, path).map_err(Error::io(path))?.map_err(mismatch)
 }
 
-fn compare(expected: &Expected<'_>, path: &Path) -> io::Result<Result<(), &'static str>> {
+fn compare(expected: &Expected<'_>, path: &Path) -> io::Result<Result<Stamp, &'static str>> {
     let mut file = File::open(path)?;
+    let stamp = Stamp::of(&file)?;
     if file.metadata()?.len() != expected.size {
         return Ok(Err("its size differs"));
     }
     let mut hasher = Hasher::default();
     hasher.read(&mut file)?;
-    Ok(hasher.check(expected))
+    Ok(hasher.check(expected).map(|()| stamp))
 }

@@ -63,6 +63,7 @@ use http::Client;
 #[derive(Clone, Debug)]
 pub struct Repositories {
     store: PathBuf,
+    cache: PathBuf,
     disk: Arc<dyn Disk>,
     client: Arc<Client>,
 }
@@ -125,9 +126,16 @@ impl Repositories {
     pub fn new(store: &Path, network: Network) -> Self {
         Self {
             store: store.into(),
+            cache: store.join("cache"),
             disk: Arc::new(RealDisk),
             client: Arc::new(Client::new(network)),
         }
+    }
+
+    /// The same with indices and downloads in the directory `cache`.
+    #[must_use]
+    pub fn with_cache(self, cache: &Path) -> Self {
+        Self { cache: cache.into(), ..self }
     }
 
     /// The same on another disk, for tests.
@@ -156,7 +164,7 @@ impl Repositories {
 
     /// The directory of what is held of a repository's indices.
     fn indices(&self, name: &RepositoryName) -> PathBuf {
-        self.store.join("cache/indices").join(name.as_str())
+        self.cache.join("indices").join(name.as_str())
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
@@ -316,6 +324,17 @@ impl Repositories {
             repositories.push(Repository { config, catalog, expired, indices });
         }
         Ok(repositories)
+    }
+
+    /// The packages of all enabled repositories whose index is there, for whoever must not
+    /// wait for a server.
+    pub fn at_hand_now(&self) -> Result<Vec<Catalog>> {
+        let enabled = self.list()?.into_iter().filter(|config| config.enabled);
+        let open = |config: Config| {
+            let held = self.held(&config)?;
+            self.catalog(&config.name, &held).ok()
+        };
+        Ok(enabled.filter_map(open).collect())
     }
 
     /// The packages of the index in use, and what is known of it.

@@ -25,6 +25,10 @@ pub enum Error {
     #[error("cannot access {}", path.display())]
     File { path: PathBuf, source: io::Error },
 
+    /// It is another file than the one that was verified, or has been changed since.
+    #[error("it has been changed since it was verified")]
+    Replaced,
+
     /// It does not begin as stones do.
     #[error("not a stone")]
     NotAStone,

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cairn_store::tree::{Content as LeafContent, Entry, HardLink, Leaf, LinkGroup};
 use cairn_store::{
@@ -12,7 +12,9 @@ use cairn_store::{
     TreeId, TreePath,
 };
 
-use crate::stone::{self, Blob, Content, ContentOptions, Layout, LayoutContent, Package};
+use crate::stone::{
+    self, Blob, Content, ContentOptions, Layout, LayoutContent, Package, ProvedStone,
+};
 use crate::{Error, Metadata, Result};
 
 /// A package whose files are in the store.
@@ -35,20 +37,23 @@ const MEMORY: u64 = 256 << 20;
 /// order.
 ///
 /// # Errors
-/// [`Error::Stone`] names the stone that could not be read.
+/// [`Error::Stone`] names the stone that could not be read, or is not what was verified.
 pub fn unpack(
     transaction: &mut Transaction,
-    stones: &[PathBuf],
+    stones: &[ProvedStone],
     progress: &dyn IngestProgress,
 ) -> Result<Vec<Unpacked>> {
     let directory = transaction.store().path().join("cache");
     let mut unpacked = Vec::with_capacity(stones.len());
     let mut batch = Vec::new();
     let mut bytes = 0;
-    for path in stones {
-        let failed = |source| Error::Stone { path: path.clone(), source };
-        let mut package = Package::open(path).map_err(failed)?;
+    for stone in stones {
+        let failed = |source| Error::Stone { path: stone.path().into(), source };
+        let file = stone.open().map_err(failed)?;
+        let read = file.try_clone().map_err(|source| failed(stone::Error::Read(source)))?;
+        let mut package = Package::read(BufReader::new(read)).map_err(failed)?;
         let content = package.content(&options(&directory)).map_err(failed)?;
+        stone.check(&file).map_err(failed)?;
         bytes += package.content_size();
         batch.push((package, content));
         if bytes >= BATCH {

@@ -13,7 +13,7 @@ mod writer;
 
 pub(crate) use frame::{Compressor, Frame};
 pub(crate) use packer::Packer;
-pub(crate) use reader::Pack;
+pub(crate) use reader::{Pack, tables_len};
 pub(crate) use writer::{FinishedPack, PackWriter};
 
 use crate::hash::{BlobKey, BlobRef, Digest, PackId, PageId, TreeId};
@@ -29,11 +29,11 @@ pub(crate) const LARGE_BLOB: u64 = 1 << 20;
 /// A pack is closed when it has this many bytes.
 pub(crate) const PACK_LEN: u64 = 256 << 20;
 
-const MAGIC: &[u8; 8] = b"CRNPACK1";
+pub(crate) const MAGIC: &[u8; 8] = b"CRNPACK1";
 const END_MAGIC: &[u8; 8] = b"1KCAPNRC";
 const FRAME_RECORD_LEN: usize = 16;
 const OBJECT_RECORD_LEN: usize = 65;
-const FOOTER_LEN: usize = 48;
+pub(crate) const FOOTER_LEN: usize = 48;
 
 /// What an object is and what names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

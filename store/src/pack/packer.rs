@@ -46,6 +46,11 @@ impl Packer {
         Ok(())
     }
 
+    /// Bytes of the pack so far, roughly.
+    pub(crate) fn len(&self) -> u64 {
+        self.pack.len() + self.plain.len() as u64
+    }
+
     /// Ends the last frame.
     pub(crate) fn into_pack(mut self) -> Result<PackWriter> {
         self.flush()?;

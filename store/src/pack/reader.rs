@@ -79,7 +79,9 @@ impl Pack {
             return Err(damaged("the checksum of its frame table differs"));
         }
         let (frames, end) = frames_of(&table);
-        if frames.iter().any(|(_, record)| record.plain_len as usize > FRAME_LEN) {
+        // What compression would have made longer is stored as it is.
+        let longest = |record: &FrameRecord| record.plain_len.max(record.stored_len);
+        if frames.iter().any(|(_, record)| longest(record) as usize > FRAME_LEN) {
             return Err(damaged("it has a frame of more than 128 KiB"));
         }
         if end != frames_at {
@@ -87,6 +89,11 @@ impl Pack {
         }
         let objects_at = frames_at + frames_len;
         Ok(Self { file, path: path.into(), id, frames, objects_at, object_count, objects_checksum })
+    }
+
+    /// What its tables hash to.
+    pub(crate) fn id(&self) -> PackId {
+        self.id
     }
 
     /// Bytes of the file.
@@ -110,6 +117,23 @@ impl Pack {
             object_count: 0,
             objects_checksum,
         })
+    }
+
+    /// Whether its tables are those that its id names.
+    pub(crate) fn has_its_id(&self) -> Result<bool> {
+        let mut tables: Vec<u8> =
+            self.frames.iter().flat_map(|(_, record)| record.to_bytes()).collect();
+        let frames_len = tables.len();
+        tables.resize(frames_len + self.object_count as usize * OBJECT_RECORD_LEN, 0);
+        let objects = &mut tables[frames_len..];
+        self.file.read_exact_at(objects, self.objects_at).map_err(Error::io(&self.path))?;
+        Ok(PackId::of(&tables) == self.id)
+    }
+
+    /// Where the stored bytes of a frame begin in the file, and where they end.
+    pub(crate) fn place_of(&self, number: u32) -> Option<(u64, u64)> {
+        let (offset, record) = self.frames.get(number as usize)?;
+        Some((*offset, offset + u64::from(record.stored_len)))
     }
 
     /// How many frames there are.
@@ -185,6 +209,14 @@ impl Pack {
         }
         Ok(objects)
     }
+}
+
+/// Bytes of the two tables of a pack, as its footer tells.
+pub(crate) fn tables_len(footer: &[u8; FOOTER_LEN]) -> u64 {
+    let [f0, f1, f2, f3, o0, o1, o2, o3, ..] = *footer;
+    let frames = u64::from(u32::from_le_bytes([f0, f1, f2, f3]));
+    let objects = u64::from(u32::from_le_bytes([o0, o1, o2, o3]));
+    frames * FRAME_RECORD_LEN as u64 + objects * OBJECT_RECORD_LEN as u64
 }
 
 /// Where each frame of a frame table begins, and where the last one ends.

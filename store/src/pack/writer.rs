@@ -37,6 +37,8 @@ pub(crate) struct FinishedPack {
     pub(crate) len: u64,
     pub(crate) objects: Vec<(ObjectId, Location)>,
     file: Box<dyn DiskFile>,
+    /// Whether its bytes are durable.
+    pub(crate) is_synced: bool,
 }
 
 impl PackWriter {
@@ -121,6 +123,7 @@ impl PackWriter {
             temporary: self.path,
             len: self.len,
             file: self.file,
+            is_synced: false,
         })
     }
 
@@ -135,7 +138,19 @@ impl PackWriter {
 impl FinishedPack {
     /// Makes the bytes durable; not the name.
     pub(crate) fn sync(&mut self) -> Result<()> {
-        self.file.sync().map_err(Error::io(&self.temporary))
+        self.file.sync().map_err(Error::io(&self.temporary))?;
+        self.is_synced = true;
+        Ok(())
+    }
+
+    /// A pack that has come as it is; `file` is the one at `temporary`.
+    pub(crate) fn of(
+        pack: &Pack,
+        temporary: PathBuf,
+        objects: Vec<(ObjectId, Location)>,
+        file: Box<dyn DiskFile>,
+    ) -> Self {
+        Self { id: pack.id(), temporary, len: pack.len(), objects, file, is_synced: false }
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{FORMAT, Store};
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{Disk, RealDisk, create_directories};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 
@@ -25,10 +25,8 @@ impl Store {
             if !is_unfinished(path).map_err(Error::io(path))? {
                 return Err(Error::NotEmpty { path: path.into() });
             }
-        } else if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(Error::io(parent))?;
-            make(path)?;
-            disk.sync_directory(parent).map_err(Error::io(parent))?;
+        } else {
+            create_directories(&*disk, path).map_err(Error::io(path))?;
         }
         // Packs hold the files of all users, and a key opens every one of them.
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(Error::io(path))?;

@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Error> {
         TargetPattern::Emul32 => Target::emul32(native),
     };
     let list = List::new(&args.macros.load()?.of_target(&target)?);
-    let Some(name) = &args.name else { return output.data(&list) };
+    let Some(name) = &args.name else { return output.list(&list) };
     let plain = name.trim_start_matches('%').trim_matches(['(', ')']);
     let List { target, mut actions, mut definitions, mut tuning } = list;
     actions.retain(|action| action.name == plain);
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args, output: &mut Output<'_>) -> Result<(), Error> {
     if actions.is_empty() && definitions.is_empty() && tuning.is_empty() {
         return Err(Error::NoSuchMacro(name.clone()));
     }
-    output.data(&Explained(List { target, actions, definitions, tuning }))
+    output.list(&Explained(List { target, actions, definitions, tuning }))
 }
 
 impl List {

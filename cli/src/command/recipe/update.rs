@@ -7,6 +7,7 @@ use cairn_build::fetch;
 use cairn_build::places::Places;
 use cairn_build::recipe::{Recipe, Upstream};
 use cairn_build::update::{self, Change, NewUpstream};
+use cairn_store::disk::directory_of;
 use serde::Serialize;
 
 use crate::build_root::Servers;
@@ -81,10 +82,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
 /// Replaces a file at once and as a whole.
 fn write(file: &std::path::Path, text: &str) -> Result<(), Error> {
     let failed = |source| Error::Write { path: file.into(), source };
-    let directory = match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => std::path::Path::new("."),
-    };
+    let directory = directory_of(file);
     let permissions = std::fs::metadata(file).map_err(failed)?.permissions();
     let mut new = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
     std::io::Write::write_all(&mut new, text.as_bytes()).map_err(failed)?;

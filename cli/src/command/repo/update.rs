@@ -1,5 +1,6 @@
 //! `cairn repo update`: the indices as the repositories have them now.
 
+use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 
 use cairn_package::repository::{
@@ -36,7 +37,7 @@ struct Updated {
     packages: Option<usize>,
     changed: bool,
     failure: Option<String>,
-    help: Option<&'static str>,
+    help: Option<Cow<'static, str>>,
 }
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {

@@ -22,7 +22,7 @@ pub(crate) fn run(_: &Args, context: &Context, output: &mut Output<'_>) -> Resul
     let refs = store.refs();
     let states = refs.states.values().rev();
     let views = states.map(|state| StateView::new(&store, &refs, state));
-    output.data(&States(views.collect::<Result<_, _>>()?))
+    output.list(&States(views.collect::<Result<_, _>>()?))
 }
 
 impl View for States {

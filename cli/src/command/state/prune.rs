@@ -19,7 +19,15 @@ use crate::units::{self, counted};
 #[command(group = clap::ArgGroup::new("rules").required(true).multiple(true))]
 pub(crate) struct Args {
     /// Keep the newest N states
-    #[arg(long, value_name = "N", group = "rules", default_value_t, hide_default_value = true)]
+    #[arg(
+        short,
+        long,
+        visible_alias = "keep",
+        value_name = "N",
+        group = "rules",
+        default_value_t,
+        hide_default_value = true
+    )]
     keep_last: u32,
     /// Keep the newest state of each of the latest N days that have any
     #[arg(long, value_name = "N", group = "rules", default_value_t, hide_default_value = true)]

@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
             summary: package.metadata.summary.clone(),
         })
     });
-    output.data(&Whole {
+    output.list(&Whole {
         packages: packages.collect::<Result<_, Error>>()?,
         state: StateView::new(&store, &store.refs(), &state)?,
     })

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         ControlFlow::Continue(())
     })?;
     let (workspace, state) = (args.name.to_string(), found.reference.id.0);
-    output.data(&Differences { workspace, state, changes })
+    output.list(&Differences { workspace, state, changes })
 }
 
 impl View for Differences {

@@ -1,0 +1,151 @@
+//! How the command line names another store: its directory, or `ssh://[USER@]HOST[:PORT]/DIR`.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+
+use cairn_store::transfer::pipe::Pipe;
+
+use crate::error::Error;
+
+/// Another store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StorePlace {
+    /// A directory of this machine.
+    Directory(PathBuf),
+    /// One of another machine.
+    Ssh(SshPlace),
+}
+
+/// A store that the program of another machine answers for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SshPlace {
+    text: String,
+    host: String,
+    port: Option<String>,
+    /// That of the other program itself if it is empty.
+    directory: String,
+}
+
+impl FromStr for StorePlace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(rest) = text.strip_prefix("ssh://") else {
+            if text.contains("://") {
+                return Err("name a directory, or ssh://HOST/DIR".into());
+            }
+            return Ok(Self::Directory(text.into()));
+        };
+        let (host, directory) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, ""),
+        };
+        let is_port = |port: &str| !port.is_empty() && port.bytes().all(|it| it.is_ascii_digit());
+        let (host, port) = match host.rsplit_once(':') {
+            Some((host, port)) if is_port(port) => (host, Some(port.to_owned())),
+            _ => (host, None),
+        };
+        // ssh(1) would take it for an option.
+        if host.is_empty() || host.starts_with('-') {
+            return Err("there is no host in it".into());
+        }
+        let directory = if directory == "/" { "" } else { directory }.to_owned();
+        Ok(Self::Ssh(SshPlace { text: text.into(), host: host.into(), port, directory }))
+    }
+}
+
+/// The program at the other side, which ends with this.
+pub(crate) struct Other {
+    name: String,
+    child: Child,
+    pub(crate) from: File,
+    pub(crate) to: File,
+}
+
+impl SshPlace {
+    /// Runs `cairn ARGS` there; `ssh` is a command for the shell that does what ssh(1) does.
+    pub(crate) fn run(&self, ssh: Option<&str>, args: &[String]) -> Result<Other, Error> {
+        let mut there = "cairn".to_owned();
+        if !self.directory.is_empty() {
+            there.push_str(&format!(" --store {}", quoted(&self.directory)));
+        }
+        args.iter().for_each(|arg| there.push_str(&format!(" {}", quoted(arg))));
+        let mut command = match ssh {
+            Some(ssh) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("{ssh} \"$@\""), "ssh"]);
+                shell
+            }
+            None => Command::new("ssh"),
+        };
+        if let Some(port) = &self.port {
+            command.args(["-p", port]);
+        }
+        command.args(["--", &self.host, &there]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let failed = |source| Error::Program { program: "ssh", source };
+        let mut child = command.spawn().map_err(failed)?;
+        let (Some(from), Some(to)) = (child.stdout.take(), child.stdin.take()) else {
+            return Err(failed(io::Error::other("it has no pipes")));
+        };
+        let (from, to) = (OwnedFd::from(from).into(), OwnedFd::from(to).into());
+        Ok(Other { name: self.text.clone(), child, from, to })
+    }
+}
+
+impl Other {
+    /// Asks it as a source.
+    pub(crate) fn source(&self) -> Result<Pipe<&File, &File>, Error> {
+        Ok(Pipe::open(self.name.clone(), &self.from, &self.to)?)
+    }
+
+    /// Waits for its end, which has to be a good one.
+    pub(crate) fn end(self) -> Result<(), Error> {
+        let Self { mut child, from, to, .. } = self;
+        drop((from, to));
+        let failed = |source| Error::Program { program: "ssh", source };
+        let status = child.wait().map_err(failed)?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(failed(io::Error::other(format!("cairn has failed there ({status})"))))
+    }
+}
+
+/// One word of a shell.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_a_directory_or_at_a_host() {
+        let check = |text: &str, expected: Option<(&str, Option<&str>, &str)>| {
+            let place = text.parse::<StorePlace>().ok();
+            let expected = expected.map(|(host, port, directory)| {
+                StorePlace::Ssh(SshPlace {
+                    text: text.into(),
+                    host: host.into(),
+                    port: port.map(Into::into),
+                    directory: directory.into(),
+                })
+            });
+            assert_eq!(place, expected, "{text}");
+        };
+        check("ssh://host/a/b", Some(("host", None, "/a/b")));
+        check("ssh://me@host:22/a", Some(("me@host", Some("22"), "/a")));
+        check("ssh://host", Some(("host", None, "")));
+        check("ssh://host/", Some(("host", None, "")));
+        check("ssh://-oProxyCommand=x/a", None);
+        check("ssh:///a", None);
+        check("ftp://a/b", None);
+        assert_eq!("a:b".parse(), Ok(StorePlace::Directory("a:b".into())));
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+    }
+}

@@ -1,0 +1,87 @@
+//! A store on this machine as one that gives.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::SystemTime;
+
+use super::{PackAt, PackRange, PullSource, TakeBytes};
+use crate::error::{Error, Result};
+use crate::hash::PackId;
+use crate::log::Refs;
+use crate::pack::ObjectId;
+use crate::store::{Inner, Store};
+
+impl PullSource for Store {
+    fn name(&self) -> String {
+        self.path().display().to_string()
+    }
+
+    fn refs(&self) -> Result<Refs> {
+        self.refresh()?;
+        Ok(Self::refs(self))
+    }
+
+    fn locate(&self, objects: &[ObjectId]) -> Result<Option<Vec<Option<PackAt>>>> {
+        let mut found = Vec::with_capacity(objects.len());
+        for object in objects {
+            let at = self.inner().with_index(|index| index.location_of(*object));
+            // Where the index cannot be used, as on a disk that is read-only, the packs tell.
+            let Ok(at) = at else { return Ok(None) };
+            let pack = at.map(|at| self.inner().pack(at.pack)).transpose()?;
+            found.push(pack.map(|pack| PackAt { id: pack.id(), len: pack.len() }));
+        }
+        Ok(Some(found))
+    }
+
+    fn packs(&self) -> Result<Vec<PackAt>> {
+        self.inner().packs_by_age()
+    }
+
+    fn read(&self, ranges: &[PackRange], take: TakeBytes<'_>) -> Result<()> {
+        let mut buf = vec![0; 256 << 10];
+        for (number, PackRange { pack, from, len }) in ranges.iter().enumerate() {
+            let path = self.inner().pack_path(*pack);
+            let file = match File::open(&path) {
+                Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                    return Err(Error::MissingPack { pack: *pack });
+                }
+                file => file.map_err(Error::io(&path))?,
+            };
+            let mut done = 0;
+            while done < *len {
+                let want = usize::try_from(len - done).unwrap_or(buf.len()).min(buf.len());
+                let read = file.read_exact_at(&mut buf[..want], from.saturating_add(done));
+                read.map_err(Error::io(&path))?;
+                take(number, &buf[..want])?;
+                done += want as u64;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// All packs, the newest last.
+    fn packs_by_age(&self) -> Result<Vec<PackAt>> {
+        let mut packs = Vec::new();
+        for id in self.list_packs()? {
+            packs.extend(self.stat_pack(id)?);
+        }
+        packs.sort_unstable_by_key(|(time, at)| (*time, at.id));
+        Ok(packs.into_iter().map(|(_, at)| at).collect())
+    }
+
+    /// When a pack was written; `None` if it has gone.
+    fn stat_pack(&self, id: PackId) -> Result<Option<(SystemTime, PackAt)>> {
+        let path = self.pack_path(id);
+        match fs::metadata(&path) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(Error::io(path)(err)),
+            Ok(data) => {
+                let time = data.modified().map_err(Error::io(&path))?;
+                Ok(Some((time, PackAt { id, len: data.len() })))
+            }
+        }
+    }
+}
