@@ -321,6 +321,9 @@ fn a_mount_tells_what_it_was_asked_for_and_what_that_took() {
     for line in ["lookup", "read", "Frames decoded", "Memory of the process", "Slowest requests"] {
         assert!(shown.contains(line), "{line}: {shown}");
     }
+    // A mount is found whichever store it shows.
+    let other = cairn.directory().join("other").display().to_string();
+    cairn.data(["--store", &other, "stats", root.path().to_str().unwrap()]);
     let nowhere = cairn.directory().to_str().unwrap().to_owned();
     let refused = cairn.fails(1, ["stats", &nowhere]);
     assert!(refused.contains("there is no mount of Cairn on"), "{refused}");

@@ -50,7 +50,7 @@ pub use daemon::{Keeping, background, background_kept, notify_ready};
 pub use error::{Error, Result};
 pub use event::{Event, Journal};
 pub use keeper::{Keeper, Kept};
-pub use mount::{Options, Running, Trust, Unmount, check_target, start, unmount};
+pub use mount::{Options, Running, Trust, Unmount, check_target, registered_at, start, unmount};
 pub use registration::{Registration, list};
 pub use restrictions::{Restrictions, remount};
 pub use root::{RootBind, seed};

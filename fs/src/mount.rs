@@ -404,6 +404,19 @@ fn is_unmounted_by_its_process(registered: Option<&(PathBuf, Registration)>) -> 
     })
 }
 
+/// The mount of Cairn on `target`, of whichever store, as it is registered below the
+/// `run` directory that is returned with it. The mount itself is not asked.
+///
+/// # Errors
+/// [`Error::NotMounted`]; [`Error::Target`].
+pub fn registered_at(target: &Path) -> Result<(PathBuf, Registration)> {
+    let place = whereabouts(target)?;
+    let failed = |source| Error::Target { target: target.into(), source };
+    let mount = MountPoint::at(&place).map_err(failed)?.filter(MountPoint::is_ours);
+    let registered = mount.as_ref().and_then(registration_of);
+    registered.ok_or_else(|| Error::NotMounted { target: target.into() })
+}
+
 /// How a mount is registered, and below which `run` directory.
 pub(crate) fn registration_of(mount: &MountPoint) -> Option<(PathBuf, Registration)> {
     let store = match mount.workspace() {

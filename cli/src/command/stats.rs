@@ -1,6 +1,6 @@
 //! `cairn stats`: what a mount has done.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cairn_fs::{Stats, control};
@@ -33,15 +33,10 @@ struct StatsView {
     stats: Stats,
 }
 
-pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
-    let store = context.store()?;
-    let run = store.path().join("run");
-    let target = args.dir.canonicalize().map_err(Error::read(&args.dir))?;
-    let mounts = cairn_fs::list(&run)?;
-    let mount = mounts.iter().find(|mount| Path::new(&mount.target) == target);
-    let mount = mount.ok_or(cairn_fs::Error::NotMounted { target })?;
-    let stats = control::stats(&run, mount, DEADLINE)?;
-    output.data(&StatsView { target: mount.target.clone(), stats })
+pub(crate) fn run(args: &Args, _: &Context, output: &mut Output<'_>) -> Result<(), Error> {
+    let (run, mount) = cairn_fs::registered_at(&args.dir)?;
+    let stats = control::stats(&run, &mount, DEADLINE)?;
+    output.data(&StatsView { target: mount.target, stats })
 }
 
 /// A time of so many microseconds, for people: most are below a millisecond.
