@@ -39,6 +39,14 @@ fn plant(directory: &Path) -> PathBuf {
     tree
 }
 
+/// A store with a state of what [`plant`] made, and where that lies.
+fn planted() -> (Cairn, PathBuf) {
+    let cairn = Cairn::new();
+    let tree = plant(cairn.directory());
+    cairn.data([Path::new("import"), &tree]);
+    (cairn, tree)
+}
+
 /// Runs a shell script with `arguments` in a mount namespace that goes away with it.
 fn script(cairn: &Cairn, text: &str, arguments: &[&Path]) -> String {
     let mut command = Command::new("timeout");
@@ -64,9 +72,7 @@ fn a_copy_of_a_mount_has_all_of_it_and_nothing_else() {
     if !Need::all(&NEEDS) {
         return;
     }
-    let cairn = Cairn::new();
-    let tree = plant(cairn.directory());
-    cairn.data([Path::new("import"), &tree]);
+    let (cairn, tree) = planted();
     let root = Mount::new(&cairn, &["--follow"], "root");
     for (name, window, copy) in [
         // rsync gives whole seconds to what is no file.
@@ -112,9 +118,7 @@ fn an_overlay_on_a_mount_renames_directories_and_changes_modes_without_copying()
     if !Need::all(&NEEDS) {
         return;
     }
-    let cairn = Cairn::new();
-    let tree = plant(cairn.directory());
-    cairn.data([Path::new("import"), &tree]);
+    let (cairn, _) = planted();
     let root = Mount::new(&cairn, &["--follow"], "root");
     let told = script(
         &cairn,
@@ -152,9 +156,7 @@ fn a_bind_of_a_directory_of_a_live_root_is_switched_with_it() {
     if !Need::all(&NEEDS) {
         return;
     }
-    let cairn = Cairn::new();
-    let tree = plant(cairn.directory());
-    cairn.data([Path::new("import"), &tree]);
+    let (cairn, tree) = planted();
     fs::write(tree.join("directory/below/inside"), "second").unwrap();
     cairn.data([Path::new("import"), &tree]);
     cairn.data(["switch", "2"]);

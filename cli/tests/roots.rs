@@ -47,6 +47,13 @@ fn eventually(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
+/// What of the machine lies on a root in these tests, as options name it: a directory that
+/// is missing, and one with another in it.
+fn etc_and_home(world: &World) -> [String; 2] {
+    fs::create_dir_all(world.path().join("home/user")).unwrap();
+    ["etc", "home"].map(|name| format!("/{name}={}", world.path().join(name).display()))
+}
+
 #[test]
 fn what_belongs_to_the_machine_lies_on_a_live_root_and_stays_there() {
     if !can_mount() {
@@ -54,9 +61,7 @@ fn what_belongs_to_the_machine_lies_on_a_live_root_and_stays_there() {
     }
     let world = world();
     let at = |path: &str| world.path().join(path);
-    fs::create_dir_all(at("home/user")).unwrap();
-    let etc = format!("/etc={}", at("etc").display());
-    let home = format!("/home={}", at("home").display());
+    let [etc, home] = etc_and_home(&world);
     let options = ["--follow", "--writable", &etc, "--bind", &home];
     let root = world.mount("root", &options);
     let on = |path: &str| root.path.join(path);
@@ -102,9 +107,7 @@ fn what_lies_on_a_root_survives_its_process_and_goes_with_the_mount() {
     }
     let world = world();
     let at = |path: &str| world.path().join(path);
-    fs::create_dir_all(at("home/user")).unwrap();
-    let etc = format!("/etc={}", at("etc").display());
-    let home = format!("/home={}", at("home").display());
+    let [etc, home] = etc_and_home(&world);
     let root = world.mount("root", &["--follow", "--writable", &etc, "--bind", &home]);
     let conf = File::open(root.path.join("etc/conf")).unwrap();
     let pid = || world.json(&["mount"])[0]["pid"].as_i64().unwrap();

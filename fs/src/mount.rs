@@ -1,10 +1,8 @@
 //! A store mounted on a directory: begun, switched and ended.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, PipeReader};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,8 +29,8 @@ use crate::root::{self, RootBind};
 use crate::shape::{Shape, Shown};
 use crate::source::Source;
 use crate::switch::{Change, Switched};
-use crate::sys;
 use crate::takeover;
+use crate::target::{self, check_store_is_outside, check_target, device_of, whereabouts};
 use crate::unmounter::Unmounter;
 
 /// Whether the kernel heeds what in a mount could give rights away.
@@ -119,32 +117,12 @@ pub struct Running {
     control: Option<JoinHandle<()>>,
 }
 
-/// Checks that `target` is a directory that can be mounted on, and returns its
-/// absolute path. What a mount has left there that died is in nobody's way.
-///
-/// # Errors
-/// [`Error::Target`], [`Error::Occupied`].
-pub fn check_target(target: &Path) -> Result<PathBuf> {
-    if let Some(place) = dead_mount(target)? {
-        return Ok(place);
-    }
-    let not_usable = |source| Error::Target { target: target.into(), source };
-    let target = target.canonicalize().map_err(not_usable)?;
-    if MountPoint::at(&target).map_err(not_usable)?.is_some_and(|mount| mount.is_ours()) {
-        return Err(Error::Occupied { target });
-    }
-    if !fs::metadata(&target).map_err(not_usable)?.is_dir() {
-        return Err(not_usable(io::ErrorKind::NotADirectory.into()));
-    }
-    Ok(target)
-}
-
 /// Mounts `source` as `options` say, and returns when the mount can be used.
 ///
 /// # Errors
 /// Nothing stays mounted or registered when it fails.
 pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Result<Running> {
-    remove_dead(&options.target, &journal)?;
+    target::remove_dead(&options.target, &journal)?;
     let target = check_target(&options.target)?;
     let filesystem = Arc::new(Filesystem::new(source, options.shape)?);
     let mut registered = match &options.run {
@@ -172,19 +150,6 @@ pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Resul
         // There is nothing left that somebody could take over.
         let _ = options.keeper.as_ref().map(Keeper::abandon);
     })
-}
-
-/// Refuses to hide a store behind what it shows: the process of the mount would wait
-/// for itself.
-pub(crate) fn check_store_is_outside(store: &Path, target: &Path) -> Result<()> {
-    // What is missing lies where it would be made.
-    let Some(place) = store.ancestors().find_map(|path| path.canonicalize().ok()) else {
-        return Ok(());
-    };
-    if place.starts_with(target) {
-        return Err(Error::StoreBelow { store: place, target: target.into() });
-    }
-    Ok(())
 }
 
 /// Where and how to mount.
@@ -226,13 +191,6 @@ pub(crate) fn serve<S: Source>(
     })?;
     read_further_ahead(device);
     Ok(running)
-}
-
-/// The device number of what is mounted on `target`.
-pub(crate) fn device_of(target: &Path) -> Result<(u32, u32)> {
-    let mount =
-        MountPoint::at(target).map_err(|source| Error::Target { target: target.into(), source })?;
-    Ok(mount.ok_or_else(|| Error::NotMounted { target: target.into() })?.device)
 }
 
 /// Answers a connection that is mounted already; `listener` takes control
@@ -372,7 +330,8 @@ impl Drop for Running {
 /// [`Error::Fusermount`].
 pub fn unmount(target: &Path, how: Unmount) -> Result<()> {
     let place = whereabouts(target)?;
-    let registered = MountPoint::at(&place).ok().flatten().and_then(|it| registration_of(&it));
+    let registered =
+        MountPoint::at(&place).ok().flatten().and_then(|it| target::registration_of(&it));
     match attach::detach(&place, how, MountPoint::is_ours) {
         // What its process has bound onto it is no reason; that process can tell
         // it from what others have put there.
@@ -402,63 +361,6 @@ fn is_unmounted_by_its_process(registered: Option<&(PathBuf, Registration)>) -> 
     registered.is_some_and(|(run, registration)| {
         control::unmount(run, registration, Unmount::Now, PATIENCE).is_ok()
     })
-}
-
-/// The mount of Cairn on `target`, of whichever store, as it is registered below the
-/// `run` directory that is returned with it. The mount itself is not asked.
-///
-/// # Errors
-/// [`Error::NotMounted`]; [`Error::Target`].
-pub fn registered_at(target: &Path) -> Result<(PathBuf, Registration)> {
-    let place = whereabouts(target)?;
-    let failed = |source| Error::Target { target: target.into(), source };
-    let mount = MountPoint::at(&place).map_err(failed)?.filter(MountPoint::is_ours);
-    let registered = mount.as_ref().and_then(registration_of);
-    registered.ok_or_else(|| Error::NotMounted { target: target.into() })
-}
-
-/// How a mount is registered, and below which `run` directory.
-pub(crate) fn registration_of(mount: &MountPoint) -> Option<(PathBuf, Registration)> {
-    let store = match mount.workspace() {
-        Some(path) => Path::new(OsStr::from_bytes(path)).parent()?.parent()?.to_owned(),
-        None => PathBuf::from(OsStr::from_bytes(&mount.source)),
-    };
-    let run = store.join("run");
-    let mounts = registration::list(&run).unwrap_or_default();
-    let its = mounts.into_iter().find(|it| Path::new(&it.target) == mount.target);
-    its.map(|it| (run, it))
-}
-
-/// The absolute path of `target`, without asking what is mounted on it.
-pub(crate) fn whereabouts(target: &Path) -> Result<PathBuf> {
-    let failed = |source| Error::Target { target: target.into(), source };
-    match target.file_name() {
-        Some(name) => {
-            let path = directory_of(target).canonicalize().map_err(failed)?.join(name);
-            let is_link = fs::symlink_metadata(&path).is_ok_and(|data| data.is_symlink());
-            if is_link { target.canonicalize().map_err(failed) } else { Ok(path) }
-        }
-        None => target.canonicalize().map_err(failed),
-    }
-}
-
-/// Where a mount of Cairn is on `target` whose process has ended without
-/// unmounting it.
-fn dead_mount(target: &Path) -> Result<Option<PathBuf>> {
-    // Looked at by name alone: who asks a dead mount for anything gets errors.
-    let Ok(place) = whereabouts(target) else { return Ok(None) };
-    let failed = |source| Error::Target { target: target.into(), source };
-    let is_ours = MountPoint::at(&place).map_err(failed)?.is_some_and(|mount| mount.is_ours());
-    Ok((is_ours && sys::is_dead(&place).map_err(failed)?).then_some(place))
-}
-
-/// Takes dead mounts away, also when programs still have something open there.
-fn remove_dead(target: &Path, journal: &Journal) -> Result<()> {
-    while let Some(target) = dead_mount(target)? {
-        attach::detach(&target, Unmount::WhenUnused, MountPoint::is_ours)?;
-        journal(&Event::DeadRemoved { target });
-    }
-    Ok(())
 }
 
 /// A mount as its own threads see it.

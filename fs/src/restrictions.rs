@@ -6,10 +6,11 @@ use std::path::Path;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use crate::error::{Error, Result};
-use crate::mount::{self, Trust};
+use crate::mount::Trust;
 use crate::mountinfo::{KIND, MountPoint};
 use crate::shape::Shape;
 use crate::sys;
+use crate::target;
 
 /// What has no effect on a mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,10 +47,10 @@ impl Restrictions {
 /// [`Error::NotMounted`]; [`Error::Mount`].
 pub fn remount(target: &Path, restrictions: Restrictions) -> Result<()> {
     let failed = |source| Error::Mount { target: target.into(), source };
-    let place = mount::whereabouts(target)?;
+    let place = target::whereabouts(target)?;
     let mount = MountPoint::at(&place).map_err(failed)?.filter(MountPoint::is_ours);
     let mount = mount.ok_or_else(|| Error::NotMounted { target: target.into() })?;
-    let shape = mount::registration_of(&mount).map(|(_, registration)| registration.shape);
+    let shape = target::registration_of(&mount).map(|(_, registration)| registration.shape);
     let kept = match shape {
         Some(Shape::Follow) => 0,
         // What nobody knows is not trusted.

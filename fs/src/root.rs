@@ -18,9 +18,9 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::fuse::time;
-use crate::mount::device_of;
 use crate::mountinfo::MountPoint;
 use crate::sys;
+use crate::target::device_of;
 use crate::unmounter::Unmounter;
 
 /// A directory, or a file, of the machine on a path of a mount.

@@ -35,6 +35,7 @@ use crate::registration::{Registered, Registration};
 use crate::restrictions::Restrictions;
 use crate::shape::Shape;
 use crate::sys;
+use crate::target;
 use crate::xattrs::Xattrs;
 use below::Below;
 use directory::{LOWER, failed};
@@ -89,8 +90,8 @@ pub fn start(
 ) -> Result<Running> {
     let record = workspace.record()?;
     check_mountable(&workspace, &record)?;
-    let target = mount::check_target(target)?;
-    mount::check_store_is_outside(store.path(), &target)?;
+    let target = target::check_target(target)?;
+    target::check_store_is_outside(store.path(), &target)?;
     let (path, name) = (workspace.path(), workspace.name().clone());
     check_is_free(&workspace)?;
     directory::remove_other_layers(&path, &record)?;
@@ -138,7 +139,7 @@ pub fn start(
     layers
         .mount_from(&path, &source, &target, Trust::Inspect)
         .map_err(|source| Error::Overlay { layer: layer_path(&path, record.layer), source })?;
-    let device = mount::device_of(&target)?;
+    let device = target::device_of(&target)?;
     let is_it = |mount: &MountPoint| mount.is_ours();
     attach::detach(&lower_directory, Unmount::WhenUnused, is_it).inspect_err(|_| {
         // The error to report is the first one.
