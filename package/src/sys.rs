@@ -53,6 +53,28 @@ pub(crate) fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()
     check(result)
 }
 
+/// Has hosts looked up in /etc/hosts and by DNS, whatever /etc/nsswitch.conf says.
+///
+/// A program without libraries would load the modules that are named there, and with
+/// them a second C library: that of the root it is in, which may be of another version,
+/// or damaged. One with libraries goes by the file, and nothing is done.
+pub(crate) fn settle_lookup() {
+    #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+    {
+        unsafe extern "C" {
+            /// <nss.h> of glibc.
+            fn __nss_configure_lookup(
+                database: *const libc::c_char,
+                services: *const libc::c_char,
+            ) -> libc::c_int;
+        }
+        // SAFETY: both are NUL-terminated, and what it needs of them it copies.
+        let result = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
+        // It knows both words, so that only memory can lack; then the file counts.
+        let _ = result;
+    }
+}
+
 fn c_path(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }

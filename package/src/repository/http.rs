@@ -11,6 +11,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Proxy};
 
 use super::url::Url;
+use crate::sys;
 
 /// How servers are spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,6 +237,7 @@ impl Client {
         if let Some(agent) = self.agent.get() {
             return Ok(agent);
         }
+        sys::settle_lookup();
         let Network { connections, connect, stall, proxy, .. } = &self.network;
         let proxy = proxy.as_ref().map(proxy_of).transpose()?;
         // The certificates of the machine, so that an administrator decides
