@@ -30,10 +30,7 @@ impl World {
 
     /// `cairn ARGS`, which believes those whose certificates are in `trusted`.
     fn run(&self, trusted: &Path, args: &[&str]) -> Ended {
-        let output = self.cairn.command(args).env("SSL_CERT_FILE", trusted).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-        Ended { status: output.status, stdout, stderr }
+        self.cairn.command(args).env("SSL_CERT_FILE", trusted).output().unwrap().into()
     }
 
     /// Adding the repository at `url` fails, and nothing was asked of the server.

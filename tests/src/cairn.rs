@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -33,6 +33,14 @@ impl Ended {
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         self.status.code()
+    }
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("the program prints UTF-8");
+        let Output { status, stdout, stderr } = output;
+        Self { status, stdout: text(stdout), stderr: text(stderr) }
     }
 }
 
@@ -101,12 +109,10 @@ impl Cairn {
     /// If it panics: no input whatever makes the program do that.
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Ended {
         let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().into()).collect();
-        let output = self.command(&args).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).expect("the program prints UTF-8");
-        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-        let panicked = stderr.contains("panicked at") || output.status.code() == Some(101);
-        assert!(!panicked, "cairn {args:?}: {stderr}");
-        Ended { status: output.status, stdout, stderr }
+        let ended = Ended::from(self.command(&args).output().unwrap());
+        let panicked = ended.stderr.contains("panicked at") || ended.code() == Some(101);
+        assert!(!panicked, "cairn {args:?}: {}", ended.stderr);
+        ended
     }
 
     /// Runs `cairn ARGS`, which has to succeed; returns what it printed.

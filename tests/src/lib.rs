@@ -11,6 +11,7 @@
 //! | a server that misbehaves | [`Server`] |
 //! | the same over TLS | [`Authority`] |
 //! | a mount that goes away with the test | [`Mount`] |
+//! | an empty root to run programs in | [`Room`] |
 //! | to say that a test cannot run here | [`Need`] |
 //!
 //! The tests run `target/release/cairn`, which `make test` and
@@ -27,6 +28,7 @@ mod need;
 pub mod page;
 mod plain;
 pub mod real;
+mod room;
 mod root;
 mod server;
 mod stones;
@@ -40,6 +42,7 @@ pub use listing::{Entry, Kind, Listing};
 pub use mount::Mount;
 pub use need::Need;
 pub use plain::{Plain, assert_has_unpacked};
+pub use room::Room;
 pub use root::put_programs;
 pub use server::{Behaviour, Request, Server};
 pub use stones::Stones;
