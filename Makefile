@@ -5,7 +5,7 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 
-.PHONY: help demo test long check bench build deb install bootstrap posix
+.PHONY: help demo test long check bench build static deb install bootstrap posix
 
 help:
 	@echo 'make demo      build, and show with real packages what Cairn does'
@@ -15,6 +15,7 @@ help:
 	@echo 'make bench     measure, with the peers beside'
 	@echo 'make posix     run the suites of others on mounts, as root'
 	@echo 'make build     build target/release/cairn'
+	@echo 'make static    build target/static/cairn, one file without libraries, and try it'
 	@echo 'make deb       make a Debian package of it in target/'
 	@echo 'make install   install below $(PREFIX) (PREFIX=, DESTDIR=)'
 
@@ -43,6 +44,13 @@ posix: build
 
 build: bootstrap
 	$(CARGO) build --release --workspace
+
+# One file that needs no library, for recovery: target/static/cairn. RocksDB is not
+# compiled again for it.
+static: build
+	@tools/bootstrap static
+	@tools/static
+	$(CARGO) test --release --workspace --test static -- --ignored
 
 # A Debian package of Cairn, in target/.
 deb: build
