@@ -509,9 +509,6 @@ fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
             }
             _ => None,
         },
-        Error::NeedsNamespace { .. } => {
-            Some("work in it with cairn run --rw NAME COMMAND, or mount it in a user namespace")
-        }
         Error::StoreBelow { .. } => Some("mount it elsewhere, or move the store"),
         Error::NoBindPoint { .. } => Some("bind it where the state has a directory"),
         Error::StillMounted { .. } => Some("cairn umount takes it away"),

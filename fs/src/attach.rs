@@ -21,12 +21,12 @@ use crate::sys;
 /// from setuid programs and devices and shows the mount to its owner alone.
 pub(crate) fn attach(target: &Path, name: &str, restrictions: Restrictions) -> Result<OwnedFd> {
     if sys::effective_user().0 != 0 {
-        return attach_as_user(target, name, restrictions);
+        return attach_as_user(target, name, Access::READ.and(restrictions));
     }
     match attach_as_root(target, name, restrictions) {
         // Root of a container that may not mount.
         Err(Error::Mount { target, source }) if source.raw_os_error() == Some(libc::EPERM) => {
-            match attach_as_user(&target, name, restrictions) {
+            match attach_as_user(&target, name, Access::READ.and(restrictions)) {
                 // Whoever can be root is better told what root lacks.
                 Err(Error::NoFusermount { .. }) => Err(Error::Mount { target, source }),
                 result => result,
@@ -58,13 +58,27 @@ pub(crate) fn attach_as_root(
     Ok(device.into())
 }
 
-fn attach_as_user(target: &Path, name: &str, restrictions: Restrictions) -> Result<OwnedFd> {
+/// What the programs of a user may do on a mount.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access(&'static str);
+
+impl Access {
+    pub(crate) const READ: Self = Self("ro");
+    pub(crate) const WRITE: Self = Self("rw");
+
+    /// `fusermount3` lets neither setuid programs nor devices have effect anyway.
+    fn and(self, restrictions: Restrictions) -> Self {
+        if restrictions.noexec { Self("ro,noexec") } else { self }
+    }
+}
+
+/// Has `fusermount3` mount a new connection on `target`, as [`attach`] does.
+pub(crate) fn attach_as_user(target: &Path, name: &str, access: Access) -> Result<OwnedFd> {
     let failed = |source| Error::Process { source };
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let name = name.replace('\\', "\\\\").replace(',', "\\,");
-    let noexec = if restrictions.noexec { "noexec," } else { "" };
-    let options =
-        format!("ro,nosuid,nodev,{noexec}default_permissions,subtype=cairn,fsname={name}");
+    let Access(access) = access;
+    let options = format!("{access},nosuid,nodev,default_permissions,subtype=cairn,fsname={name}");
     // The descriptor comes back over the socket that is its standard input.
     let child = Command::new("fusermount3")
         .args(["-o", &options, "--"])

@@ -105,9 +105,6 @@ pub enum Error {
     /// The workspace lies on another state than the one asked for.
     #[error("the workspace {name} lies on state {base}")]
     OtherBase { name: WorkspaceName, base: StateId },
-    /// An ordinary user may mount a workspace only in a namespace of its own.
-    #[error("only root can mount the workspace {name} for all to see")]
-    NeedsNamespace { name: WorkspaceName },
     /// The layer of the workspace was written by an ordinary user (or by root),
     /// and overlayfs does not read it as the other one.
     #[error(

@@ -33,7 +33,7 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The most bytes of one read or write request; the kernel stops at
 /// `fs.fuse.max_pages_limit`, by default the same.
-const MAX_REQUEST: u32 = 1 << 20;
+pub(crate) const MAX_REQUEST: u32 = 1 << 20;
 
 /// Background requests, such as read-ahead, that may wait at a time.
 const MAX_BACKGROUND: u16 = 64;
@@ -433,7 +433,7 @@ fn file_type(kind: Kind) -> FileType {
 
 /// The 32 bits in which the kernel passes a device number: 12 of the major, 20
 /// of the minor (`new_encode_dev` in linux/kdev_t.h).
-fn encode(Device { major, minor }: Device) -> u32 {
+pub(crate) fn encode(Device { major, minor }: Device) -> u32 {
     let (major, minor) = (major & 0xfff, minor & 0xf_ffff);
     minor & 0xff | major << 8 | (minor & !0xff) << 12
 }

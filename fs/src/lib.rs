@@ -19,6 +19,7 @@ mod keeper;
 mod ledger;
 mod listing;
 pub mod machine;
+mod mirror;
 #[cfg(test)]
 mod model;
 mod mount;

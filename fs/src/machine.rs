@@ -24,7 +24,7 @@ pub struct MountHealth {
     pub target: PathBuf,
     /// Whether somebody answers for it.
     pub condition: Condition,
-    /// The number of its connection; none for a workspace.
+    /// The number of its connection; none for an overlay.
     pub connection: Option<u32>,
 }
 
@@ -106,7 +106,7 @@ pub fn mounts(patience: Duration) -> io::Result<Vec<MountHealth>> {
     let ours = MountPoint::all()?.into_iter().filter(MountPoint::is_ours);
     let health = |mount: MountPoint| {
         let condition = ask(&mount.target, patience)?;
-        let connection = mount.workspace().is_none().then_some(mount.device.1);
+        let connection = mount.is_fuse().then_some(mount.device.1);
         Ok(MountHealth { target: mount.target, condition, connection })
     };
     ours.map(health).collect()

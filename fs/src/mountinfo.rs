@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// The name of mounts of Cairn in /proc/mounts and for mount(8).
 pub(crate) const KIND: &str = "fuse.cairn";
 
-/// How the source of an overlay of ours begins in /proc/mounts; what follows is
-/// the path of the workspace.
+/// How the source of an overlay of ours, and of its mirror, begins in /proc/mounts;
+/// what follows is the path of the workspace.
 pub(crate) const WORKSPACE: &str = "cairn:";
 
 /// One line of /proc/self/mountinfo.
@@ -40,13 +40,18 @@ impl MountPoint {
 
     /// Whether Cairn has made it: it shows states, or a workspace.
     pub(crate) fn is_ours(&self) -> bool {
-        self.kind == KIND.as_bytes() || self.workspace().is_some()
+        self.is_fuse() || self.workspace().is_some()
+    }
+
+    /// Whether a process of Cairn answers for it, and not an overlay of the kernel.
+    pub(crate) fn is_fuse(&self) -> bool {
+        self.kind == KIND.as_bytes()
     }
 
     /// The path of the workspace that it shows.
     pub(crate) fn workspace(&self) -> Option<&[u8]> {
         let path = self.source.strip_prefix(WORKSPACE.as_bytes());
-        path.filter(|_| self.kind == b"overlay")
+        path.filter(|_| self.kind == b"overlay" || self.is_fuse())
     }
 }
 
@@ -100,13 +105,16 @@ mod tests {
             91 27 0:51 / /a\\040b\\134 ro - fuse.cairn /s rw,user_id=0\n\
             92 27 0:52 / /w rw - overlay cairn:/s\\040t/workspaces/w rw,lowerdir=lower\n\
             93 27 0:53 / /o rw - overlay overlay rw,lowerdir=lower\n\
+            94 27 0:54 / /u rw - fuse.cairn cairn:/u/workspaces/w rw,user_id=7\n\
             nonsense\n";
         let mounts: Vec<_> = parse(lines).collect();
-        assert_eq!(mounts.len(), 5);
+        assert_eq!(mounts.len(), 6);
         let found = mounts.iter().rfind(|mount| mount.target == Path::new("/a b\\")).unwrap();
         assert_eq!((found.device, found.is_ours()), ((0, 51), true));
         assert_eq!(mounts[3].workspace(), Some(&b"/s t/workspaces/w"[..]));
+        assert_eq!(mounts[5].workspace(), Some(&b"/u/workspaces/w"[..]));
         assert!(mounts[3].is_ours() && !mounts[4].is_ours());
+        assert!(!mounts[3].is_fuse() && mounts[5].is_fuse());
     }
 
     #[test]

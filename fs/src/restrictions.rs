@@ -7,7 +7,7 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use crate::error::{Error, Result};
 use crate::mount::Trust;
-use crate::mountinfo::{KIND, MountPoint};
+use crate::mountinfo::MountPoint;
 use crate::shape::Shape;
 use crate::sys;
 use crate::target;
@@ -61,7 +61,7 @@ pub fn remount(target: &Path, restrictions: Restrictions) -> Result<()> {
             (now & kept).bits() as libc::c_ulong
         }
     };
-    let access = if mount.kind == KIND.as_bytes() { libc::MS_RDONLY } else { 0 };
+    let access = if mount.workspace().is_none() { libc::MS_RDONLY } else { 0 };
     let flags = libc::MS_REMOUNT | libc::MS_BIND | access | kept | restrictions.flags();
     sys::mount(OsStr::new(""), &place, "", flags, OsStr::new("")).map_err(failed)
 }

@@ -13,7 +13,7 @@
 //!         `------- the program
 //! ```
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -175,7 +175,7 @@ fn serve<S: Source, E: From<Error>>(
     let failed = |source| Error::Process { source };
     let connection = match sys::receive_descriptor(init) {
         Ok(connection) => connection,
-        Err(err) => return Err(heard(program, init)?.unwrap_or(failed(err)).into()),
+        Err(err) => return Err(heard(&program.program, init)?.unwrap_or(failed(err)).into()),
     };
     let Opened { filesystem, registered } = open()?;
     let session = mount::session(Fuse::new(filesystem, journal), connection)?;
@@ -187,7 +187,7 @@ fn serve<S: Source, E: From<Error>>(
     };
     thread::Builder::new().name("mount".into()).spawn(answer).map_err(failed)?;
     init.write_all(&[GO]).map_err(failed)?;
-    match heard(program, init)? {
+    match heard(&program.program, init)? {
         Some(error) => Err(error.into()),
         None => Ok(Served { ended, _registered: registered }),
     }
@@ -196,9 +196,9 @@ fn serve<S: Source, E: From<Error>>(
 /// What tells init that the mount is answered.
 pub(crate) const GO: u8 = b'+';
 
-/// What init and the program had to say before the program began to run, which
+/// What init and `program` had to say before the program began to run, which
 /// is nothing when all went well.
-fn heard(program: &Program, init: &mut UnixStream) -> Result<Option<Error>> {
+pub(crate) fn heard(program: &OsStr, init: &mut UnixStream) -> Result<Option<Error>> {
     let mut text = String::new();
     init.read_to_string(&mut text).map_err(|source| Error::Process { source })?;
     if text.is_empty() {
@@ -206,7 +206,7 @@ fn heard(program: &Program, init: &mut UnixStream) -> Result<Option<Error>> {
     }
     let failure: Failure = serde_json::from_str(&text)
         .map_err(|err| Error::Process { source: io::Error::from(err) })?;
-    Ok(Some(failure.into_error(&program.program)))
+    Ok(Some(failure.into_error(program)))
 }
 
 /// Passes signals on until init has ended.

@@ -15,7 +15,7 @@ use std::error::Error as _;
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader};
 use std::ops::ControlFlow;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,8 +26,8 @@ use std::time::Instant;
 
 use cairn_fs::workspace::{self, Becomes, Room};
 use cairn_fs::{Error, Network, Options, Program, Shape, Signals, Unmount, control};
-use cairn_store::{StateId, Store, TreePath, WorkspaceName, diff, resolve};
-use support::{Directory, Lab, PATIENCE, eventually, file, items_of, put, sys};
+use cairn_store::{Attributes, StateId, Store, TreePath, WorkspaceName, diff, resolve};
+use support::{Directory, Item, Lab, PATIENCE, eventually, file, items_of, put, sys, twins};
 
 const TESTS: &[(&str, fn())] = &[
     ("a_mount_in_the_background_is_ready_when_the_command_returns", ready),
@@ -49,6 +49,7 @@ const TESTS: &[(&str, fn())] = &[
     ("what_is_thrown_away_was_nowhere", run_and_throw_away),
     ("what_shone_through_becomes_a_part_of_the_workspace_when_it_is_changed", completed),
     ("an_ordinary_user_works_in_a_workspace", workspace_of_user),
+    ("an_ordinary_user_mounts_a_workspace", workspace_mounted_by_user),
     ("a_killed_mount_of_a_workspace_loses_nothing", workspace_killed),
     ("a_walk_of_a_whole_system_stays_within_the_memory_that_is_allowed", memory),
 ];
@@ -796,9 +797,6 @@ fn workspace_of_user() {
         ] {
             assert!(changed.lines().any(|line| line == path), "{path}: {changed}");
         }
-        let mount = as_nobody(&lab, in_workspace(&lab, "mount", "web").arg(lab.target()));
-        let said = answer(mount);
-        assert_eq!(said, "error: only root can mount the workspace web for all to see");
         assert_eq!(answer(as_nobody(&lab, &in_workspace(&lab, "snapshot", "web"))), "2");
         assert_eq!(run("cat /usr/new /made/file /root/zz"), "new\ny\nz");
         run("rm -r /made; echo again > /usr/again");
@@ -817,6 +815,69 @@ fn workspace_of_user() {
     assert_eq!(stored(&lab, 2, "etc/both"), None);
     assert_eq!(stored(&lab, 3, "made/file"), None);
     assert_eq!(stored(&lab, 3, "usr/again").unwrap().2, "again\n");
+}
+
+/// Mounts the workspace `web` as an ordinary user, and calls `f` with its directory as
+/// that user.
+fn mount_as_nobody(lab: &Lab, f: impl FnOnce(&Path) + Send) {
+    let mut command = as_nobody(lab, in_workspace(lab, "mount", "web").arg(lab.target()));
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    sys::as_user(65534, || f(&lab.target()));
+    answer(as_nobody(lab, &self::command(lab, "unmount", "follow")));
+    assert!(child.wait().unwrap().success(), "it ends with the mount");
+    assert_eq!(registered(lab), 0);
+}
+
+fn workspace_mounted_by_user() {
+    let mut root = system_root();
+    for path in ["srv/a", "srv/b", "srv/sub/c", "srv/sub/deep/d", "srv/other/e"] {
+        put(&mut root, path, file(path.repeat(1000)));
+    }
+    for path in ["linked/one", "linked/two", "linked/sub/three"] {
+        let attributes = Attributes::of_root(0o644);
+        let item = Item::Link("/linked/one".into(), 3, attributes, b"linked".to_vec());
+        put(&mut root, path, item);
+    }
+    let lab = Lab::default();
+    lab.commit(&root);
+    let plain = lab.temporary.path().join("plain");
+    fs::create_dir(&plain).unwrap();
+    chown(&plain, Some(65534), Some(65534)).unwrap();
+    with_fuse_for_all(&lab, || {
+        mount_as_nobody(&lab, |mount| {
+            // A name of a hard link of the state goes its own way when it is written.
+            fs::write(mount.join("linked/two"), "alone").unwrap();
+            let read = |name: &str| fs::read_to_string(mount.join("linked").join(name)).unwrap();
+            assert_eq!(["one", "two", "sub/three"].map(read), ["linked", "alone", "linked"]);
+            // What belongs to root in there belongs to the user.
+            let data = fs::metadata(mount.join("srv/a")).unwrap();
+            assert_eq!((data.uid(), data.gid()), (65534, 65534));
+            let from = mount.join("srv/.");
+            let copied = Command::new("cp").arg("-a").arg(from).arg(&plain).status().unwrap();
+            assert!(copied.success());
+        });
+        for seed in 1..=4 {
+            mount_as_nobody(&lab, |mount| {
+                twins::assert_alike(&mount.join("srv"), &plain, "mounted again");
+                twins::do_alike(&mount.join("srv"), &plain, seed, 250);
+            });
+        }
+        let run = |text: &str| answer(as_nobody(&lab, &script_in(&lab, "web", text)));
+        assert_eq!(run("cat /linked/two; echo inside > /linked/new"), "alone");
+        mount_as_nobody(&lab, |mount| {
+            assert_eq!(fs::read(mount.join("linked/new")).unwrap(), b"inside\n");
+        });
+        assert_eq!(answer(as_nobody(&lab, &in_workspace(&lab, "snapshot", "web"))), "2");
+    });
+    lab.store.refresh().unwrap();
+    let mounted = lab.mount(Shape::Pinned(StateId(2)));
+    twins::assert_alike(&lab.target().join("srv"), &plain, "published");
+    let data = fs::metadata(lab.target().join("linked/two")).unwrap();
+    assert_eq!((data.uid(), data.gid(), data.size()), (0, 0, 5));
+    drop(mounted);
 }
 
 fn workspace_killed() {

@@ -14,6 +14,7 @@ mod overlay;
 mod run;
 mod snapshot;
 mod tree;
+mod user;
 
 use std::fs;
 use std::io;
@@ -43,6 +44,7 @@ use directory::{LOWER, failed};
 pub(crate) use completion::{BELOW, STATE};
 pub(crate) use overlay::Layers;
 pub use run::{Room, run};
+use user::{Apart, Plan, Shown};
 
 pub use snapshot::{Becomes, Changes, Snapshot, changes, snapshot};
 
@@ -78,10 +80,12 @@ pub fn open(workspace: &Workspace, base: Option<StateId>, store: &Store) -> Resu
 ///
 /// Setuid programs and devices have no effect on the mount.
 ///
+/// For an ordinary user `fusermount3` mounts it, for no other user to see; the process
+/// must then have one thread.
+///
 /// # Errors
-/// [`Error::NeedsNamespace`] for ordinary users, who may mount an overlay only in
-/// a namespace of their own; [`Error::OtherNamespace`]; [`Error::Overlay`].
-/// Nothing stays mounted or registered when it fails.
+/// [`Error::OtherNamespace`]; [`Error::Overlay`]; for ordinary users [`Error::Namespaces`],
+/// [`Error::Enter`]. Nothing stays mounted or registered when it fails.
 pub fn start(
     store: Store,
     workspace: Workspace,
@@ -90,15 +94,25 @@ pub fn start(
 ) -> Result<Running> {
     let record = workspace.record()?;
     check_mountable(&workspace, &record)?;
+    target::remove_dead(target, &journal)?;
     let target = target::check_target(target)?;
     target::check_store_is_outside(store.path(), &target)?;
     let (path, name) = (workspace.path(), workspace.name().clone());
     check_is_free(&workspace)?;
+    let plan = Plan {
+        layer: format!("layer-{}", record.layer),
+        store: store.path().display().to_string(),
+        name: format!("{WORKSPACE}{}", path.display()),
+        workspace: path.clone(),
+    };
+    let lower_directory = lower_directory(&path)?;
+    // Before anything is read, since there are threads from then on.
+    let is_root = sys::effective_user().0 == 0;
+    let apart = if is_root { None } else { Some(Apart::begin(&plan)?) };
     directory::remove_other_layers(&path, &record)?;
     directory::prepare_layer(&path, &record, &store.tree(record.base.tree)?.attributes)?;
 
     let run = store.path().join("run");
-    let store_name = store.path().display().to_string();
     let shape = Shape::Pinned(record.base.id);
     let registered = Registered::new(
         &run,
@@ -120,24 +134,26 @@ pub fn start(
     let below = if is_completed { Below::completed(store, base)? } else { Below::new(store, base) };
     let mut filesystem = Filesystem::new(below, shape)?;
     filesystem.xattrs = Xattrs::BelowOverlay(overlay::prefix(record.marks));
-    let lower_directory = lower_directory(&path)?;
+    let filesystem = Arc::new(filesystem);
+    let both = [STATE, BELOW].map(|name| format!("{LOWER}/{name}"));
+    let lower = if is_completed { both.join(":") } else { LOWER.into() };
+    if let Some(apart) = apart {
+        return apart
+            .show(&plan, Shown { filesystem, registered, lower, workspace, target, journal });
+    }
     let place = Place {
         target: lower_directory.clone(),
-        name: &store_name,
+        name: &plan.store,
         restrictions: Restrictions::default().and(Trust::Inspect),
         binds: &[],
     };
     // If anything fails from here on, dropping it unmounts.
-    let mut running = mount::serve(Arc::new(filesystem), place, Some(registered), journal)?;
+    let mut running = mount::serve(filesystem, place, Some(registered), journal)?;
 
-    let layer = format!("layer-{}", record.layer);
-    let both = [STATE, BELOW].map(|name| format!("{LOWER}/{name}"));
-    let both = both.each_ref().map(String::as_str);
-    let lower = if is_completed { &both[..] } else { &[LOWER] };
-    let layers = Layers { lower, layer: &layer, marks: record.marks };
-    let source = format!("{WORKSPACE}{}", path.display());
+    let lower = &[lower.as_str()];
+    let layers = Layers { lower, layer: &plan.layer, marks: record.marks };
     layers
-        .mount_from(&path, &source, &target, Trust::Inspect)
+        .mount_from(&path, &plan.name, &target, Trust::Inspect)
         .map_err(|source| Error::Overlay { layer: layer_path(&path, record.layer), source })?;
     let device = target::device_of(&target)?;
     let is_it = |mount: &MountPoint| mount.is_ours();
@@ -155,7 +171,7 @@ pub fn start(
 /// workspaces of root.
 ///
 /// # Errors
-/// [`Error::Threads`]; [`Error::OtherNamespace`] when it is the workspace of another
+/// [`Error::Threads`]; [`Error::Namespaces`]; [`Error::OtherNamespace`] when it is the workspace of another
 /// user.
 pub fn become_owner(name: &WorkspaceName, record: &Record) -> Result<()> {
     let failed = |source| Error::Process { source };
@@ -164,7 +180,7 @@ pub fn become_owner(name: &WorkspaceName, record: &Record) -> Result<()> {
         if !sys::is_alone().map_err(failed)? {
             return Err(Error::Threads);
         }
-        sys::own_users().map_err(failed)?;
+        sys::own_users().map_err(|source| Error::Namespaces { source })?;
         inside::become_root(user).map_err(|failure| failure.into_error("".as_ref()))?;
     }
     check_usable(name, record)
@@ -203,14 +219,11 @@ fn lower_directory(workspace: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Checks that this process may mount the workspace for all to see.
+/// Checks that this process may mount the workspace.
 ///
 /// # Errors
-/// [`Error::NeedsNamespace`], [`Error::OtherNamespace`].
+/// [`Error::OtherNamespace`].
 pub fn check_mountable(workspace: &Workspace, record: &Record) -> Result<()> {
-    if sys::effective_user().0 != 0 {
-        return Err(Error::NeedsNamespace { name: workspace.name().clone() });
-    }
     check_usable(workspace.name(), record)
 }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod sys;
+pub mod twins;
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
