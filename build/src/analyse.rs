@@ -138,6 +138,9 @@ fn of_file(file: &Found, there: &dyn Fn(&str) -> bool, contents: &mut Contents) 
         contents.provides.extend(name.map(|name| Dependency::new(Kind::Python, name)));
         let needs = analyse::python_requirements(open()?, &python_environment(&path));
         contents.depends.extend(needs.into_iter().map(|name| Dependency::new(Kind::Python, name)));
+    } else if analyse::is_python_egg_requires(&path) {
+        let needs = analyse::python_egg_requirements(open()?, &python_environment(&path));
+        contents.depends.extend(needs.into_iter().map(|name| Dependency::new(Kind::Python, name)));
     }
     Ok(())
 }
@@ -281,6 +284,8 @@ packages:
                 ("usr/lib/cmake/Demo/DemoConfig.cmake", b""),
                 ("usr/lib32/pkgconfig/demo.pc", b"Requires: glib-2.0 other\n"),
                 ("usr/lib/python3.11/site-packages/demo-1.dist-info/METADATA", metadata),
+                ("usr/lib/python3/dist-packages/old.egg-info/requires.txt", b"six\n[x]\nno\n"),
+                ("usr/share/doc/demo/requires.txt", b"no\n"),
                 ("usr/lib/libdemo.la", b"# libtool"),
                 ("etc/demo.conf", b"x"),
             ],
@@ -291,7 +296,7 @@ packages:
             (texts(provides).join(" "), texts(depends).join(" "))
         };
         let main = "binary(demo) binary(demo2) python(demo-lib) sysbinary(demod)";
-        assert_eq!(of("demo"), (main.into(), "python(requests)".into()));
+        assert_eq!(of("demo"), (main.into(), "python(requests) python(six)".into()));
         // The main package's patterns are about its own dependencies alone.
         let devel =
             ("cmake(Demo) pkgconfig(demo)".into(), "pkgconfig(glib-2.0) pkgconfig(zlib)".into());

@@ -1,9 +1,12 @@
 //! Which build system a project has, and how it is built with it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
+
+use super::facts;
 
 /// How a project is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -134,7 +137,7 @@ impl System {
                 "%cargo_fetch",
                 &[
                     ("build", "%cargo_build"),
-                    ("install", "%cargo_install"),
+                    ("install", &format!("%cargo_install{}", cargo_words(root))),
                     ("check", "%cargo_test"),
                 ],
             ),
@@ -181,6 +184,36 @@ fn with_download(
 ) -> Vec<(&'static str, String)> {
     let setup = downloads.then_some(("setup", setup));
     setup.iter().chain(phases).map(|(phase, script)| (*phase, (*script).to_owned())).collect()
+}
+
+/// The programs of a crate, unless it is the one that is called like the crate, which
+/// the action installs anyway.
+fn cargo_words(root: &Path) -> String {
+    let Some(table) = facts::toml(root, "Cargo.toml") else { return String::new() };
+    let package = table.get("package").and_then(toml::Value::as_table);
+    let Some(package) = package else { return String::new() };
+    let bins = table.get("bin").and_then(toml::Value::as_array).into_iter().flatten();
+    let bins: Vec<&toml::Value> = bins.collect();
+    let text = |bin: &toml::Value, key| bin.get(key).and_then(|it| Some(it.as_str()?.to_owned()));
+    // Those with features of their own are not built without them.
+    let built = bins.iter().filter(|bin| bin.get("required-features").is_none());
+    let mut names: BTreeSet<String> = built.filter_map(|bin| text(bin, "name")).collect();
+    let name = package.get("name").and_then(toml::Value::as_str).unwrap_or_default();
+    let is_found = package.get("autobins").and_then(toml::Value::as_bool).unwrap_or(true);
+    let main = "src/main.rs";
+    let is_named = bins.iter().any(|bin| text(bin, "path").as_deref() == Some(main));
+    if is_found && root.join(main).is_file() && !is_named {
+        names.insert(name.to_owned());
+    }
+    let is_program = |it: &String| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+        !it.is_empty() && !it.starts_with('-') && it.chars().all(allowed)
+    };
+    names.retain(is_program);
+    if names.is_empty() || names.iter().eq([name]) {
+        return String::new();
+    }
+    names.iter().map(|it| format!(" {it}")).collect()
 }
 
 /// Directories that a `Makefile` may have variables for, with what they are here.
@@ -256,6 +289,30 @@ mod tests {
         check("prefix ?= /usr/local\nMANDIR:=$(prefix)/man\n", "MANDIR=%(mandir) prefix=%(prefix)");
         check("PREFIX=/usr\nexport LIBDIR = $(PREFIX)/lib\n", "LIBDIR=%(libdir) PREFIX=%(prefix)");
         check("all:\n\tcc $(PREFIX)\n", "PREFIX=%(prefix) prefix=%(prefix)");
+    }
+
+    #[test]
+    fn cargo_installs_the_programs_that_a_crate_has() {
+        let check = |manifest: &str, has_main: bool, expected: &str| {
+            let root = tempfile::tempdir().expect("a directory");
+            fs::create_dir(root.path().join("src")).expect("a directory");
+            fs::write(root.path().join("Cargo.toml"), manifest).expect("a file");
+            if has_main {
+                fs::write(root.path().join("src/main.rs"), "").expect("a file");
+            }
+            assert_eq!(cargo_words(root.path()), expected, "{manifest}");
+        };
+        let of = |bins: &str| format!("[package]\nname = 'ripgrep'\n{bins}");
+        check(&of("[[bin]]\nname = 'rg'\npath = 'crates/main.rs'\n"), false, " rg");
+        check(&of("[[bin]]\nname = 'rg'\npath = 'src/main.rs'\n"), true, " rg");
+        check(&of("[[bin]]\nname = 'rg'\n[[bin]]\nname = 'a'\n"), true, " a rg ripgrep");
+        check(&of("[[bin]]\nname = 'rg'\nrequired-features = ['x']\n"), true, "");
+        check(&of("autobins = false\n[[bin]]\nname = 'rg'\n"), true, " rg");
+        check(&of("[[bin]]\nname = 'ripgrep'\n"), false, "");
+        check(&of("[[bin]]\nname = '$(x)'\n[[bin]]\nname = '-x'\n"), false, "");
+        check(&of(""), true, "");
+        check("[workspace]\nmembers = ['a']\n", false, "");
+        check("bin = 1\npackage = 2\n", true, "");
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub use elf::Elf;
 pub use pkgconfig::requirements as pkgconfig_requirements;
 pub use python::{
     Environment as PythonEnvironment, distribution as python_distribution,
-    requirements as python_requirements,
+    egg_requirements as python_egg_requirements, requirements as python_requirements,
 };
 
 /// What the name of a file or link alone offers; `path` has the names below
@@ -53,6 +53,12 @@ pub fn is_python_metadata(path: &[&str]) -> bool {
         [.., parent, "PKG-INFO"] => parent.ends_with(".egg-info"),
         _ => false,
     }
+}
+
+/// Whether a path is that of what a Python egg requires.
+#[must_use]
+pub fn is_python_egg_requires(path: &[&str]) -> bool {
+    matches!(path, [.., parent, "requires.txt"] if parent.ends_with(".egg-info"))
 }
 
 /// Whether a file of this name can be a shared library.

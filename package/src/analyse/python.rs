@@ -2,7 +2,8 @@
 //! needs.
 //!
 //! Format: the core metadata specifications of PyPA; requirements as in
-//! PEP 508, names as in PEP 503.
+//! PEP 508, names as in PEP 503; `requires.txt` as setuptools documents it under
+//! "The Internal Structure of Python Eggs".
 
 use std::io::Read;
 
@@ -24,6 +25,26 @@ pub fn requirements(metadata: impl Read, environment: &Environment) -> Vec<Strin
     let requires = fields(&head).filter(|(field, _)| field.eq_ignore_ascii_case("Requires-Dist"));
     let mut names: Vec<String> =
         requires.filter_map(|(_, value)| requirement(value, environment)).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The same of the `requires.txt` of an egg, where setuptools before 68 has written what
+/// `PKG-INFO` does not say. Its sections `[extra:marker]` have the extras and markers.
+pub fn egg_requirements(requires: impl Read, environment: &Environment) -> Vec<String> {
+    let Some(text) = head(requires) else { return Vec::new() };
+    let mut holds = true;
+    let mut names = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let section = line.strip_prefix('[').and_then(|line| line.strip_suffix(']'));
+        if let Some(section) = section {
+            let (extra, marker) = section.split_once(':').unwrap_or((section, ""));
+            holds = extra.is_empty() && (marker.is_empty() || Marker::holds(marker, environment));
+        } else if holds {
+            names.extend(requirement(line, environment));
+        }
+    }
     names.sort();
     names.dedup();
     names
@@ -259,6 +280,19 @@ mod tests {
         let text =
             "Name: x\nRequires-Dist: b\nRequires-Dist: A\nRequires-Dist: a\n\nRequires-Dist: c\n";
         assert_eq!(requirements(text.as_bytes(), &environment()), ["a", "b"]);
+    }
+
+    #[test]
+    fn requirements_of_eggs_are_those_of_no_extra_whose_marker_holds() {
+        let check = |text: &str, expected: &[&str]| {
+            assert_eq!(egg_requirements(text.as_bytes(), &environment()), expected, "{text}");
+        };
+        check("MarkupSafe>=2.0\n\n[i18n]\nBabel>=2.7\n", &["markupsafe"]);
+        check("b\na\na[x]>=1\n", &["a", "b"]);
+        check("[:python_version < '3.8']\nno\n[:sys_platform == 'linux']\nyes\n", &["yes"]);
+        check("[test:sys_platform == 'linux']\nno\n", &[]);
+        check("[\n[]\nx\n]\n", &["x"]);
+        check("", &[]);
     }
 
     #[test]
