@@ -5,12 +5,13 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 
-.PHONY: help demo test long check bench build static deb install bootstrap posix
+.PHONY: help demo test long recipes check bench build static deb install bootstrap posix
 
 help:
 	@echo 'make demo      build, and show with real packages what Cairn does'
 	@echo 'make test      build, and run all tests'
 	@echo 'make long      run the tests that take too long for each change'
+	@echo 'make recipes   build real software of each build system, and run it'
 	@echo 'make check     check format, lints and documentation'
 	@echo 'make bench     measure, with the peers beside'
 	@echo 'make posix     run the suites of others on mounts, as root'
@@ -30,6 +31,11 @@ test: build
 long: build
 	@tools/bootstrap tests
 	$(CARGO) test --release -p cairn-tests --test upgrade -- --ignored
+
+# 300 MB of packages to build with, and the sources.
+recipes: build
+	@tools/bootstrap tests
+	$(CARGO) test --release -p cairn-tests --test software -- --ignored --test-threads 1
 
 check: bootstrap
 	$(CARGO) fmt --all --check

@@ -7,96 +7,27 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use cairn_tests::{Cairn, Need, real};
-use serde_json::Value;
+use cairn_tests::builder::{Builder, Built, needed, objdump, texts};
+use cairn_tests::real;
 
-/// A store with what building needs, and a cache that goes away with it.
-struct World {
-    cairn: Cairn,
-}
-
-impl World {
-    fn new() -> Option<Self> {
-        if !Need::all(&[Need::Fuse, Need::Root, Need::Program("objdump", "binutils")]) {
-            return None;
-        }
-        let stones = real::build_repository()?;
-        let cairn = Cairn::new();
-        cairn.data(["repo", "add", "debian", &format!("file://{}", stones.display())]);
-        Some(Self { cairn })
+/// Makes an archive of one directory `name-version`, and a recipe of it.
+fn project(world: &Builder, name: &str, files: &[(&str, &str)], more: &str) {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (file, text) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o755);
+        header.set_mtime(1_700_000_000);
+        let path = format!("{name}-1.0/{file}");
+        tar.append_data(&mut header, path, text.as_bytes()).unwrap();
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.cairn.directory().join(name)
-    }
-
-    fn words(&self, words: &[&str]) -> Vec<String> {
-        let cache = self.path("cache").display().to_string();
-        words.iter().map(|it| (*it).to_owned()).chain(["--cache-dir".into(), cache]).collect()
-    }
-
-    /// Builds, and returns what is told of the only recipe.
-    fn build(&self, words: &[&str]) -> Value {
-        let built = self.cairn.json(self.words(&[&["build"], words].concat()));
-        built["recipes"][0].clone()
-    }
-
-    /// Makes an archive of one directory `name-version`, and a recipe of it.
-    fn project(&self, name: &str, files: &[(&str, &str)], more: &str) {
-        let mut tar = tar::Builder::new(Vec::new());
-        for (file, text) in files {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(text.len() as u64);
-            header.set_mode(0o755);
-            header.set_mtime(1_700_000_000);
-            let path = format!("{name}-1.0/{file}");
-            tar.append_data(&mut header, path, text.as_bytes()).unwrap();
-        }
-        let archive = self.path(&format!("{name}-1.0.tar"));
-        fs::write(&archive, tar.into_inner().unwrap()).unwrap();
-        self.cairn.data(self.words(&["recipe", "new", archive.to_str().unwrap(), "-o", name]));
-        self.edit(name, "release: 1\n", &format!("release: 1\ntoolchain: gnu\n{more}"));
-    }
-
-    /// What a packager changes in a recipe.
-    fn edit(&self, recipe: &str, from: &str, to: &str) {
-        let file = self.path(recipe).join("stone.yaml");
-        let text = fs::read_to_string(&file).unwrap();
-        assert!(text.contains(from), "{from:?} is not in {text}");
-        fs::write(&file, text.replacen(from, to, 1)).unwrap();
-    }
-
-    /// Everything below a package's files.
-    fn extracted(&self, stone: &str) -> PathBuf {
-        let to = self.path(Path::new(stone).file_name().unwrap().to_str().unwrap());
-        self.cairn.data(["extract", stone, to.to_str().unwrap()]);
-        to
-    }
-}
-
-fn names(of: &Value) -> Vec<&str> {
-    let packages = of["packages"].as_array().expect("packages were built").iter();
-    packages.map(|it| it["name"].as_str().expect("a name")).collect()
-}
-
-fn package<'a>(of: &'a Value, name: &str) -> &'a Value {
-    let mut packages = of["packages"].as_array().expect("packages were built").iter();
-    packages.find(|it| it["name"] == name).unwrap_or_else(|| panic!("{name} is not in {of}"))
-}
-
-fn texts(list: &Value) -> BTreeSet<&str> {
-    list.as_array().expect("a list").iter().map(|it| it.as_str().expect("a text")).collect()
-}
-
-/// The libraries that `objdump` says an ELF file needs, as dependencies.
-fn needed(file: &Path) -> BTreeSet<String> {
-    let output = Command::new("objdump").arg("-p").arg(file).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("NEEDED"));
-    lines.map(|name| format!("soname({}(x86_64))", name.trim())).collect()
+    let archive = world.path(&format!("{name}-1.0.tar"));
+    fs::write(&archive, tar.into_inner().unwrap()).unwrap();
+    world.draft(&[&archive], name);
+    world.edit(name, "release: 1\n", &format!("release: 1\ntoolchain: gnu\n{more}"));
 }
 
 fn read(directory: &Path) -> Vec<(String, Vec<u8>)> {
@@ -117,12 +48,11 @@ const VERSION_MAKE: &str = "zversion: zversion.c\n\t$(CC) $(CFLAGS) $(LDFLAGS) -
 
 #[test]
 fn a_library_becomes_packages_that_others_are_built_with_and_run_with() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = Builder::new() else { return };
     let Some(archive) = real::source("zlib") else { return };
 
     // A packager's work: a draft, and what it cannot know.
-    world.cairn.data(world.words(&["recipe", "new", archive.to_str().unwrap(), "-o", "zlib"]));
-    let draft = fs::read_to_string(world.path("zlib/stone.yaml")).unwrap();
+    let draft = world.draft(&[&archive], "zlib");
     for line in ["name: zlib", "summary: General purpose data compression library", "    - Zlib"] {
         assert!(draft.lines().any(|it| it == line), "{line:?} is not in {draft}");
     }
@@ -130,27 +60,26 @@ fn a_library_becomes_packages_that_others_are_built_with_and_run_with() {
     world.cairn.data(["recipe", "check", "zlib"]);
 
     let built = world.build(&["zlib", "--to", "local"]);
-    assert_eq!(names(&built), ["zlib", "zlib-dbginfo", "zlib-devel"]);
-    let (library, devel) = (package(&built, "zlib"), package(&built, "zlib-devel"));
+    assert_eq!(built.names(), ["zlib", "zlib-dbginfo", "zlib-devel"]);
+    let (library, devel) = (built.package("zlib"), built.package("zlib-devel"));
     assert!(texts(&library["provides"]).contains("soname(libz.so.1(x86_64))"), "{library}");
     assert!(texts(&devel["provides"]).contains("pkgconfig(zlib)"), "{devel}");
     assert!(texts(&devel["depends"]).contains("zlib"), "{devel}");
-    let version = built["version"].as_str().unwrap();
+    let version = built.version();
 
     // What is needed is what objdump says, and what was split off belongs to it.
-    let files = world.extracted(library["stone"].as_str().unwrap());
+    let files = world.extracted(library);
     let file = files.join(format!("usr/lib/libz.so.{version}"));
     let depends: BTreeSet<String> =
         texts(&library["depends"]).into_iter().map(ToOwned::to_owned).collect();
     assert_eq!(depends, needed(&file));
-    let sections = Command::new("objdump").arg("-h").arg(&file).output().unwrap();
-    let sections = String::from_utf8(sections.stdout).unwrap();
+    let sections = objdump("-h", &file);
     assert!(sections.contains(".gnu_debuglink"), "{sections}");
     assert!(!sections.contains(".debug_info"), "{sections}");
 
     // Once more, with other numbers of processes, nothing is different.
     let manifest = "local/manifests/zlib/manifest.x86_64.bin";
-    world.build(&["zlib", "--no-check", "-j1", "-o", "again", "--verify", manifest]);
+    let _ = world.build(&["zlib", "--no-check", "-j1", "-o", "again", "--verify", manifest]);
     let (first, second) = (read(&world.path("local")), read(&world.path("again")));
     assert_eq!(first.len(), 3);
     for (one, other) in first.iter().zip(&second) {
@@ -159,11 +88,11 @@ fn a_library_becomes_packages_that_others_are_built_with_and_run_with() {
 
     // A program that is built with it needs it.
     let files = [("zversion.c", VERSION_C), ("Makefile", VERSION_MAKE)];
-    world.project("zversion", &files, "builddeps: [pkgconfig(zlib)]\n");
+    project(&world, "zversion", &files, "builddeps: [pkgconfig(zlib)]\n");
     let built = world.build(&["zversion", "--to", "local"]);
-    let program = package(&built, "zversion");
+    let program = built.package("zversion");
     assert!(texts(&program["depends"]).contains("soname(libz.so.1(x86_64))"), "{program}");
-    let files = world.extracted(program["stone"].as_str().unwrap());
+    let files = world.extracted(program);
     let file = files.join("usr/bin/zversion");
     let depends = texts(&program["depends"]).into_iter().filter(|it| it.starts_with("soname"));
     assert_eq!(depends.map(ToOwned::to_owned).collect::<BTreeSet<_>>(), needed(&file));
@@ -185,9 +114,9 @@ fn a_library_becomes_packages_that_others_are_built_with_and_run_with() {
 
 #[test]
 fn a_build_that_fails_is_looked_at_in_a_shell() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = Builder::new() else { return };
     let make = "all:\n\techo broken >&2\n\tfalse\nhello:\n\techo hello from make\n";
-    world.project("broken", &[("Makefile", make)], "");
+    project(&world, "broken", &[("Makefile", make)], "");
     let complaint = world.cairn.fails(1, world.words(&["build", "broken", "-o", "out"]));
     assert!(complaint.contains("the phase build failed with exit code 2"), "{complaint}");
     assert!(!world.path("out").join("broken-1.0-1-1-x86_64.stone").exists());
@@ -234,18 +163,18 @@ install:
 
 #[test]
 fn a_set_of_recipes_is_built_in_order_and_stops_at_a_failure() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = Builder::new() else { return };
     let greet_c = "int greet(void);\nint greet(void) { return 7; }\n";
     let pc = "Name: greet\nDescription: greets\nVersion: 1\nLibs: -lgreet\n";
     let files = [("Makefile", GREET_MAKE), ("greet.c", greet_c), ("greet.pc", pc)];
-    world.project("greet", &files, "");
+    project(&world, "greet", &files, "");
     let app_c = "int greet(void);\nint main(void) { return greet(); }\n";
     let files = [("Makefile", APP_MAKE), ("app.c", app_c)];
-    world.project("app", &files, "builddeps: [pkgconfig(greet)]\n");
+    project(&world, "app", &files, "builddeps: [pkgconfig(greet)]\n");
     let alone = "all:\ninstall:\n\tinstall -D Makefile $(DESTDIR)$(PREFIX)/share/alone\n";
-    world.project("alone", &[("Makefile", alone)], "");
-    world.project("broken", &[("Makefile", "all:\n\tfalse\n")], "");
-    world.project("late", &[("Makefile", alone)], "builddeps: [name(broken)]\n");
+    project(&world, "alone", &[("Makefile", alone)], "");
+    project(&world, "broken", &[("Makefile", "all:\n\tfalse\n")], "");
+    project(&world, "late", &[("Makefile", alone)], "builddeps: [name(broken)]\n");
 
     // Given in the wrong order, and built side by side where it is possible.
     let words = ["build", "app", "greet", "alone", "--to", "local", "--parallel", "2"];
@@ -254,7 +183,8 @@ fn a_set_of_recipes_is_built_in_order_and_stops_at_a_failure() {
     let position = |name: &str| recipes.iter().position(|it| it["recipe"] == name).unwrap();
     assert!(position("greet") < position("app"));
     assert_eq!(recipes.len(), 3);
-    let app = package(&recipes[position("app")], "app");
+    let app = Built(recipes[position("app")].clone());
+    let app = app.package("app");
     assert!(texts(&app["depends"]).contains("soname(libgreet.so.1(x86_64))"), "{app}");
     for name in ["app", "greet", "alone"] {
         let manifest = format!("local/manifests/{name}/manifest.x86_64.bin");
@@ -271,15 +201,15 @@ fn a_set_of_recipes_is_built_in_order_and_stops_at_a_failure() {
 
 #[test]
 fn compilers_keep_what_they_have_compiled() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = Builder::new() else { return };
     let make = "hello: hello.o\n\t$(CC) $(LDFLAGS) -o $@ $<\nhello.o: hello.c\n\t$(CC) -c -o $@ $<\n\
                 \tccache --show-stats --verbose\n\
                 install:\n\tinstall -D hello $(DESTDIR)$(PREFIX)/bin/hello\n";
     let files = [("Makefile", make), ("hello.c", "int main(void) { return 0; }\n")];
-    world.project("hello", &files, "");
+    project(&world, "hello", &files, "");
     let log = || {
         let built = world.build(&["hello", "-o", "out", "--compiler-cache"]);
-        let logs = PathBuf::from(built["logs"].as_str().unwrap());
+        let logs = PathBuf::from(built.0["logs"].as_str().unwrap());
         fs::read_to_string(logs.join("x86_64-build.log")).unwrap()
     };
     let hits = |log: &str| {
@@ -292,10 +222,10 @@ fn compilers_keep_what_they_have_compiled() {
 
 #[test]
 fn a_build_that_is_killed_leaves_nothing_running() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = Builder::new() else { return };
     // A number that no other process sleeps for.
     let make = "all:\n\techo begun; sleep 86417\n";
-    world.project("sleepy", &[("Makefile", make)], "");
+    project(&world, "sleepy", &[("Makefile", make)], "");
     let is_sleeping = || {
         let processes = fs::read_dir("/proc").unwrap().flatten();
         let mut lines = processes.filter_map(|it| fs::read(it.path().join("cmdline")).ok());

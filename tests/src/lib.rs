@@ -6,6 +6,7 @@
 //! | run `cairn` on a store of its own | [`Cairn`] |
 //! | small packages, made for a test | [`Deb`] |
 //! | real Debian packages | [`real`] |
+//! | packages built from recipes | [`builder`] |
 //! | everything below a directory, to compare | [`Listing`] |
 //! | a repository of small stones | [`Stones`] |
 //! | a server that misbehaves | [`Server`] |
@@ -19,6 +20,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something goes wrong")]
 
+pub mod builder;
 mod cairn;
 mod call;
 mod deb;
