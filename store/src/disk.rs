@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use crate::sys;
 
@@ -34,6 +35,10 @@ pub trait Disk: Debug + Send + Sync {
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
     /// Makes all files and names of the filesystem that holds `path` durable.
     fn sync_filesystem(&self, path: &Path) -> io::Result<()>;
+    /// The time of its machine, which new states are dated with.
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
 }
 
 /// A file that is being written.

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use crate::edit::{TreeReader, TreeWriter};
 use crate::error::{Error, Result};
@@ -314,7 +314,7 @@ impl Transaction {
     pub(crate) fn publish(&mut self, draft: Draft, standing: Standing) -> Result<State> {
         let inner = self.store.inner().clone();
         let mut log = inner.log();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = inner.disk.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let state = State {
             id: StateId(log.refs.newest.0 + 1),
             parent: draft.parent,

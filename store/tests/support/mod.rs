@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod document;
 pub mod model;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use cairn_store::disk::{Disk, DiskFile, RealDisk};
 
@@ -41,6 +43,7 @@ pub enum Loss {
 pub struct FaultyDisk {
     root: PathBuf,
     omitted: Omitted,
+    time: Option<SystemTime>,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -78,7 +81,12 @@ impl FaultyDisk {
             directories: BTreeMap::new(),
         };
         shared.load(root, Path::new(""));
-        Self { root: root.into(), omitted, shared: Arc::new(Mutex::new(shared)) }
+        Self { root: root.into(), omitted, time: None, shared: Arc::new(Mutex::new(shared)) }
+    }
+
+    /// The same disk in a machine whose clock stands still.
+    pub fn at(self, time: SystemTime) -> Self {
+        Self { time: Some(time), ..self }
     }
 
     /// How many steps were taken.
@@ -296,6 +304,10 @@ impl Disk for FaultyDisk {
             shared.directories.values_mut().for_each(|dir| dir.durable = dir.now.clone());
         }
         Ok(())
+    }
+
+    fn now(&self) -> SystemTime {
+        self.time.unwrap_or_else(SystemTime::now)
     }
 }
 
