@@ -93,17 +93,54 @@ fn pruning_keeps_what_was_asked_for_and_says_what_it_frees() {
     assert_eq!(cairn.json(["state", "list"]).as_array().unwrap().len(), 2);
 }
 
-/// A filesystem in memory; unmounted when dropped.
+/// A small filesystem; unmounted when dropped.
 struct Small(PathBuf);
 
 impl Small {
-    fn new(at: &Path, size: &str) -> Self {
+    /// In memory.
+    fn tmpfs(at: &Path, size: &str) -> Self {
+        Self::mount(at, &["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "cairn-test"])
+    }
+
+    /// In a file, with blocks of 1 KiB, none of them reserved.
+    fn ext4(at: &Path, size: u64) -> Self {
+        let image = at.with_extension("image");
+        fs::File::create(&image).unwrap().set_len(size).unwrap();
+        let mut make = Command::new("mkfs.ext4");
+        let made = make.args(["-q", "-b", "1024", "-m", "0"]).arg(&image).status().unwrap();
+        assert!(made.success());
+        Self::mount(at, &["-o", "loop", image.to_str().unwrap()])
+    }
+
+    fn mount(at: &Path, words: &[&str]) -> Self {
         fs::create_dir_all(at).unwrap();
-        let options = format!("size={size},mode=0700");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &options, "cairn-test"]).arg(at);
-        assert!(mount.status().unwrap().success());
+        assert!(Command::new("mount").args(words).arg(at).status().unwrap().success());
         Self(at.into())
+    }
+
+    /// Copies a store onto it; returns the path of the copy.
+    fn take(&self, cairn: &Cairn) -> String {
+        let path = self.0.join("store");
+        let copied = Command::new("cp").arg("-a").arg(cairn.store()).arg(&path).status().unwrap();
+        assert!(copied.success());
+        path.to_str().unwrap().into()
+    }
+
+    /// Leaves no byte of it free.
+    fn fill(&self) {
+        let mut filler = fs::File::create(self.0.join("filler")).unwrap();
+        let mut written = 0;
+        for len in [1 << 16, 1 << 12, 1] {
+            while std::io::Write::write_all(&mut filler, &vec![0; len]).is_ok() {
+                written += len;
+            }
+        }
+        assert!(written > 1 << 16, "there was room");
+        filler.sync_all().unwrap();
+    }
+
+    fn unfill(&self) {
+        fs::remove_file(self.0.join("filler")).unwrap();
     }
 }
 
@@ -119,27 +156,68 @@ fn a_full_disk_is_emptied() {
         return;
     }
     let cairn = store();
-    let small = Small::new(&cairn.directory().join("small"), "8m");
-    let path = small.0.join("store");
-    let copied = Command::new("cp").arg("-a").arg(cairn.store()).arg(&path).status().unwrap();
-    assert!(copied.success());
-    let at = path.to_str().unwrap();
+    let small = Small::tmpfs(&cairn.directory().join("small"), "8m");
+    let path = small.take(&cairn);
+    let at = path.as_str();
     cairn.data(["--yes", "--store", at, "state", "prune", "--keep-last", "1"]);
-    let mut filler = fs::File::create(small.0.join("filler")).unwrap();
-    let mut written = 0;
-    for len in [1 << 16, 1 << 12, 1] {
-        while std::io::Write::write_all(&mut filler, &vec![0; len]).is_ok() {
-            written += len;
-        }
-    }
-    assert!(written > 1 << 20, "there was room");
+    small.fill();
     let done = cairn.json(["--store", at, "gc", "--rewrite-below", "100"]);
     assert!(done["freed"].as_u64().unwrap() > 1_500_000, "{done}");
     let verified = cairn.data(["--store", at, "verify"]);
     assert!(verified.ends_with(": no damage.\n"), "{verified}");
-    drop(filler);
-    fs::remove_file(small.0.join("filler")).unwrap();
+    small.unfill();
     cairn.data(["--yes", "--store", at, "install", "app"]);
+}
+
+#[test]
+fn states_can_be_removed_and_read_where_there_is_no_room_for_a_byte() {
+    if !Need::all(&[Need::Root, Need::Program("mkfs.ext4", "e2fsprogs")]) {
+        return;
+    }
+    let cairn = store();
+    let listing = cairn.data(["ls", "-lR", "2:/"]);
+    for has_index in [true, false] {
+        let small = Small::ext4(&cairn.directory().join("small"), 16 << 20);
+        let path = small.take(&cairn);
+        let at = path.as_str();
+        if !has_index {
+            fs::remove_dir_all(small.0.join("store/index")).unwrap();
+        }
+        small.fill();
+        assert_eq!(cairn.data(["--store", at, "ls", "-lR", "2:/"]), listing);
+        let failed = cairn.run(["--yes", "--store", at, "install", "app"]);
+        assert!(failed.stderr.contains("No space left"), "{}", failed.stderr);
+        let words = ["--yes", "--store", at, "state", "prune", "--keep-last", "1", "--gc"];
+        let done = cairn.json(words);
+        assert!(done["gc"]["freed"].as_u64().unwrap() > 1_500_000, "{done}");
+        let verified = cairn.data(["--store", at, "verify"]);
+        assert!(verified.ends_with(": no damage.\n"), "{verified}");
+        // What came back is enough for a small package's state again.
+        cairn.data(["--yes", "--store", at, "install", "app"]);
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_read_also_without_its_index() {
+    if !Need::all(&[Need::Root, Need::Fuse, Need::Program("mkfs.ext4", "e2fsprogs")]) {
+        return;
+    }
+    let cairn = store();
+    let listing = cairn.data(["ls", "-lR", "2:/"]);
+    for has_index in [true, false] {
+        let small = Small::ext4(&cairn.directory().join("small"), 16 << 20);
+        let path = small.take(&cairn);
+        let at = path.as_str();
+        if !has_index {
+            fs::remove_dir_all(small.0.join("store/index")).unwrap();
+        }
+        let mut remount = Command::new("mount");
+        assert!(remount.args(["-o", "remount,ro"]).arg(&small.0).status().unwrap().success());
+        assert_eq!(cairn.data(["--store", at, "ls", "-lR", "2:/"]), listing);
+        assert!(cairn.data(["--store", at, "verify"]).ends_with(": no damage.\n"));
+        let failed = cairn.run(["--yes", "--store", at, "switch", "2"]);
+        assert!(failed.stderr.contains("Read-only file system"), "{}", failed.stderr);
+    }
 }
 
 #[test]

@@ -171,10 +171,15 @@ impl Store {
         let dead: Vec<PackId> = dead.into_iter().map(|pack| pack.id).collect();
         match writer.forget(&census.garbage, unsettled, &dead) {
             Err(err) if err.is_full() => {
-                writer.give_up_index()?;
+                writer.index = None;
+                inner.give_up_index()?;
                 inner.remove_packs(&dead)?;
-                // Now there is room for it, unless nothing was removed.
-                drop(inner.open_writer(&inner.log())?);
+                // Now there is room for it, unless little was removed: then whoever needs
+                // one keeps it in memory.
+                match inner.open_writer(&inner.log()) {
+                    Err(err) if !err.is_full() => return Err(err),
+                    _ => {}
+                }
             }
             result => {
                 result?;
@@ -289,20 +294,6 @@ impl<'a> Writer<'a> {
         dead.iter().for_each(|pack| batch.remove(*pack));
         index.write(batch)?;
         if dead.is_empty() { Ok(()) } else { self.inner.note_repack(index) }
-    }
-
-    /// Removes the index, which can be made anew, for the sake of its room.
-    fn give_up_index(&mut self) -> Result<()> {
-        self.index = None;
-        self.inner.set_index(None);
-        let path = self.inner.index_path();
-        match fs::remove_dir_all(&path) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(Error::io(path)(err)),
-            _ => {}
-        }
-        // Before any pack goes: an index that came back would name it.
-        let disk = &self.inner.disk;
-        disk.sync_directory(&self.inner.path).map_err(Error::io(&self.inner.path))
     }
 }
 

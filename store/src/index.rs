@@ -93,6 +93,19 @@ impl Index {
             .map_err(failed)
     }
 
+    /// An empty index in memory, for a disk that has no room for one or cannot be
+    /// written; `path` is where it would lie.
+    pub(crate) fn in_memory(path: &Path) -> Result<Self> {
+        let failed = |source| Error::Index { path: path.into(), source };
+        let mut options = options().map_err(failed)?;
+        options.set_env(&rocksdb::Env::mem_env().map_err(failed)?);
+        options.create_if_missing(true);
+        // Only who holds the store's lock may change what others see; nobody sees this one.
+        DB::open(&options, path)
+            .map(|db| Self { db, path: path.into(), is_writable: false, logs: AtomicUsize::new(0) })
+            .map_err(failed)
+    }
+
     /// Whether it was opened for changes.
     pub(crate) fn is_writable(&self) -> bool {
         self.is_writable

@@ -74,15 +74,48 @@ impl Inner {
             }
             Err(_) => None,
         };
-        match (Lock::take(&self.path), lags) {
-            (Ok(_lock), _) => {
-                drop(self.open_writer(&Log::read(&self.log_path())?)?);
+        let lock = Lock::take(&self.path);
+        let log = Log::read(&self.log_path())?;
+        let healed = match (&lock, lags) {
+            (Ok(_), _) => self.open_writer(&log).and_then(|writer| {
+                drop(writer);
                 Index::open_view(&path)
-            }
+            }),
             // Another process commits just now, or this one may not write.
-            (Err(_), Some(index)) => Ok(index),
-            (Err(Error::Locked { .. }), None) => Index::open_view(&path),
-            (Err(err), None) => Err(err),
+            (Err(_), Some(index)) => return Ok(index),
+            (Err(_), None) => Index::open_view(&path),
+        };
+        match healed {
+            Err(err) if err.is_full() || lock.is_err() => self.index_in_memory(&log),
+            healed => healed,
+        }
+    }
+
+    /// What the index should say, for this process alone: on a full disk, one that cannot
+    /// be written, or while another process makes it anew.
+    ///
+    /// Costs the object tables of all packs, in time and memory.
+    fn index_in_memory(&self, log: &Log) -> Result<Index> {
+        let index = Index::in_memory(&self.index_path())?;
+        self.index_packs(&index)?;
+        index.set_generation(log.published)?;
+        Ok(index)
+    }
+
+    /// Removes the index, which can be made anew, for the sake of its room; the caller
+    /// holds the lock.
+    pub(crate) fn give_up_index(&self) -> Result<()> {
+        self.set_index(None);
+        self.remove_index()?;
+        // Before anything else changes: an index that came back would be believed.
+        self.disk.sync_directory(&self.path).map_err(Error::io(&self.path))
+    }
+
+    fn remove_index(&self) -> Result<()> {
+        let path = self.index_path();
+        match fs::remove_dir_all(&path) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(Error::io(path)(err)),
+            _ => Ok(()),
         }
     }
 
@@ -114,12 +147,8 @@ impl Inner {
 
     /// Makes the index anew; the caller holds the lock.
     fn rebuild(&self, log: &Log) -> Result<(Index, Vec<Error>)> {
-        let path = self.index_path();
-        match fs::remove_dir_all(&path) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(Error::io(path)(err)),
-            _ => {}
-        }
-        let index = Index::open_writer(&path)?;
+        self.remove_index()?;
+        let index = Index::open_writer(&self.index_path())?;
         let damaged = self.index_packs(&index)?;
         index.set_generation(log.published)?;
         Ok((index, damaged))

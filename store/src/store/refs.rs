@@ -55,6 +55,13 @@ impl Store {
                 changes.push(Change::Remove(*id));
             }
         }
-        self.inner.append(changes)
+        match self.inner.append(changes.clone()) {
+            // Room is what they are removed for.
+            Err(err) if err.is_full() => {
+                self.inner.give_up_index()?;
+                self.inner.append(changes)
+            }
+            result => result,
+        }
     }
 }
