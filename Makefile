@@ -43,6 +43,7 @@ check: bootstrap
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --workspace --no-deps
 
 bench: build
+	@tools/bootstrap bench
 	$(CARGO) bench --workspace --bench '*'
 
 posix: build

@@ -5,13 +5,13 @@
 //! machine dropped. Needs root.
 
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cairn_benches::{judge, judge_time, make_system, median_of, report, run, write_out};
+use cairn_benches::{
+    drop_caches, judge, judge_time, make_system, median_of, report, run, walk, write_out,
+};
 use cairn_fs::{Journal, Options, Running, Shape};
 use cairn_store::Store;
 
@@ -86,36 +86,14 @@ fn mount(store: &Path, target: &Path) -> Running {
     cairn_fs::start(source, &options, journal).expect("a mount, as root")
 }
 
-fn drop_caches() {
-    cairn_benches::run(std::process::Command::new("sync").arg("-f").arg("/"));
-    fs::write("/proc/sys/vm/drop_caches", "3").expect("root may drop caches");
-}
-
 fn time(work: impl FnOnce() -> u64) -> Duration {
     let begin = Instant::now();
     work();
     begin.elapsed()
 }
 
-/// Stats every entry; returns how many there are, with their sizes.
-fn walk(root: &Path) -> u64 {
-    let mut sum = 0;
-    for entry in fs::read_dir(root).expect("it can be listed") {
-        let entry = entry.expect("it can be listed");
-        let metadata = entry.metadata().expect("it is there");
-        sum += 1;
-        if metadata.is_dir() {
-            sum += walk(&entry.path());
-        } else {
-            sum += metadata.size();
-        }
-    }
-    sum
-}
-
 /// Reads every regular file; returns how many bytes there are.
 fn read(root: &Path) -> u64 {
-    let mut buf = vec![0; 128 << 10];
     let mut sum = 0;
     for entry in fs::read_dir(root).expect("it can be listed") {
         let entry = entry.expect("it can be listed");
@@ -123,13 +101,7 @@ fn read(root: &Path) -> u64 {
         if kind.is_dir() {
             sum += read(&entry.path());
         } else if kind.is_file() {
-            let mut file = fs::File::open(entry.path()).expect("it opens");
-            loop {
-                match file.read(&mut buf).expect("it reads") {
-                    0 => break,
-                    len => sum += len as u64,
-                }
-            }
+            sum += cairn_benches::read(&entry.path());
         }
     }
     sum

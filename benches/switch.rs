@@ -9,10 +9,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cairn_benches::{
-    binary, cairn, judge, judge_time, make_system, median_of, report, run, system_package,
+    Mounted, binary, cairn, grown, judge, judge_time, make_system, median_of, report, run, walk,
 };
-use cairn_package::system::{self, Installed, InstalledPackage};
-use cairn_store::{Draft, State, Store};
+use cairn_store::{State, Store};
 
 /// Switches that are timed.
 const RUNS: usize = 41;
@@ -58,29 +57,13 @@ fn main() {
     report("ln -sfn", peer);
 }
 
-/// Publishes a state with more packages than `base`.
-fn grown(store: &Store, base: &State, installed: &Installed, packages: u64) -> State {
-    let mut transaction = store.begin().expect("nobody else has the store");
-    let coming: Vec<InstalledPackage> =
-        (0..packages).map(|at| system_package(&mut transaction, 1_000_000 + at)).collect();
-    let made = system::change(&mut transaction, Some(base), installed, &[], &coming)
-        .expect("no conflicts");
-    let draft = Draft {
-        parent: Some(base.id),
-        request: format!("{packages} more"),
-        tree: made.tree,
-        packages: made.packages,
-    };
-    transaction.commit(draft).expect("the store commits")
-}
-
 /// The median time until a file of `other` comes or goes, with everything known to
 /// the kernel before.
 fn time_switch(store: &Path, root: &Path, first: &State, other: &State) -> Duration {
     let file = root.join("usr/bin/package1000000-0");
     let mut is_there = fs::exists(&file).expect("the mount answers");
     median_of(RUNS, || {
-        walk(root);
+        let _ = walk(root);
         is_there = !is_there;
         let to = if is_there { other } else { first };
         let begin = Instant::now();
@@ -90,26 +73,8 @@ fn time_switch(store: &Path, root: &Path, first: &State, other: &State) -> Durat
     })
 }
 
-fn walk(root: &Path) {
-    for entry in fs::read_dir(root).expect("it can be listed") {
-        let entry = entry.expect("it can be listed");
-        if entry.metadata().expect("it is there").is_dir() {
-            walk(&entry.path());
-        }
-    }
-}
-
 fn time(command: &mut Command) -> Duration {
     let begin = Instant::now();
     run(command);
     begin.elapsed()
-}
-
-/// A mount that goes away however this ends.
-struct Mounted<'a>(&'a Path);
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new(binary()).args(["--quiet", "umount"]).arg(self.0).status();
-    }
 }

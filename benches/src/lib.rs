@@ -2,8 +2,8 @@
 //! to make a system.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -173,6 +173,22 @@ pub fn make_system(store: &Store, entries: u64) -> (State, system::Installed) {
     (state, installed)
 }
 
+/// Publishes a state with `packages` more than `base`, whose numbers begin at 1,000,000.
+pub fn grown(store: &Store, base: &State, installed: &system::Installed, packages: u64) -> State {
+    let mut transaction = store.begin().expect("nobody else has the store");
+    let coming: Vec<InstalledPackage> =
+        (0..packages).map(|at| system_package(&mut transaction, 1_000_000 + at)).collect();
+    let made = system::change(&mut transaction, Some(base), installed, &[], &coming)
+        .expect("no conflicts");
+    let draft = Draft {
+        parent: Some(base.id),
+        request: format!("{packages} more"),
+        tree: made.tree,
+        packages: made.packages,
+    };
+    transaction.commit(draft).expect("the store commits")
+}
+
 /// The binary of this build, told to use `store`.
 #[must_use]
 pub fn cairn(store: &Path) -> Command {
@@ -192,12 +208,56 @@ pub fn binary() -> PathBuf {
     binary
 }
 
+/// A mount that goes away however this ends.
+#[derive(Debug)]
+pub struct Mounted<'a>(pub &'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new(binary()).args(["--quiet", "umount"]).arg(self.0).status();
+    }
+}
+
 /// Runs a command that must succeed, with its output kept for the case that it
 /// does not.
 pub fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().expect("the command starts");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {text}");
+}
+
+/// Writes out what is not on the disk yet, and has the kernel forget pages, names and
+/// inodes. Needs root.
+pub fn drop_caches() {
+    run(Command::new("sync").arg("-f").arg("/"));
+    fs::write("/proc/sys/vm/drop_caches", "3").expect("root may drop caches");
+}
+
+/// Lists all directories and stats every entry; returns how many there are, with the
+/// sizes of what is not a directory.
+#[must_use]
+pub fn walk(root: &Path) -> u64 {
+    let mut sum = 0;
+    for entry in fs::read_dir(root).expect("it can be listed") {
+        let entry = entry.expect("it can be listed");
+        let metadata = entry.metadata().expect("it is there");
+        sum += 1 + if metadata.is_dir() { walk(&entry.path()) } else { metadata.size() };
+    }
+    sum
+}
+
+/// Reads a file to its end; returns how many bytes it has.
+#[must_use]
+pub fn read(path: &Path) -> u64 {
+    let mut file = fs::File::open(path).expect("it opens");
+    let mut buf = vec![0; 128 << 10];
+    let mut sum = 0;
+    loop {
+        match file.read(&mut buf).expect("it reads") {
+            0 => return sum,
+            len => sum += len as u64,
+        }
+    }
 }
 
 /// Writes a tree of directories, files and symbolic links into a new directory.
