@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cairn_benches::debian::fetch_debs;
 use cairn_benches::{binary, cairn, compare, median_of, report, run};
 
 /// What is asked for; with all that these need it is a build root.
@@ -50,7 +51,7 @@ const UNNEEDED: [&str; 4] = ["patch", "meson", "git", "libcurl4-openssl-dev"];
 #[expect(clippy::print_stdout, reason = "printing results is what a benchmark does")]
 fn main() {
     let home = tempfile::tempdir().expect("a temporary directory");
-    let debs = debs(&binary().with_file_name("../debs"));
+    let debs = fetch_debs(&binary().with_file_name("../debs"), &ROOTS);
     assert!(debs.len() >= 150, "{} packages are too few", debs.len());
     println!("{} packages", debs.len());
     let stones = home.path().join("stones");
@@ -97,15 +98,6 @@ fn main() {
             compare(&format!("first phase, {name}, beside dpkg-deb {what}"), ours, peer);
         }
     }
-}
-
-/// The packages as files, downloaded into `directory` where they are missing.
-fn debs(directory: &Path) -> Vec<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/support/fetch-debs");
-    let output = Command::new(script).arg(directory).args(ROOTS).output().expect("bash is here");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "fetch-debs: {text}");
-    String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect()
 }
 
 fn name_of(deb: &Path) -> String {

@@ -10,12 +10,11 @@ use std::fs;
 use std::process::Command;
 use std::sync::Arc;
 
+use cairn_benches::debian::{offered_packages, write_repository};
 use cairn_benches::{median, report};
-use cairn_package::convert::Converter;
+use cairn_package::Dependency;
 use cairn_package::repository::{Config, Older, Repositories, Source as Place};
 use cairn_package::solve::{Installed, Request, Source, Universe, solve};
-use cairn_package::stone::write_index;
-use cairn_package::{Dependency, Metadata};
 
 /// One that needs little, one that needs much, and one with many providers.
 const PACKAGES: [&str; 3] = ["ed", "gimp", "postfix"];
@@ -27,12 +26,7 @@ fn run(program: &str, words: &[&str]) -> String {
 
 #[expect(clippy::print_stdout, reason = "printing results is what a benchmark does")]
 fn main() {
-    let converter = Converter::new("x86_64");
-    let text = run("apt-cache", &["dumpavail"]);
-    // Without what is only installed.
-    let is_offered = |paragraph: &&str| paragraph.contains("\nFilename: ");
-    let text = text.split("\n\n").filter(is_offered).collect::<Vec<_>>().join("\n\n");
-    let packages = converter.describe_index(&text).expect("it is an index");
+    let packages = offered_packages();
     let manual = run("apt-mark", &["showmanual"]);
     let manual: std::collections::BTreeSet<&str> = manual.lines().collect();
     let status = fs::read_to_string("/var/lib/dpkg/status").expect("dpkg is here");
@@ -54,11 +48,8 @@ fn main() {
     println!("{} packages, {} of {} installed", packages.len(), installed.len(), there.len());
 
     let directory = tempfile::tempdir().expect("a directory");
-    let mut index = Vec::new();
-    let packages: Vec<Metadata> = packages.into_iter().take(usize::from(u16::MAX)).collect();
-    write_index(&packages, &mut index).expect("an index");
-    fs::write(directory.path().join("stone.index"), &index).expect("written");
-    println!("    stone.index: {} bytes", index.len());
+    let index_len = write_repository(packages, directory.path());
+    println!("    stone.index: {index_len} bytes");
     let repositories = Repositories::of(&directory.path().join("store"));
     let url = directory.path().display().to_string().parse().expect("a path");
     let name = "debian".parse().expect("a name");

@@ -190,10 +190,7 @@ fn peers(home: &Path, native: &Path, store: &Path) -> Vec<Peer> {
 
     let on_loop = |image: PathBuf, kind: &'static str| -> Option<Box<dyn Fn(&Path)>> {
         Some(Box::new(move |at| {
-            run(Command::new("mount")
-                .args(["-o", "loop,ro", "-t", kind])
-                .arg(&image)
-                .arg(at));
+            run(Command::new("mount").args(["-o", "loop,ro", "-t", kind]).arg(&image).arg(at));
         }))
     };
     let [upper, work] = ["upper", "work"].map(|name| at(&format!("overlay-{name}")));
@@ -217,11 +214,7 @@ fn peers(home: &Path, native: &Path, store: &Path) -> Vec<Peer> {
         Peer { name: "ext4", mount: None, at: native.into() },
         Peer { name: "Cairn", mount: Some(Box::new(ours)), at: at("cairn") },
         Peer { name: "overlayfs", mount: Some(Box::new(overlay)), at: at("overlay") },
-        Peer {
-            name: "squashfs, zstd",
-            mount: on_loop(squashfs, "squashfs"),
-            at: at("squashfs"),
-        },
+        Peer { name: "squashfs, zstd", mount: on_loop(squashfs, "squashfs"), at: at("squashfs") },
         Peer { name: "EROFS", mount: on_loop(erofs, "erofs"), at: at("erofs") },
         Peer { name: "EROFS, lz4hc", mount: on_loop(erofs_lz4, "erofs"), at: at("erofs-lz4") },
         Peer { name: "squashfuse, zstd", mount: Some(Box::new(squashfuse)), at: at("squashfuse") },
@@ -271,7 +264,9 @@ fn walk(root: &Path, _: &Tree) -> u64 {
 /// Up to 20,000 names in a random order.
 fn stat_there(root: &Path, tree: &Tree) -> u64 {
     let paths = tree.paths.iter().take(20_000);
-    paths.map(|path| u64::from(fs::symlink_metadata(root.join(path)).expect("it is there").mode())).sum()
+    paths
+        .map(|path| u64::from(fs::symlink_metadata(root.join(path)).expect("it is there").mode()))
+        .sum()
 }
 
 /// The same names with two letters more.

@@ -64,8 +64,8 @@ fn in_parallel(end: usize, check: impl Fn(usize) + Sync) {
 fn extract(cairn: &Cairn, name: &str, stone: &[u8]) -> Result<Listing, (i32, String)> {
     let [file, out] = ["stone", "out"].map(|end| cairn.directory().join(format!("{name}.{end}")));
     fs::write(&file, stone).unwrap();
-    let ended =
-        cairn.run(["--quiet".as_ref(), "extract".as_ref(), file.as_os_str(), out.as_os_str()]);
+    let words = ["--quiet", "extract", "--to"].map(AsRef::as_ref);
+    let ended = cairn.run(words.into_iter().chain([out.as_os_str(), file.as_os_str()]));
     let result = match ended.code() {
         Some(0) => {
             let mut listing = Listing::of_directory(&out);
@@ -260,7 +260,7 @@ fn absurd_counts_and_sizes_cost_nothing_but_an_error() {
         let path = cairn.directory().join(format!("{name}.stone"));
         fs::write(&path, bad).unwrap();
         let file = path.to_str().unwrap();
-        for words in [&["extract", file, "out"][..], &["--yes", "install", file]] {
+        for words in [&["extract", file, "--to", "out"][..], &["--yes", "install", file]] {
             let (code, said) = with_little_memory(&cairn, words);
             // A size of Meta is a hint: some writers count too much.
             let is_hint = *name == "plain-meta";
@@ -291,7 +291,7 @@ fn a_decompression_bomb_ends_at_its_limit() {
         let path = cairn.directory().join(format!("{name}.stone"));
         fs::write(&path, bomb).unwrap();
         let file = path.to_str().unwrap();
-        for words in [&["extract", file, "out"][..], &["--yes", "install", file]] {
+        for words in [&["extract", file, "--to", "out"][..], &["--yes", "install", file]] {
             let (code, said) = with_little_memory(&cairn, words);
             let is_told = matches!(code, Some(FAILED | DAMAGED)) && said.starts_with("cairn: ");
             assert!(is_told, "{name}: {words:?}: {code:?}: {said}");

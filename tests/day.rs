@@ -125,7 +125,8 @@ fn a_day_of_work_meets_a_thousand_switches() {
     assert!(tar.status().unwrap().success());
     write_checks(&tmp, count);
     let writable = format!("/tmp={}", tmp.display());
-    let args = ["--follow", "--bind", "/dev=/dev", "--bind", "/proc=/proc", "--writable", &writable];
+    let args =
+        ["--follow", "--bind", "/dev=/dev", "--bind", "/proc=/proc", "--writable", &writable];
     let root = Mount::new(&cairn, &args, "root");
 
     let expected = {

@@ -169,3 +169,91 @@ fn no_change_gets_lost_that_is_no_text() {
     assert_eq!((kept.len(), merged.len(), conflicts.len()), (0, 0, 0));
     cairn.fails(1, ["cat", &format!("/{CONFIG}.cairn-new")]);
 }
+
+#[test]
+fn what_an_upgrade_would_make_of_changes_can_be_looked_at_first() {
+    let cairn = system(BASE, &[(CONFIG, Some(OURS)), (LOCAL, Some(OURS))]);
+    cairn.offer([editor("2", THEIRS)]);
+    let before = cairn.current();
+    let done = cairn.json(["--yes", "upgrade", "--update", "--no-switch"]);
+    let made = done["made"].to_string();
+    assert_eq!(done["merged"], serde_json::json!([format!("/{CONFIG}"), format!("/{LOCAL}")]));
+    assert_eq!((cairn.current(), done["state"].as_u64()), (before, Some(before)));
+    assert_eq!((cat(&cairn, CONFIG), cat(&cairn, LOCAL)), (OURS.into(), OURS.into()));
+    let patch = cairn.data(["diff", "--patch", "current", &made, "etc"]);
+    assert!(patch.contains("-five\n") && patch.contains("+FIVE\n"), "{patch}");
+    assert!(!patch.contains("ONE\n-") && !patch.contains("-ONE"), "{patch}");
+    // It can be had, and taken back.
+    cairn.data(["switch", &made]);
+    assert_eq!(cat(&cairn, LOCAL), "ONE\ntwo\nthree\nfour\nFIVE\n");
+    cairn.data(["rollback"]);
+    assert_eq!((cat(&cairn, LOCAL), cairn.current()), (OURS.into(), before));
+    cairn.fails(2, ["--yes", "upgrade", "--no-switch", "--to", "elsewhere"]);
+}
+
+#[test]
+fn a_directory_that_was_removed_stays_away() {
+    let manual = |version: &str| {
+        let text = format!("page of {version}\n");
+        editor(version, BASE).file("usr/share/editor/manual/one", 0o644, &text).file(
+            "usr/share/editor/manual/two",
+            0o644,
+            &text,
+        )
+    };
+    let cairn = Cairn::new();
+    cairn.offer([manual("1")]);
+    cairn.data(["--yes", "install", "editor"]);
+    snapshot(&cairn, &[("usr/share/editor/manual", None)]);
+    cairn.offer([manual("2")]);
+    let done = cairn.json(["--yes", "upgrade"]);
+    assert_eq!(done["kept"], serde_json::json!(["/usr/share/editor/manual"]));
+    assert_eq!(cairn.data(["ls", "/usr/share/editor"]), "config\ndata\n");
+}
+
+#[test]
+fn what_became_something_else_refuses_the_upgrade() {
+    let cairn = system(BASE, &[(CONFIG, Some(OURS))]);
+    let other = Deb::new("editor", "2").file(&format!("{CONFIG}/main"), 0o644, BASE);
+    cairn.offer([other]);
+    let before = cairn.current();
+    let complaint = cairn.fails(1, ["--yes", "upgrade"]);
+    assert!(complaint.contains(CONFIG), "{complaint}");
+    assert_eq!((cairn.current(), cat(&cairn, CONFIG)), (before, OURS.into()));
+}
+
+#[test]
+fn configuration_of_a_package_or_of_a_model_does_not_follow_defaults() {
+    const PATH: &str = "/etc/tool.conf";
+    let cairn = Cairn::new();
+    let stones = cairn_tests::Stones::new(&cairn.directory().join("stones"));
+    let add = |release, default: &str, own: Option<&str>| {
+        let own = own.map(|text| (PATH, text.as_bytes()));
+        let default = ("/usr/share/defaults/etc/tool.conf", default.as_bytes());
+        let files: Vec<_> = [Some(default), own].into_iter().flatten().collect();
+        stones.add_files("tool", release, &files);
+        stones.index(None);
+    };
+    add(1, BASE, Some("its own\n"));
+    let url = format!("file://{}", stones.path().display());
+    cairn.data(["repo", "add", "stones", &url]);
+    cairn.data(["--yes", "install", "tool"]);
+    add(2, THEIRS, Some("its own\n"));
+    let done = cairn.json(["--yes", "upgrade", "--update"]);
+    assert_eq!(done["conflicts"], serde_json::json!([]), "nobody has changed anything");
+    assert_eq!(cat(&cairn, &PATH[1..]), "its own\n");
+
+    add(3, BASE, None);
+    cairn.data(["--yes", "upgrade", "--update"]);
+    let model = cairn.directory().join("system.yaml");
+    let text = format!("packages: [tool]\nfiles:\n  {PATH}:\n    content: \"of the model\\n\"\n");
+    std::fs::write(&model, text).unwrap();
+    cairn.data(["--yes", "apply", model.to_str().unwrap()]);
+    add(4, THEIRS, None);
+    let done = cairn.json(["--yes", "upgrade", "--update"]);
+    assert_eq!(
+        (&done["conflicts"], &done["merged"]),
+        (&serde_json::json!([]), &serde_json::json!([]))
+    );
+    assert_eq!(cat(&cairn, &PATH[1..]), "of the model\n");
+}

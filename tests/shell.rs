@@ -60,7 +60,89 @@ fn a_shell_offers_what_the_store_has_at_that_moment() {
     let other = cairn.directory().join("other");
     let other = other.to_str().unwrap();
     assert_eq!(offered(&cairn, &["cairn", "--store", other, "remove", "a"]), [""; 0]);
+    let joined = format!("--store={other}");
+    assert_eq!(offered(&cairn, &["cairn", &joined, "remove", "a"]), [""; 0]);
     assert!(!fs::exists(other).unwrap());
+}
+
+/// What fish offers where `line` ends, without the descriptions.
+fn offered_by_fish(cairn: &Cairn, line: &str) -> Vec<String> {
+    let script = r#"
+        set -p PATH $argv[1]
+        cairn completions fish | source
+        complete --do-complete "$argv[2]""#;
+    let mut fish = Command::new("fish");
+    cairn.settle(&mut fish).args(["--no-config", "-c", script]);
+    let ended = fish.arg(cairn.program().parent().unwrap()).arg(line).output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let text = String::from_utf8(ended.stdout).unwrap();
+    let names = text.lines().filter_map(|line| line.split('\t').next());
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn fish_offers_the_same() {
+    if !Need::all(&[Need::Program("fish", "fish")]) {
+        return;
+    }
+    let cairn = system();
+    let offered = |line| offered_by_fish(&cairn, line);
+    assert_eq!(offered("cairn reins"), ["reinstall"]);
+    assert_eq!(offered("cairn remove z"), ["zebra"]);
+    assert_eq!(offered("cairn install z"), ["zebra", "zucchini"]);
+    assert_eq!(offered("cairn switch g"), ["golden"]);
+    assert_eq!(offered("cairn install --dry"), ["--dry-run"]);
+    assert_eq!(offered("cairn remove no-such"), [""; 0]);
+}
+
+/// The line that zsh makes of `line` and a press of Tab, with its completions where `make
+/// install` puts them. What it lists for somebody to choose stands before it.
+fn completed_by_zsh(cairn: &Cairn, line: &str) -> (String, String) {
+    // Its completions only work for somebody who types. `zpty` is a terminal; Ctrl-X shows
+    // what the line has become, between marks that are not in what is typed before.
+    let script = r#"
+        zmodload zsh/zpty
+        export PATH="$1:$PATH" TERM=dumb
+        zpty shell zsh -f -i
+        zpty -w shell 'PS1= PS2=; stty -echo cols 80; fpath=("$PWD/functions" $fpath)
+            autoload -Uz compinit; compinit -u -D
+            show() { print -r -- $'\''\n'\''"[begin]${BUFFER}[end]"; BUFFER= }
+            zle -N show; bindkey "^X" show; bindkey "^I" complete-word; print "rea""dy"'
+        zpty -r -m shell text '*ready*' || exit 1
+        zpty -n -w shell "$2"$'\t\x18'
+        zpty -r -m shell text '*\[end\]*' || exit 1
+        print -r -- "$text""#;
+    let functions = cairn.directory().join("functions");
+    fs::create_dir_all(&functions).unwrap();
+    fs::write(functions.join("_cairn"), cairn.data(["completions", "zsh"])).unwrap();
+    let mut zsh = Command::new("zsh");
+    cairn.settle(&mut zsh).args(["-f", "-c", script, "zsh"]);
+    let ended = zsh.arg(cairn.program().parent().unwrap()).arg(line).output().unwrap();
+    let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{line:?}: {text}{complaint}");
+    let (listed, rest) = text.rsplit_once("[begin]").unwrap();
+    let (line, _) = rest.split_once("[end]").unwrap();
+    (line.to_owned(), listed.to_owned())
+}
+
+#[test]
+fn zsh_offers_the_same_at_the_first_press_of_tab() {
+    if !Need::all(&[Need::Program("zsh", "zsh")]) {
+        return;
+    }
+    let cairn = system();
+    let check = |line, expected: &str| {
+        assert_eq!(completed_by_zsh(&cairn, line).0, expected, "{line:?}");
+    };
+    check("cairn reins", "cairn reinstall ");
+    check("cairn remove z", "cairn remove zebra ");
+    check("cairn switch g", "cairn switch golden ");
+    check("cairn install --dry", "cairn install --dry-run ");
+    check("cairn remove no-such", "cairn remove no-such");
+    let (line, listed) = completed_by_zsh(&cairn, "cairn install z");
+    assert_eq!(line, "cairn install z");
+    assert!(listed.contains("zebra") && listed.contains("zucchini"), "{listed}");
 }
 
 #[test]

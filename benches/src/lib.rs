@@ -1,6 +1,8 @@
 //! What every benchmark shares: one way to measure, one way to report, one way
 //! to make a system.
 
+pub mod debian;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -39,8 +39,16 @@ pub(crate) fn script(shell: &str) -> Result<Vec<u8>, Error> {
     shell
         .write_registration(VARIABLE, "cairn", "cairn", "cairn", &mut script)
         .map_err(Error::Output)?;
+    if shell.is("zsh") {
+        script.extend_from_slice(FIRST_IN_ZSH.as_bytes());
+    }
     Ok(script)
 }
+
+/// zsh reads the script, as a function of this name, when it is asked for completions for
+/// the first time: they would only come the second time.
+const FIRST_IN_ZSH: &str =
+    "if [[ $funcstack[1] == _cairn ]]; then _clap_dynamic_completer_cairn; fi\n";
 
 /// The command line, in which arguments know what they can be.
 fn command() -> Command {
@@ -97,8 +105,14 @@ impl Source {
     fn new() -> Option<Self> {
         let words: Vec<OsString> = std::env::args_os().collect();
         let value = |names: &[&str]| {
-            let at = words.iter().position(|word| names.iter().any(|name| word == name))?;
-            words.get(at + 1).map(Into::into)
+            let joined = |word: &OsString| {
+                let (name, value) = word.to_str()?.split_once('=')?;
+                names.contains(&name).then(|| value.into())
+            };
+            let rest = words.iter().skip_while(|word| !names.iter().any(|it| *word == it));
+            // bash makes three words of an option with its value.
+            let next = rest.skip(1).find(|word| *word != "=").map(Into::into);
+            next.or_else(|| words.iter().find_map(joined))
         };
         let options = Options {
             store: value(&["--store"]),

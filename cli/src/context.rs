@@ -40,11 +40,14 @@ pub(crate) struct Options {
     #[arg(long, global = true)]
     pub json: bool,
     /// Answer every question with yes
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, alias = "yes-all")]
     pub yes: bool,
     /// Print data, warnings and errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// Print this much beside data; counts more than --quiet and --verbose
+    #[arg(long, global = true, value_enum, value_name = "LEVEL")]
+    pub log: Option<Level>,
     /// Use colours
     #[arg(long, global = true, value_enum, value_name = "WHEN")]
     pub color: Option<Color>,
@@ -54,6 +57,34 @@ pub(crate) struct Options {
     /// Print more
     #[arg(short, long, global = true)]
     pub verbose: bool,
+}
+
+/// How much is printed on standard error. A question, and what it is about, always is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Level {
+    /// Nothing: the exit code tells
+    Off,
+    /// Errors
+    Error,
+    /// Warnings, too: the same as --quiet
+    Warn,
+    /// Progress and results, too: the usual
+    Info,
+    /// More, too: the same as --verbose
+    Debug,
+    /// The same as debug
+    Trace,
+}
+
+impl Options {
+    /// How much is printed beside data.
+    pub(crate) fn level(&self) -> Level {
+        self.log.unwrap_or(match (self.quiet, self.verbose) {
+            (true, _) => Level::Warn,
+            (_, true) => Level::Debug,
+            _ => Level::Info,
+        })
+    }
 }
 
 /// When to use colours.
@@ -240,7 +271,7 @@ impl Context {
 
     /// Whether the user wants to know more than usual.
     pub(crate) fn verbose(&self) -> bool {
-        self.options.verbose
+        self.options.level() >= Level::Debug
     }
 }
 

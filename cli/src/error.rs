@@ -40,6 +40,9 @@ pub(crate) enum Error {
     /// There is one shell at a time.
     #[error("a shell is opened for one recipe")]
     OneRecipe,
+    /// Two packages would mix there.
+    #[error("one package at a time can be unpacked into a directory itself")]
+    OneDirectory,
     /// Macros could not be read.
     #[error(transparent)]
     Macros(#[from] cairn_build::macros::Error),
@@ -336,6 +339,7 @@ impl Error {
             Self::Exists { .. } => Some("--force replaces it"),
             Self::NothingToUpdate => Some("name a version with --ver or an address with -u"),
             Self::OneRecipe => Some("name one recipe"),
+            Self::OneDirectory => Some("name one stone, or use --output-dir"),
             Self::NoSuchMacro(_) => Some("cairn recipe macros lists all of them"),
             Self::NoParent(_) | Self::NotAState(_) => Some(LIST_STATES),
             Self::NotAPlace(_) => {

@@ -32,6 +32,7 @@ mod remote;
 mod sys;
 mod transact;
 mod units;
+mod unknown;
 mod words;
 
 use std::ffi::OsString;

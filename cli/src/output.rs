@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::context::{Color, Options, no_color, pager_command, pager_variables};
+use crate::context::{Color, Level, Options, no_color, pager_command, pager_variables};
 use crate::error::Error;
 use crate::lines::Lines;
 use crate::page::{Look, Page, Style};
@@ -44,7 +44,7 @@ pub(crate) struct Output<'a> {
     look_of_stdout: Look,
     look_of_stderr: Look,
     json: bool,
-    quiet: bool,
+    level: Level,
     answers: Answers,
     /// The reader of standard output has gone.
     closed: bool,
@@ -85,7 +85,7 @@ impl Output<'static> {
         } else {
             Answers::Nobody
         };
-        let mode = if options.quiet || options.json {
+        let mode = if options.level() < Level::Info || options.json {
             Mode::Silent
         } else if stderr.is_terminal() {
             Mode::Bars
@@ -107,7 +107,7 @@ impl Output<'static> {
             stderr: Box::new(stderr),
             stdin: Box::new(stdin.lock()),
             json: options.json,
-            quiet: options.quiet,
+            level: options.level(),
             answers,
             closed: false,
             progress: Progress::new(mode),
@@ -181,7 +181,7 @@ impl Output<'_> {
     /// Tells people what is about to happen, before a question. Programs get it
     /// as a part of the data.
     pub(crate) fn preview(&mut self, view: &impl View) {
-        if self.json || (self.quiet && self.answers == Answers::Yes) {
+        if self.json || (!self.tells(Level::Info) && self.answers == Answers::Yes) {
             return;
         }
         let mut page = Page::new(self.look_of_stderr);
@@ -191,20 +191,23 @@ impl Output<'_> {
 
     /// Tells people what has happened.
     pub(crate) fn status(&mut self, text: fmt::Arguments<'_>) {
-        if !self.json && !self.quiet {
+        if !self.json && self.tells(Level::Info) {
             self.tell_styled(Style::Plain, "", text);
         }
     }
 
     /// Tells people what they should know although the command goes on.
     pub(crate) fn warning(&mut self, text: fmt::Arguments<'_>) {
-        if !self.json {
+        if !self.json && self.tells(Level::Warn) {
             self.tell_styled(Style::Note, "warning: ", text);
         }
     }
 
     /// Tells why the command has failed, and what might help.
     pub(crate) fn failure(&mut self, error: &Error) {
+        if !self.tells(Level::Error) {
+            return;
+        }
         let failure = error.failure();
         if self.json {
             let text = serde_json::to_string_pretty(&failure);
@@ -268,7 +271,13 @@ impl Output<'_> {
 
     /// Shows what programs say while they run.
     pub(crate) fn lines(&self) -> Lines {
-        Lines::new(self.progress.clone(), self.look_of_stderr, self.json || self.quiet)
+        let silent = self.json || !self.tells(Level::Info);
+        Lines::new(self.progress.clone(), self.look_of_stderr, silent)
+    }
+
+    /// Whether people want to know of what has this level.
+    fn tells(&self, level: Level) -> bool {
+        self.level >= level
     }
 
     fn tell_styled(&mut self, style: Style, word: &str, text: fmt::Arguments<'_>) {
@@ -317,7 +326,7 @@ mod tests {
             look_of_stdout: LOOK,
             look_of_stderr: LOOK,
             json: false,
-            quiet: false,
+            level: Level::Info,
             answers: Answers::Asked,
             closed: false,
             progress: Progress::new(Mode::Silent),
@@ -352,12 +361,35 @@ mod tests {
 
     #[test]
     fn quiet_hides_what_was_done_but_never_what_a_question_is_about() {
-        let quiet = |output: &mut Output<'_>| output.quiet = true;
+        let quiet = |output: &mut Output<'_>| output.level = Level::Warn;
         let ((), _, stderr) = run(quiet, "", everything);
         assert_eq!(stderr, "Hello before\n");
-        let sure = |output: &mut Output<'_>| (output.quiet, output.answers) = (true, Answers::Yes);
+        let sure = |output: &mut Output<'_>| {
+            (output.level, output.answers) = (Level::Warn, Answers::Yes);
+        };
         let ((), _, stderr) = run(sure, "", everything);
         assert_eq!(stderr, "");
+    }
+
+    #[test]
+    fn each_level_tells_what_the_one_below_does_and_more() {
+        let told = |level| {
+            let set =
+                |output: &mut Output<'_>| (output.level, output.answers) = (level, Answers::Yes);
+            let all = |output: &mut Output<'_>| {
+                output.warning(format_args!("old"));
+                output.failure(&Error::Declined);
+                everything(output);
+            };
+            let ((), stdout, stderr) = run(set, "", all);
+            assert_eq!(stdout, "Hello world\n", "{level:?}");
+            ["warning: ", "cairn: ", "Greeted"].map(|word| stderr.contains(word))
+        };
+        assert_eq!(told(Level::Off), [false; 3]);
+        assert_eq!(told(Level::Error), [false, true, false]);
+        assert_eq!(told(Level::Warn), [true, true, false]);
+        assert_eq!(told(Level::Info), [true; 3]);
+        assert_eq!(told(Level::Trace), [true; 3]);
     }
 
     #[test]

@@ -50,12 +50,21 @@ pub(crate) struct To {
     /// make no state
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
+    /// Make the state, and leave the current one: cairn diff shows what would change,
+    /// files changed by hand and all, and cairn switch makes it current
+    #[arg(long, conflicts_with = "to")]
+    no_switch: bool,
 }
 
 impl To {
     /// Whether the system is another one than that of the store.
     pub(crate) fn is_elsewhere(&self) -> bool {
         self.to.is_some()
+    }
+
+    /// Whether what is made becomes current.
+    fn becomes_current(&self) -> bool {
+        !self.is_elsewhere() && !self.no_switch
     }
 
     /// What `store` has, or an empty system.
@@ -70,7 +79,8 @@ impl To {
     ) -> Result<System, Error> {
         let repositories = context.repositories(store);
         let Some(path) = &self.to else {
-            return Ok(System::with_repositories(store, repositories, stones)?);
+            let system = System::with_repositories(store, repositories, stones)?;
+            return Ok(if self.no_switch { system.aside() } else { system });
         };
         let is_free = match std::fs::read_dir(path) {
             Ok(mut entries) => entries.next().is_none(),
@@ -94,6 +104,9 @@ struct Done<'a> {
     /// The state that is current now; none if there was none and nothing was
     /// done, or if a directory was written.
     state: Option<u64>,
+    /// The state that was made, where another one is current.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made: Option<u64>,
     seconds: f64,
     /// Files that were changed since packages brought them, and stay as they are.
     kept: Vec<String>,
@@ -175,6 +188,7 @@ fn carry_out(
     let mut done = Done {
         directory: to.to.clone(),
         state: system.base().map(|state| state.id.0),
+        made: None,
         seconds: 0.0,
         kept: Vec::new(),
         merged: Vec::new(),
@@ -205,6 +219,8 @@ fn carry_out(
             let left_out = write_out(store, &applied.state, directory, output)?;
             done.left_out.extend(left_out.iter().map(shown));
             done.live = Live::in_directory(store, directory, applied.state.tree, &triggers);
+        } else if store.refs().current != Some(applied.state.id) {
+            done.made = Some(applied.state.id.0);
         } else {
             done.mounts = Mounts::refresh(store);
             let old = system.base().map(|state| state.tree);
@@ -219,7 +235,7 @@ fn carry_out(
         done.triggers = applied.ran;
         done.skipped_triggers = applied.skipped;
     }
-    if let (Some(model), Some(state), false) = (model, done.state, to.is_elsewhere()) {
+    if let (Some(model), Some(state), true) = (model, done.state, to.becomes_current()) {
         for tag in &model.tags {
             store.tag(tag.clone(), StateId(state))?;
         }
@@ -324,15 +340,22 @@ impl View for Done<'_> {
         self.mounts.show_failures(page);
         self.live.show_failures(page);
         let time = duration(self.time);
-        match (&self.directory, self.state) {
-            (Some(directory), _) if !self.text.is_empty() => {
+        match (&self.directory, self.state, self.made) {
+            _ if self.text.is_empty() => self.plan.show(page),
+            (Some(directory), ..) => {
                 let directory = directory.display();
                 page.line(format_args!("{directory} has a system: {} ({time}).", self.text));
             }
-            (_, Some(state)) if !self.text.is_empty() => {
+            (None, Some(state), Some(made)) => {
+                page.line(format_args!("State {made} is made: {} ({time}).", self.text));
+                page.line(format_args!(
+                    "State {state} is still current: cairn diff {state} {made}, cairn switch {made}"
+                ));
+            }
+            (None, Some(state), None) => {
                 page.line(format_args!("State {state} is current: {} ({time}).", self.text));
             }
-            _ => self.plan.show(page),
+            (None, None, _) => self.plan.show(page),
         }
         if let Some(affected) = &self.affected {
             affected.show(page);

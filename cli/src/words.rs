@@ -27,7 +27,7 @@ const WORDS: [(&[&str], &[&str]); 20] = [
 ];
 
 /// Options before the command that are followed by a value.
-const WITH_VALUE: [&str; 5] = ["--cache", "--color", "--directory", "--store", "-D"];
+const WITH_VALUE: [&str; 6] = ["--cache", "--color", "--directory", "--log", "--store", "-D"];
 
 /// The command line `words`, its program first, with short words replaced.
 pub(crate) fn expand(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {

@@ -41,7 +41,7 @@ fn damage_of_a_package_is_told_and_is_exit_code_3() {
     let shown = text(&output.stdout);
     assert!(shown.contains("  damaged: payload 3 (Content): "), "{shown}");
 
-    let complaint = world.failure(3, &["extract", "damaged.stone", "out"]);
+    let complaint = world.failure(3, &["extract", "damaged.stone", "--to", "out"]);
     assert!(complaint.contains("cairn: cannot use damaged.stone: "), "{complaint}");
 }
 
@@ -49,9 +49,43 @@ fn damage_of_a_package_is_told_and_is_exit_code_3() {
 fn a_package_is_extracted_into_a_new_directory_only() {
     let world = World::new();
     let stone = real_stone();
-    let extract = ["extract", stone.to_str().unwrap(), "out"];
+    let extract = ["extract", stone.to_str().unwrap(), "--to", "out"];
     assert_eq!(world.data(&extract), "out: 745 entries (852 KiB)\n");
     assert!(world.path().join("out/usr/share/bash-completion/bash_completion").is_file());
     let complaint = world.failure(1, &extract);
     assert!(complaint.ends_with("help: name an empty or a new directory\n"), "{complaint}");
+}
+
+#[test]
+fn packages_are_extracted_into_directories_of_their_own() {
+    let world = World::new();
+    let first = real_stone();
+    let first = first.to_str().unwrap();
+    let bytes = std::fs::read(first).unwrap();
+    let name = "bash-completion-2.11-1.x86_64";
+    assert_eq!(world.data(&["extract", first]), format!("./{name}: 745 entries (852 KiB)\n"));
+    let shown = world.json(&["extract", "-o", "deep/out", first]);
+    assert_eq!(shown[0]["directory"], format!("deep/out/{name}"));
+    assert!(world.path().join("deep/out").join(name).join("usr/share/bash-completion").is_dir());
+    std::fs::write(world.path().join("same.stone"), bytes).unwrap();
+    // What is there already is left alone, and so is what two would share.
+    assert!(world.failure(1, &["extract", "same.stone"]).contains("is not empty"));
+    let complaint = world.failure(1, &["extract", first, "same.stone", "--to", "both"]);
+    assert!(complaint.contains("one package at a time"), "{complaint}");
+    assert!(!world.path().join("both").exists());
+}
+
+#[test]
+fn a_level_says_what_is_told_beside_data() {
+    let world = World::new();
+    let told = |words: &[&str]| text(&world.cairn(words).stderr);
+    let install = ["install", "--yes", real_stone().to_str().unwrap()].map(str::to_owned);
+    let install: Vec<&str> = install.iter().map(String::as_str).collect();
+    assert_eq!(told(&[&["--log", "warn"], &install[..]].concat()), "");
+    assert!(told(&["--log=info", "--quiet", "man", "."]).contains("Manual pages"));
+    let wrong = ["--log", "error", "cat", "/nothing"];
+    assert!(told(&wrong).starts_with("cairn: "));
+    assert_eq!(told(&["--log", "off", "cat", "/nothing"]), "");
+    assert_eq!(world.cairn(&["--log", "off", "cat", "/nothing"]).status.code(), Some(1));
+    assert_eq!(world.cairn(&["--log", "info:json", "list"]).status.code(), Some(2));
 }

@@ -82,6 +82,20 @@ fn packages_that_want_the_same_file_are_both_named() {
 }
 
 #[test]
+fn each_command_that_takes_a_name_tells_what_could_have_been_meant() {
+    let world = world();
+    world.data(&["install", "-y", "app"]);
+    for command in ["check", "downgrade", "files", "reinstall", "remove", "upgrade", "why"] {
+        let complaint = world.failure(1, &["--yes", command, "ap"]);
+        assert!(complaint.contains("; similar names are app\n"), "{command}: {complaint}");
+    }
+    for command in ["depends", "fetch", "info", "install", "rdepends"] {
+        let complaint = world.failure(1, &["--yes", command, "othr"]);
+        assert!(complaint.contains("; similar names are other\n"), "{command}: {complaint}");
+    }
+}
+
+#[test]
 fn what_cannot_be_done_is_explained_and_changes_nothing() {
     let world = world();
     let complaint = world.failure(1, &["install", "-y", "ap"]);

@@ -31,8 +31,18 @@ pub struct System {
     installed: Installed,
     files: Vec<(ProvedStone, Arc<Metadata>)>,
     universe: Universe,
-    /// It begins with nothing, and does not become the current system.
-    is_apart: bool,
+    standing: Standing,
+}
+
+/// What becomes of the state that is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is the current one.
+    Current,
+    /// It follows the current one, which stays current.
+    Aside,
+    /// It begins with nothing, and is no state of the system.
+    Apart,
 }
 
 /// What a request comes to, before anything is written.
@@ -189,7 +199,14 @@ impl System {
     /// An empty system beside the current one: what is applied to it becomes a state
     /// that is not current.
     pub fn apart(store: &Store, repositories: Repositories, files: &[PathBuf]) -> Result<Self> {
-        Ok(Self { is_apart: true, ..Self::on(None, store, repositories, files)? })
+        Ok(Self { standing: Standing::Apart, ..Self::on(None, store, repositories, files)? })
+    }
+
+    /// The same system, of which the current state stays current if there is one: what is
+    /// applied becomes a state that can be looked at first.
+    #[must_use]
+    pub fn aside(self) -> Self {
+        Self { standing: Standing::Aside, ..self }
     }
 
     fn on(
@@ -225,8 +242,8 @@ impl System {
             sources(&offered),
             files.iter().map(|(_, metadata)| metadata.clone()).collect(),
         );
-        let (store, is_apart) = (store.clone(), false);
-        Ok(Self { store, repositories, offered, base, installed, files, universe, is_apart })
+        let (store, standing) = (store.clone(), Standing::Current);
+        Ok(Self { store, repositories, offered, base, installed, files, universe, standing })
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -507,7 +524,7 @@ impl System {
 
         let mut transaction = self.store.begin()?;
         let base_id = self.base.as_ref().map(|state| state.id);
-        if !self.is_apart && transaction.store().refs().current != base_id {
+        if self.standing != Standing::Apart && transaction.store().refs().current != base_id {
             return Err(Error::Outdated);
         }
         if !stones.is_empty() {
@@ -597,9 +614,10 @@ impl System {
             tree: triggered.tree,
             packages: triggered.packages,
         };
-        let state = match self.is_apart {
-            true => transaction.commit_apart(draft)?,
-            false => transaction.commit(draft)?,
+        let state = match self.standing {
+            Standing::Current => transaction.commit(draft)?,
+            Standing::Aside => transaction.commit_aside(draft)?,
+            Standing::Apart => transaction.commit_apart(draft)?,
         };
         let kept = [kept, made.kept, triggered.kept, followed.kept].concat();
         let changes::Outcome { merged, conflicts, .. } = followed;

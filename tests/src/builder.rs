@@ -99,7 +99,7 @@ impl Builder {
     pub fn extracted(&self, package: &Value) -> PathBuf {
         let stone = package["stone"].as_str().expect("a package is a file");
         let to = self.path(Path::new(stone).file_name().unwrap().to_str().unwrap());
-        self.cairn.data(["extract", stone, to.to_str().unwrap()]);
+        self.cairn.data(["extract", stone, "--to", to.to_str().unwrap()]);
         to
     }
 }

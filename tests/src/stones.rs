@@ -35,6 +35,17 @@ impl Stones {
     /// # Panics
     /// If it cannot be written.
     pub fn add(&self, name: &str, release: u64, size: usize) -> String {
+        let mut random = crate::Random(release << 32 | size as u64 | 1);
+        let bytes: Vec<u8> =
+            (0..size).map(|_| u8::try_from(random.below(256)).expect("below 256")).collect();
+        self.add_files(name, release, &[(&format!("/usr/share/{name}/data"), &bytes)])
+    }
+
+    /// Adds a package with these files; returns the name of the stone.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn add_files(&self, name: &str, release: u64, files: &[(&str, &[u8])]) -> String {
         let metadata = Metadata {
             name: name.into(),
             version: format!("1.{release}"),
@@ -44,20 +55,19 @@ impl Stones {
             ..Metadata::default()
         };
         let file_name = metadata.file_name();
-        let mut random = crate::Random(release << 32 | size as u64 | 1);
-        let bytes: Vec<u8> =
-            (0..size).map(|_| u8::try_from(random.below(256)).expect("below 256")).collect();
         let mut builder = Builder::new(metadata);
-        let blob = builder.add_source(Source::Bytes(bytes.into())).unwrap();
-        builder.layout.push(Layout {
-            path: TreePath::new(format!("/usr/share/{name}/data").as_bytes()).unwrap(),
-            uid: 0,
-            gid: 0,
-            mode: 0o644,
-            tag: 0,
-            content: LayoutContent::Regular(blob.key),
-            extra: Extra::default(),
-        });
+        for (path, bytes) in files {
+            let blob = builder.add_source(Source::Bytes((*bytes).into())).unwrap();
+            builder.layout.push(Layout {
+                path: TreePath::new(path.as_bytes()).unwrap(),
+                uid: 0,
+                gid: 0,
+                mode: 0o644,
+                tag: 0,
+                content: LayoutContent::Regular(blob.key),
+                extra: Extra::default(),
+            });
+        }
         builder.write(Encoding::Plain, File::create(self.0.join(&file_name)).unwrap()).unwrap();
         file_name
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cairn_package::Metadata;
 use cairn_package::query::{Link, Needs};
+use cairn_package::{Dependency, Metadata};
 use serde::Serialize;
 
 use crate::command::search::installed;
@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::output::{Output, View};
 use crate::page::Page;
+use crate::unknown::unknown;
 
 /// Show what a package needs, as a tree
 ///
@@ -59,14 +60,18 @@ pub(crate) fn run(
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     let store = context.store()?;
-    let of_installed = Needs::of_installed(&installed(&store)?);
-    let mut needs = of_installed;
-    let mut package = needs.package(&args.package)?;
-    if args.available || package.is_none() {
-        needs = Needs::of_offered(&context.repositories(&store).load(&())?);
-        package = needs.package(&args.package)?;
-    }
-    let package = package.ok_or_else(|| Error::UnknownPackage(args.package.clone()))?;
+    let installed = installed(&store)?;
+    let mut needs = Needs::of_installed(&installed);
+    let package = match needs.package(&args.package)? {
+        Some(package) if !args.available => package,
+        _ => {
+            let offered = context.repositories(&store).load(&())?;
+            needs = Needs::of_offered(&offered);
+            let wanted = Dependency::on_package(args.package.as_str());
+            let missing = || unknown(&installed, &offered, &wanted);
+            needs.package(&args.package)?.ok_or_else(missing)?
+        }
+    };
     let depth = args.depth.unwrap_or(usize::MAX);
     let mut tree = Tree { needs, direction, met: BTreeSet::new() };
     output.list(&tree.node(package, None, depth)?)

@@ -11,6 +11,7 @@ use crate::escape::Escaped;
 use crate::output::{Output, View};
 use crate::page::Page;
 use crate::place::StateName;
+use crate::unknown::not_installed;
 
 /// List the files of installed packages
 #[derive(clap::Args)]
@@ -43,7 +44,7 @@ pub(crate) fn find<'i>(
     installed: &'i Installed,
     name: &str,
 ) -> Result<&'i InstalledPackage, Error> {
-    installed.get(name).ok_or_else(|| Error::NotInstalled(name.into()))
+    installed.get(name).ok_or_else(|| not_installed(installed, name))
 }
 
 /// The paths of a package; links with where they lead.

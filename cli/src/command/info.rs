@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
 use crate::units::size;
+use crate::unknown::unknown;
 
 /// Tell what packages say of themselves, installed or on offer
 #[derive(clap::Args)]
@@ -51,7 +52,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     for wanted in &args.packages {
         let names = query::offering(&installed, &offered, wanted)?;
         if names.is_empty() {
-            return Err(Error::UnknownPackage(wanted.to_string()));
+            return Err(unknown(&installed, &offered, wanted));
         }
         for name in names {
             let known = query::known(&installed, &offered, &name)?;

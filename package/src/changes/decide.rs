@@ -32,7 +32,7 @@ pub(super) fn decide<E>(
 ) -> Result<Decision, E> {
     let Some(attributes) = attributes(base, ours, theirs) else { return Ok(Decision::Conflict) };
     if ours.content == theirs.content || ours.content == base.content {
-        let same = is_same(&attributes, &theirs.attributes);
+        let same = attributes.is_like(&theirs.attributes);
         // A time alone is no change that anybody has made.
         return Ok(match same {
             true => Decision::Theirs,
@@ -48,7 +48,7 @@ pub(super) fn decide<E>(
         });
     }
     if base.content == theirs.content {
-        return Ok(match is_same(&attributes, &ours.attributes) {
+        return Ok(match attributes.is_like(&ours.attributes) {
             true => Decision::Ours,
             false => Decision::Merged { bytes: None, attributes },
         });
@@ -86,7 +86,101 @@ fn either<T: Clone + PartialEq>(base: &T, ours: &T, theirs: &T) -> Option<T> {
     }
 }
 
-fn is_same(one: &Attributes, other: &Attributes) -> bool {
-    let timeless = |it: &Attributes| Attributes { mtime: Default::default(), ..it.clone() };
-    timeless(one) == timeless(other)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cairn_store::{BlobRef, Timestamp};
+
+    /// What a file has, a mode and a time that no other number has.
+    fn file(text: &str, mode: u16) -> Leaf {
+        let seconds = i64::from(mode) + i64::try_from(text.len()).unwrap();
+        let attributes =
+            Attributes { mtime: Timestamp::new(seconds, 0).unwrap(), ..Attributes::of_root(mode) };
+        Leaf { attributes, content: Content::File(BlobRef::of(text.as_bytes())), link: None }
+    }
+
+    fn link(text: &str) -> Leaf {
+        let content = Content::Symlink(text.as_bytes().into());
+        Leaf { attributes: Attributes::of_root(0o777), content, link: None }
+    }
+
+    const BASE: &str = "a\n-\nz\n";
+    const OURS: &str = "A\n-\nz\n";
+    const THEIRS: &str = "a\n-\nZ\n";
+    const BOTH: &str = "A\n-\nZ\n";
+    const OTHER: &str = "B\n-\nz\n";
+    const BYTES: [&str; 2] = ["\0", "\0b"];
+    const TEXTS: [&str; 7] = [BASE, OURS, THEIRS, BOTH, OTHER, BYTES[0], BYTES[1]];
+
+    /// Decides; whoever is asked for bytes has those of [`TEXTS`].
+    fn decided(base: &Leaf, ours: &Leaf, theirs: &Leaf) -> Decision {
+        let read = |leaf: &Leaf| {
+            let text = TEXTS
+                .iter()
+                .find(|text| leaf.content == Content::File(BlobRef::of(text.as_bytes())));
+            Ok::<_, std::convert::Infallible>(text.map(|text| text.as_bytes().to_vec()))
+        };
+        let Ok(decision) = decide(base, ours, theirs, read);
+        decision
+    }
+
+    /// What both are together, with the attributes of `like` at the time of the new one.
+    fn merged(text: Option<&str>, mode: u16, theirs: &Leaf) -> Decision {
+        let mtime = theirs.attributes.mtime;
+        let attributes = Attributes { mtime, ..Attributes::of_root(mode) };
+        Decision::Merged { bytes: text.map(|text| text.as_bytes().to_vec()), attributes }
+    }
+
+    #[test]
+    fn the_content_is_that_of_whoever_changed_it() {
+        let [base, ours, theirs] = [BASE, OURS, THEIRS].map(|text| file(text, 0o644));
+        assert_eq!(decided(&base, &ours, &base), Decision::Ours);
+        assert_eq!(decided(&base, &base, &theirs), Decision::Theirs);
+        assert_eq!(decided(&base, &ours, &ours), Decision::Theirs, "they are the same");
+        assert_eq!(decided(&base, &ours, &theirs), merged(Some(BOTH), 0o644, &theirs));
+        assert_eq!(decided(&base, &ours, &file(OTHER, 0o644)), Decision::Conflict);
+        let mut touched = base.clone();
+        touched.attributes.mtime = Timestamp::new(1, 0).unwrap();
+        assert_eq!(decided(&base, &touched, &base), Decision::Theirs, "a time alone");
+    }
+
+    #[test]
+    fn attributes_are_merged_one_by_one_whatever_the_content_is() {
+        let [base, private] = [0o644, 0o600].map(|mode| file(BASE, mode));
+        assert_eq!(decided(&base, &private, &base), Decision::Ours);
+        let theirs = file(THEIRS, 0o644);
+        assert_eq!(decided(&base, &private, &theirs), merged(Some(THEIRS), 0o600, &theirs));
+        // The new package has another mode, and the same content as before.
+        let ours = file(OURS, 0o644);
+        assert_eq!(decided(&base, &ours, &private), merged(None, 0o600, &private));
+        let theirs = file(THEIRS, 0o600);
+        assert_eq!(decided(&base, &ours, &theirs), merged(Some(BOTH), 0o600, &theirs));
+        // Two modes contradict each other, as two owners do.
+        assert_eq!(decided(&base, &private, &file(BASE, 0o640)), Decision::Conflict);
+        let owned = |uid, mode| {
+            let mut leaf = file(BASE, mode);
+            leaf.attributes.uid = uid;
+            leaf
+        };
+        let theirs = owned(0, 0o600);
+        let Decision::Merged { attributes, .. } = decided(&base, &owned(7, 0o644), &theirs) else {
+            panic!("an owner and a mode lie apart");
+        };
+        assert_eq!((attributes.uid, attributes.mode), (7, 0o600));
+        assert_eq!(decided(&base, &owned(7, 0o644), &owned(8, 0o644)), Decision::Conflict);
+    }
+
+    #[test]
+    fn what_is_no_text_is_never_mixed() {
+        let base = link("a");
+        assert_eq!(decided(&base, &link("b"), &base), Decision::Ours);
+        assert_eq!(decided(&base, &link("b"), &link("c")), Decision::Conflict);
+        assert_eq!(decided(&base, &link("b"), &link("b")), Decision::Theirs);
+        let [ours, theirs] = BYTES.map(|bytes| file(bytes, 0o644));
+        assert_eq!(decided(&file(BASE, 0o644), &ours, &theirs), Decision::Conflict);
+        // A file with other attributes, and a link in its place: neither has both.
+        let mut owned = link("a");
+        owned.attributes.uid = 7;
+        assert_eq!(decided(&base, &owned, &link("c")), Decision::Conflict);
+    }
 }
