@@ -22,8 +22,14 @@ const LARGE: u64 = 256 << 20;
 /// Where it lies in the tree.
 const LARGE_PATH: &str = "var/large";
 
+/// Work in a root that has the tree; returns something that is the same in all roots.
+type Question = fn(&Path, &Tree) -> u64;
+
+/// Mounts the tree on a directory.
+type Mount = Box<dyn Fn(&Path)>;
+
 /// What is asked of each peer: the same work on the same tree.
-const QUESTIONS: &[(&str, fn(&Path, &Tree) -> u64)] = &[
+const QUESTIONS: &[(&str, Question)] = &[
     ("walk", walk),
     ("stat, names that are there", stat_there),
     ("stat, names that are not", stat_missing),
@@ -51,7 +57,7 @@ struct Tree {
 struct Peer {
     name: &'static str,
     /// Makes it appear at a directory; nothing for the native one.
-    mount: Option<Box<dyn Fn(&Path)>>,
+    mount: Option<Mount>,
     at: PathBuf,
 }
 
@@ -188,7 +194,7 @@ fn peers(home: &Path, native: &Path, store: &Path) -> Vec<Peer> {
     );
     run(cairn(store).arg("import").arg(native));
 
-    let on_loop = |image: PathBuf, kind: &'static str| -> Option<Box<dyn Fn(&Path)>> {
+    let on_loop = |image: PathBuf, kind: &'static str| -> Option<Mount> {
         Some(Box::new(move |at| {
             run(Command::new("mount").args(["-o", "loop,ro", "-t", kind]).arg(&image).arg(at));
         }))

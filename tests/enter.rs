@@ -8,7 +8,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use cairn_tests::{Cairn, Need, put_programs};
+use cairn_tests::{Cairn, Mount, Need, put_programs};
 
 #[test]
 fn a_program_runs_in_the_state_that_is_named_before_it() {
@@ -50,12 +50,54 @@ fn a_program_runs_in_the_state_that_is_named_before_it() {
     }
 }
 
+#[test]
+fn what_lies_on_a_mount_is_listed_and_what_was_filled_is_told() {
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let cairn = Cairn::new();
+    let tree = cairn.directory().join("tree");
+    for path in ["etc", "home"] {
+        fs::create_dir_all(tree.join(path)).unwrap();
+    }
+    fs::write(tree.join("etc/own"), "own").unwrap();
+    cairn.data([Path::new("import"), &tree]);
+    let [etc, home, root] = ["etc", "home", "root"].map(|name| cairn.directory().join(name));
+    fs::create_dir(&home).unwrap();
+    let on = |path: &str, source: &Path| format!("{path}={}", source.display());
+    let (writable, bind) = (on("/etc", &etc), on("/home", &home));
+    for filled in [true, false] {
+        fs::create_dir_all(&root).unwrap();
+        let mount = Mount::expected(&cairn, "root");
+        let words = ["mount", "--follow", "--writable", &writable, "--bind", &bind];
+        let told = cairn.data(words.into_iter().chain([root.to_str().unwrap()]));
+        let line = format!("{} was empty, and begins as /etc of the state.\n", etc.display());
+        assert_eq!(told.contains(&line), filled, "{told}");
+        assert_eq!(told.lines().count(), 1 + usize::from(filled), "{told}");
+        assert_eq!(fs::read_to_string(mount.join("etc/own")).unwrap(), "own");
+        let listed = cairn.json(["mount"]);
+        let expected = serde_json::json!([
+            { "path": "/etc", "source": etc, "filled": filled },
+            { "path": "/home", "source": home, "filled": false },
+        ]);
+        assert_eq!(listed[0]["binds"], expected);
+        let listed = cairn.data(["mount"]);
+        let lines: Vec<Vec<&str>> =
+            listed.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0][0], root.to_str().unwrap());
+        let words = [["/etc", etc.to_str().unwrap()], ["/home", home.to_str().unwrap()]];
+        assert_eq!(lines[1..], words);
+        mount.umount();
+    }
+}
+
 /// An ordinary user: `nobody`, since fusermount3 asks for a name.
 const USER: u32 = 65534;
 
 /// What a command complains of that fails at the end of a script. In there `limited`
 /// runs a command as root without the right to mount, `user` as an ordinary user, and
-/// `device` gives /dev/fuse a mode.
+/// `device` gives /dev/fuse a mode; `without_namespaces` and `in_a_changed_root` forbid
+/// user namespaces in two ways.
 fn complaint(cairn: &Cairn, script: &str) -> String {
     let prelude = "
         limited() { setpriv --bounding-set=-sys_admin --inh-caps=-all \"$@\"; }
@@ -67,6 +109,26 @@ fn complaint(cairn: &Cairn, script: &str) -> String {
             rm -f device
             mknod -m \"$1\" device c 10 229
             mount --bind device /dev/fuse
+        }
+        without_namespaces() {
+            rm -f go; mkfifo go
+            unshare --user sh -c '
+                read word <go
+                echo 0 >/proc/sys/user/max_user_namespaces
+                exec \"$@\"
+            ' sh \"$@\" &
+            child=$!
+            while [ $(readlink /proc/$child/ns/user) = $(readlink /proc/$$/ns/user) ]; do :; done
+            for map in uid_map gid_map; do echo 0 0 4294967295 >/proc/$child/$map; done
+            echo >go
+            wait $child
+        }
+        in_a_changed_root() {
+            mkdir -p root
+            mount --rbind / root
+            here=$PWD
+            chroot root setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all \
+                sh -c 'cd \"$1\"; shift; exec \"$@\"' sh \"$here\" \"$@\"
         }
     ";
     let mut command = Command::new("timeout");
@@ -129,6 +191,8 @@ fn what_keeps_a_machine_from_mounting_is_named_with_what_to_do() {
     let mut give = Command::new("chown");
     give.args(["-R", &format!("{USER}:{USER}")]).arg(cairn.store());
     assert!(give.status().unwrap().success());
+    let made = "device 666; user ./cairn run --rw kept -- cat /dev/null; false";
+    assert_eq!(complaint(&cairn, made), "", "a workspace is made");
     for (script, why, help) in [
         (
             "device 600; user ./cairn mount own",
@@ -151,6 +215,30 @@ fn what_keeps_a_machine_from_mounting_is_named_with_what_to_do() {
              mount -o remount,bind,nosuid /usr/bin; user ./cairn mount own",
             "Operation not permitted",
             "help: fusermount3 has to be setuid root",
+        ),
+        (
+            "without_namespaces setpriv --reuid=65534 --regid=65534 --clear-groups \
+             --inh-caps=-all ./cairn run --rw web -- cat /which",
+            "in namespaces of its own: No space left on device",
+            "help: there may be no more of them: sysctl user.max_user_namespaces",
+        ),
+        (
+            "without_namespaces setpriv --reuid=65534 --regid=65534 --clear-groups \
+             --inh-caps=-all ./cairn mount --rw web own",
+            "in namespaces of its own: No space left on device",
+            "help: there may be no more of them: sysctl user.max_user_namespaces",
+        ),
+        (
+            "without_namespaces setpriv --reuid=65534 --regid=65534 --clear-groups \
+             --inh-caps=-all ./cairn workspace diff kept",
+            "in namespaces of its own: No space left on device",
+            "help: there may be no more of them: sysctl user.max_user_namespaces",
+        ),
+        (
+            "in_a_changed_root ./cairn run --rw web -- cat /which",
+            "in namespaces of its own: Operation not permitted",
+            "help: it takes CAP_SYS_ADMIN as root, and user namespaces as another user: \
+             sysctl kernel.unprivileged_userns_clone=1",
         ),
     ] {
         let said = complaint(&cairn, script);

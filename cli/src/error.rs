@@ -479,6 +479,22 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
     }
 }
 
+/// The step of entering a state at which its overlay is mounted.
+const OVERLAY: &str = "mount the overlay";
+
+fn advice_on_overlays(source: &io::Error) -> Option<&'static str> {
+    match source.raw_os_error() {
+        Some(libc::ENODEV) => Some("load the module: modprobe overlay"),
+        Some(libc::EPERM) => Some(
+            "it takes CAP_SYS_ADMIN as root, and Linux 5.11 as another user, whom a security \
+             module may forbid it",
+        ),
+        _ => Some(
+            "the store must lie where overlayfs can have its layers: on ext4, xfs, btrfs or tmpfs",
+        ),
+    }
+}
+
 fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
     use cairn_fs::Error;
     match error {
@@ -490,6 +506,15 @@ fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
         Error::Dead { .. } => Some("cairn umount takes it away"),
         Error::NoFuse { source } => advice_on_fuse(source),
         Error::Enter { step, source } if step == "open /dev/fuse" => advice_on_fuse(source),
+        Error::Enter { step, source } if step == OVERLAY => advice_on_overlays(source),
+        Error::Enter { source, .. }
+            if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) =>
+        {
+            Some(
+                "a security module may take the rights from user namespaces: \
+                 sysctl kernel.apparmor_restrict_unprivileged_userns=0 where AppArmor does",
+            )
+        }
         Error::Mount { source, .. } => match source.raw_os_error() {
             Some(libc::EPERM) => Some(
                 "mounting takes CAP_SYS_ADMIN, which a container gets with --cap-add SYS_ADMIN \
@@ -519,9 +544,7 @@ fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
         Error::OtherBase { .. } => Some(
             "cairn workspace reset NAME --state STATE puts it there, and drops what was changed",
         ),
-        Error::Overlay { .. } => Some(
-            "the store must lie where overlayfs can have its layers: on ext4, xfs, btrfs or tmpfs",
-        ),
+        Error::Overlay { source, .. } => advice_on_overlays(source),
         Error::NoFusermount { .. } => Some("install fuse3, or run it as root"),
         Error::Busy { .. } => Some("--lazy unmounts it for good when nobody uses it any more"),
         _ => None,

@@ -53,7 +53,7 @@ pub use error::{Error, Result};
 pub use event::{Event, Journal};
 pub use keeper::{Keeper, Kept};
 pub use mount::{Options, Running, Trust, Unmount, start, unmount};
-pub use registration::{Registration, list};
+pub use registration::{Bound, Registration, list};
 pub use restrictions::{Restrictions, remount};
 pub use root::{RootBind, seed};
 pub use run::{Bind, Program, run};

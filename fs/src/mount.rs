@@ -125,15 +125,15 @@ pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Resul
     target::remove_dead(&options.target, &journal)?;
     let target = check_target(&options.target)?;
     let filesystem = Arc::new(Filesystem::new(source, options.shape)?);
+    let binds = root::find_sources(&options.binds)?;
     let mut registered = match &options.run {
         Some(run) => {
-            let registered = register(&filesystem, run, &target)?;
+            let registered = register(&filesystem, run, &target, &binds)?;
             check_store_is_outside(directory_of(run), &target)?;
             Some(registered)
         }
         None => None,
     };
-    let binds = root::find_sources(&options.binds)?;
     if let (Some((registered, _)), Some(keeper)) = (&mut registered, &options.keeper) {
         let failed = |source| Error::Keeper { source };
         registered.keep_with(keeper.clone()).map_err(failed)?;
@@ -246,6 +246,7 @@ pub(crate) fn register<S: Source>(
     filesystem: &Filesystem<S>,
     run: &Path,
     target: &Path,
+    binds: &[RootBind],
 ) -> Result<(Registered, UnixListener)> {
     let (mut registered, listener) = Registered::new(
         run,
@@ -256,6 +257,7 @@ pub(crate) fn register<S: Source>(
             state: filesystem.view().state(),
             trees: filesystem.roots(),
             workspace: None,
+            binds: binds.iter().map(RootBind::bound).collect(),
             name: String::new(),
         },
     )?;

@@ -38,9 +38,23 @@ pub struct Registration {
     /// The workspace whose layer lies above the state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
+    /// What of the machine lies on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub binds: Vec<Bound>,
     /// Name of the registration: `<pid>-<n>`.
     #[serde(skip)]
     pub(crate) name: String,
+}
+
+/// A directory or file of the machine that lies on a mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// Where on the mount, as a path of the state.
+    pub path: String,
+    /// What it is, with bytes that are no UTF-8 replaced.
+    pub source: String,
+    /// Whether it was filled from the state when it was mounted.
+    pub filled: bool,
 }
 
 /// The registration of this process's own mount; gone when dropped.

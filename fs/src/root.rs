@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::fuse::time;
 use crate::mountinfo::MountPoint;
+use crate::registration::Bound;
 use crate::sys;
 use crate::target::device_of;
 use crate::unmounter::Unmounter;
@@ -32,9 +33,20 @@ pub struct RootBind {
     pub source: PathBuf,
     /// Whether it is filled from the state when it is empty or missing.
     pub seed: bool,
+    /// Whether that has been done for this mount.
+    pub filled: bool,
 }
 
 impl RootBind {
+    /// As it is told of.
+    pub(crate) fn bound(&self) -> Bound {
+        Bound {
+            path: self.path.to_string(),
+            source: self.source.to_string_lossy().into_owned(),
+            filled: self.filled,
+        }
+    }
+
     /// Where it lies, on a mount on `target`.
     fn place(&self, target: &Path) -> PathBuf {
         let names = self.path.names().iter().map(|name: &Name| OsStr::from_bytes(name));

@@ -102,7 +102,7 @@ pub fn run<S: Source, E: From<Error>>(
         let (source, state) = open()?;
         let filesystem = Filesystem::new(source, Shape::Pinned(state)).map_err(Error::Store)?;
         let filesystem = Arc::new(filesystem);
-        let register = |run: &PathBuf| mount::register(&filesystem, run, Path::new("/"));
+        let register = |run: &PathBuf| mount::register(&filesystem, run, Path::new("/"), &[]);
         // There is nothing to ask of it, so nobody listens.
         let registered = program.run.as_ref().map(register).transpose()?.map(|(noted, _)| noted);
         Ok(Opened { filesystem, registered })

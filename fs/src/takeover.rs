@@ -102,7 +102,7 @@ pub fn resume<S: Source>(
     let bind = |(place, source): (Vec<u8>, _)| {
         let invalid = |err: InvalidPath| failed(io::Error::new(io::ErrorKind::InvalidData, err));
         let place = TreePath::new(&place).map_err(invalid)?;
-        Ok(RootBind { path: place, source: path(source), seed: false })
+        Ok(RootBind { path: place, source: path(source), seed: false, filled: false })
     };
     let binds = about.binds.into_iter().map(bind).collect::<Result<Vec<_>>>()?;
     let locks = kept.take_all(REGISTRATION);

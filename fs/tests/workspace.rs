@@ -682,8 +682,12 @@ fn a_directory_is_filled_as_a_whole_whatever_interrupts_it() {
     let state = lab.commit(&root);
     let target = lab.temporary.path().join("etc");
     let path = |text: &str| cairn_store::TreePath::new(text.as_bytes()).unwrap();
-    let bind =
-        |on: &str, source: &Path| RootBind { path: path(on), source: source.into(), seed: true };
+    let bind = |on: &str, source: &Path| RootBind {
+        path: path(on),
+        source: source.into(),
+        seed: true,
+        filled: false,
+    };
     let etc = bind("etc", &target);
     let filled = || cairn_fs::seed(&lab.store, state.tree, &etc).unwrap();
     let text = |path: &str| fs::read_to_string(target.join(path)).unwrap();

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_fs::{
-    Event, Journal, Keeper, Keeping, Kept, Options, Registration, Running, Shape, Signals, Trust,
-    workspace,
+    Bound, Event, Journal, Keeper, Keeping, Kept, Options, Registration, RootBind, Running, Shape,
+    Signals, Trust, workspace,
 };
 use cairn_store::{Store, WorkspaceName};
 use serde::Serialize;
@@ -97,6 +97,8 @@ struct Mounted {
     shape: Shape,
     #[serde(skip_serializing_if = "Option::is_none")]
     workspace: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    binds: Vec<Bound>,
     pid: u32,
 }
 
@@ -163,6 +165,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         target: target.clone(),
         shape,
         workspace: asked.workspace.as_ref().map(ToString::to_string),
+        binds: binds_of(pid, &store_path, dir),
         pid,
     };
     let journal: Journal = if args.foreground {
@@ -173,7 +176,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     } else {
         log_file(&store_path.join("run/mount.log"), &target)
     };
-    let server = Server { what, store: store_path, is_root: asked.system_root, journal };
+    let server = Server { what, store: store_path.clone(), is_root: asked.system_root, journal };
     // What has only just been made for a mount that fails goes again.
     let undo = || {
         if is_new {
@@ -228,8 +231,8 @@ impl Server {
     fn start(&self) -> Result<Running, Error> {
         self.until_signal(|store| match &self.what {
             What::Trees(options) => {
-                seed(&store, options)?;
-                Ok(cairn_fs::start(store, options, self.journal.clone())?)
+                let options = Options { binds: seed(&store, options)?, ..options.clone() };
+                Ok(cairn_fs::start(store, &options, self.journal.clone())?)
             }
             What::Workspace(name, target) => {
                 let held = store.lock_workspace(name)?;
@@ -242,8 +245,9 @@ impl Server {
     fn start_kept(&self, keeper: &Keeper, kept: Option<Kept>) -> Result<Running, Error> {
         match (&self.what, kept) {
             (What::Trees(options), None) => self.until_signal(|store| {
-                seed(&store, options)?;
-                let options = Options { keeper: Some(keeper.clone()), ..options.clone() };
+                let binds = seed(&store, options)?;
+                let keeper = Some(keeper.clone());
+                let options = Options { keeper, binds, ..options.clone() };
                 Ok(cairn_fs::start(store, &options, self.journal.clone())?)
             }),
             (What::Trees(_), Some(kept)) => self.until_signal(|store| {
@@ -277,10 +281,19 @@ impl Server {
     }
 }
 
-/// Fills the directories that are to be bound and are empty.
-fn seed(store: &Store, options: &Options) -> Result<(), Error> {
-    if !options.binds.iter().any(|bind| bind.seed) {
-        return Ok(());
+/// What of the machine lies on the mount of a process, which knows what it has filled.
+fn binds_of(pid: u32, store: &Path, dir: &Path) -> Vec<Bound> {
+    let mounts = cairn_fs::list(&store.join("run")).unwrap_or_default();
+    let target = dir.canonicalize().unwrap_or_default();
+    let its = mounts.into_iter().find(|it| it.pid == pid && Path::new(&it.target) == target);
+    its.map(|it| it.binds).unwrap_or_default()
+}
+
+/// Fills the directories that are to be bound and are empty; returns all binds.
+fn seed(store: &Store, options: &Options) -> Result<Vec<RootBind>, Error> {
+    let mut binds = options.binds.clone();
+    if !binds.iter().any(|bind| bind.seed) {
+        return Ok(binds);
     }
     let state = match options.shape {
         Shape::Pinned(id) => store.state(id)?,
@@ -290,10 +303,10 @@ fn seed(store: &Store, options: &Options) -> Result<(), Error> {
     for bind in options.binds.iter().filter(|bind| !bind.seed) {
         fs::metadata(&bind.source).map_err(Error::read(&bind.source))?;
     }
-    for bind in options.binds.iter().filter(|bind| bind.seed) {
-        cairn_fs::seed(store, state.tree, bind)?;
+    for bind in binds.iter_mut().filter(|bind| bind.seed) {
+        bind.filled = cairn_fs::seed(store, state.tree, bind)?;
     }
-    Ok(())
+    Ok(binds)
 }
 
 /// The log of mounts in the background is cut off at this size.
@@ -330,9 +343,12 @@ fn shape_in_words(shape: Shape, workspace: Option<&str>) -> String {
 
 impl View for Mounted {
     fn show(&self, page: &mut Page) {
-        let Self { target, shape, workspace, pid } = self;
+        let Self { target, shape, workspace, binds, pid } = self;
         let shape = shape_in_words(*shape, workspace.as_deref());
         page.line(format_args!("{target} shows {shape} (process {pid})."));
+        for Bound { path, source, .. } in binds.iter().filter(|bind| bind.filled) {
+            page.line(format_args!("{source} was empty, and begins as {path} of the state."));
+        }
     }
 }
 
@@ -342,12 +358,16 @@ impl View for List {
             page.line("Nothing is mounted.");
             return;
         }
-        let rows = self.0.iter().map(|mount| {
-            vec![
+        let rows = self.0.iter().flat_map(|mount| {
+            let its = vec![
                 Cell::new(&mount.target).style(Style::Strong),
                 Cell::new(shape_in_words(mount.shape, mount.workspace.as_deref())),
                 Cell::new(format_args!("process {}", mount.pid)).style(Style::Faint),
-            ]
+            ];
+            let binds = mount.binds.iter().map(|Bound { path, source, .. }| {
+                vec![Cell::new(format_args!("  {path}")), Cell::new(source)]
+            });
+            std::iter::once(its).chain(binds).collect::<Vec<_>>()
         });
         page.table(0, &rows.collect::<Vec<_>>());
     }

@@ -123,6 +123,7 @@ pub fn start(
             state: Some(record.base.id),
             trees: record.trees().collect(),
             workspace: Some(name.to_string()),
+            binds: Vec::new(),
             name: String::new(),
         },
     )?;

@@ -100,6 +100,7 @@ fn open(
         state: Some(id),
         trees,
         workspace,
+        binds: Vec::new(),
         name: String::new(),
     };
     let registered = program.run.as_ref().map(|run| Registered::new(run, registration));

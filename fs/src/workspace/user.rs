@@ -192,6 +192,7 @@ fn overlay(plan: &Plan, user: (u32, u32), outside: &mut UnixStream) -> Result<()
 }
 
 /// Reads a line, and nothing of what follows it.
+#[expect(clippy::unbuffered_bytes, reason = "what follows is for somebody else")]
 fn line(stream: &mut UnixStream) -> std::io::Result<String> {
     let bytes = stream.bytes().take_while(|byte| !matches!(byte, Ok(b'\n')));
     String::from_utf8(bytes.collect::<std::io::Result<_>>()?).map_err(std::io::Error::other)

@@ -1,5 +1,7 @@
 //! The same things done in two directories, of which both have to give the same.
 
+#![allow(clippy::cast_possible_truncation, reason = "numbers are small, or any will do")]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -107,7 +107,7 @@ pub fn read_tree(objects: &Objects, id: &[u8; 32]) -> Tree {
             let mut page = &objects[&(PAGE, page)][..];
             for at in 1..=in_page {
                 let (name, entry) = take_entry(&mut page);
-                let ends = xxh3_64(&name) % 32 == 0 || entries.len() + 1 == count;
+                let ends = xxh3_64(&name).is_multiple_of(32) || entries.len() + 1 == count;
                 assert_eq!(ends, at == in_page, "a page that ends with {name}");
                 entries.push((name, entry));
             }

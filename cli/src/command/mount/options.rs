@@ -160,7 +160,7 @@ fn bind(text: &[u8], seed: bool) -> Result<RootBind, InvalidOption> {
     if path.names().is_empty() {
         return Err(invalid());
     }
-    Ok(RootBind { path, source, seed })
+    Ok(RootBind { path, source, seed, filled: false })
 }
 
 /// The value of `--bind` and `--writable`.
