@@ -10,6 +10,8 @@ use crate::state::{State, StateId, Tag};
 pub struct Keep {
     /// The newest ones.
     pub last: u32,
+    /// All of so many days up to today's.
+    pub within: u32,
     /// The newest one of each of the latest days that have any.
     pub daily: u32,
     /// The same by weeks, which begin on Mondays.
@@ -29,6 +31,8 @@ pub enum Reason {
     Tag(Tag),
     /// It is one of the newest.
     Last,
+    /// It is of one of the latest days.
+    Within,
     /// It is the newest one of a day.
     Daily,
     /// It is the newest one of a week.
@@ -80,6 +84,7 @@ impl Keep {
     pub fn choose(
         &self,
         refs: &Refs,
+        today: Day,
         day: &dyn Fn(&State) -> Day,
     ) -> BTreeMap<StateId, Vec<Reason>> {
         let mut kept: BTreeMap<StateId, Vec<Reason>> = BTreeMap::new();
@@ -89,6 +94,13 @@ impl Keep {
         }
         for (tag, id) in &refs.tags {
             keep(*id, Reason::Tag(tag.clone()));
+        }
+        // Also those from after today: clocks go wrong.
+        let first = today.number() + 1 - i64::from(self.within);
+        for state in refs.states.values() {
+            if self.within > 0 && day(state).number() >= first {
+                keep(state.id, Reason::Within);
+            }
         }
         let rules: [(u32, Reason, Period<'_>); 5] = [
             (self.last, Reason::Last, &|state| (i64::try_from(state.id.0).unwrap_or(i64::MAX), 0)),
@@ -151,20 +163,25 @@ mod tests {
         ]);
         refs.current = Some(StateId(2));
         refs.tags.insert(Tag::new("kept").unwrap(), StateId(1));
+        let today = Day { year: 2025, month: 3, day: 1 };
         let check = |keep: Keep, expected: &[u64]| {
-            let kept: Vec<u64> = keep.choose(&refs, &day).keys().map(|id| id.0).collect();
+            let kept: Vec<u64> = keep.choose(&refs, today, &day).keys().map(|id| id.0).collect();
             assert_eq!(kept, expected, "{keep:?}");
         };
         let none = Keep::default();
         check(none, &[1, 2]);
         check(Keep { last: 3, ..none }, &[1, 2, 6, 7, 8]);
+        check(Keep { within: 1, ..none }, &[1, 2, 7, 8]);
+        check(Keep { within: 2, ..none }, &[1, 2, 6, 7, 8]);
+        check(Keep { within: 55, ..none }, &[1, 2, 4, 5, 6, 7, 8]);
+        check(Keep { within: u32::MAX, ..none }, &[1, 2, 3, 4, 5, 6, 7, 8]);
         check(Keep { daily: 3, ..none }, &[1, 2, 5, 6, 8]);
         check(Keep { daily: 100, ..none }, &[1, 2, 3, 5, 6, 8]);
         check(Keep { weekly: 3, ..none }, &[1, 2, 3, 5, 8]);
         check(Keep { monthly: 3, ..none }, &[1, 2, 5, 6, 8]);
         check(Keep { yearly: 5, ..none }, &[1, 2, 8]);
         check(Keep { last: 1, yearly: 2, ..none }, &[1, 2, 8]);
-        let reasons = Keep { last: 1, daily: 1, ..none }.choose(&refs, &day);
+        let reasons = Keep { last: 1, daily: 1, ..none }.choose(&refs, today, &day);
         assert_eq!(reasons[&StateId(8)], [Reason::Last, Reason::Daily]);
         assert_eq!(reasons[&StateId(1)], [Reason::Tag(Tag::new("kept").unwrap())]);
     }

@@ -22,7 +22,9 @@ pub(crate) enum Command {
     List(list::Args),
     Show(show::Args),
     Diff(diff::Args),
+    #[command(visible_alias = "pin")]
     Tag(tag::Args),
+    #[command(visible_alias = "unpin")]
     Untag(untag::Args),
     #[command(visible_alias = "rm")]
     Remove(remove::Args),

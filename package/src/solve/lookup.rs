@@ -102,15 +102,22 @@ impl<'u> Lookup<'u> {
         }
     }
 
-    /// The newest build of a repository that is older than the installed
-    /// package `id`.
-    pub(super) fn older(&self, id: Id) -> Result<Option<Id>, catalog::Error> {
+    /// The newest build of a repository, of this version if one is given, that is older
+    /// than the installed package `id`.
+    pub(super) fn older(
+        &self,
+        id: Id,
+        version: Option<&str>,
+    ) -> Result<Option<Id>, catalog::Error> {
         let universe = self.universe;
         let age = universe.metadata(id)?.age();
         let mut best = None;
         for other in universe.named(universe.name(id)) {
             let of = universe.candidate(other)?;
-            if matches!(of.origin, Origin::Repository { .. }) && of.metadata.age() < age {
+            let is_meant = version
+                .is_none_or(|it| it == of.metadata.version || it == of.metadata.full_version());
+            let is_offered = matches!(of.origin, Origin::Repository { .. });
+            if is_offered && is_meant && of.metadata.age() < age {
                 let key = (Reverse(of.metadata.age()), order(of, ""));
                 best = best.into_iter().chain([(key, other)]).min();
             }

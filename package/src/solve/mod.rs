@@ -25,7 +25,7 @@ mod universe;
 mod tests;
 
 pub use problem::{Cause, Explanation, Obstacle, Problem, Standing, Subject, Trouble, Unknown};
-pub use request::{Request, Upgrade, offers, solve};
+pub use request::{Downgrade, Request, Upgrade, offers, solve};
 pub use solution::{
     Direction, Held, Install, Need, Package, Reason, Removal, Replacement, Solution,
 };

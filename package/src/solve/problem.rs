@@ -17,8 +17,8 @@ pub enum Problem {
     #[error("{}", Lines(&.0.iter().map(NotInstalled).collect::<Vec<_>>()))]
     NotInstalled(Vec<Unknown>),
     /// Packages to downgrade are older than what any repository has.
-    #[error("{}", Lines(&.0.iter().map(|it| NothingOlder(it)).collect::<Vec<_>>()))]
-    NothingOlder(Vec<String>),
+    #[error("{}", Lines(&.0.iter().map(NothingOlder).collect::<Vec<_>>()))]
+    NothingOlder(Vec<(String, Option<String>)>),
     /// The request removes this, and also installs or upgrades it.
     #[error("{0} cannot be removed and asked for at once")]
     Contradiction(Dependency),
@@ -138,12 +138,18 @@ impl<T: fmt::Display> fmt::Display for Lines<'_, T> {
 
 struct NotInstalled<'a>(&'a Unknown);
 
-/// Holds name and version of what is installed.
-struct NothingOlder<'a>(&'a str);
+/// Holds name and version of what is installed, and the older version that was asked
+/// for.
+struct NothingOlder<'a>(&'a (String, Option<String>));
 
 impl fmt::Display for NothingOlder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no repository has an older build than {}", self.0)
+        match self.0 {
+            (installed, Some(version)) => {
+                write!(f, "no repository has {version} as an older build than {installed}")
+            }
+            (installed, None) => write!(f, "no repository has an older build than {installed}"),
+        }
     }
 }
 

@@ -26,9 +26,28 @@ pub struct Request {
     pub remove: Vec<Dependency>,
     /// What is to follow the repositories.
     pub upgrade: Upgrade,
-    /// The installed packages that must become the newest older build that a
-    /// repository has.
-    pub downgrade: Vec<String>,
+    /// The installed packages that must become older.
+    pub downgrade: Vec<Downgrade>,
+}
+
+/// An installed package that must become an older build of a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Downgrade {
+    /// The package.
+    pub name: String,
+    /// The version that it must become, with its release or without; else it becomes the
+    /// newest that is older.
+    pub version: Option<String>,
+}
+
+impl From<&str> for Downgrade {
+    /// Reads `NAME` or `NAME=VERSION`.
+    fn from(text: &str) -> Self {
+        match text.split_once('=') {
+            Some((name, version)) => Self { name: name.into(), version: Some(version.into()) },
+            None => Self { name: text.into(), version: None },
+        }
+    }
 }
 
 /// Which installed packages follow the repositories.
@@ -188,13 +207,13 @@ fn older(
     let universe = lookup.universe;
     let mut older = BTreeMap::new();
     let (mut missing, mut newest) = (Vec::new(), Vec::new());
-    for name in &request.downgrade {
+    for Downgrade { name, version } in &request.downgrade {
         let wanted = Dependency::on_package(name);
         match universe.installed_named(name) {
             Some(id) if removed.contains(&id) => return Err(Problem::Contradiction(wanted)),
-            Some(id) => match lookup.older(id)? {
+            Some(id) => match lookup.older(id, version.as_deref())? {
                 Some(target) => drop(older.insert(id, target)),
-                None => newest.push(universe.metadata(id)?.label()),
+                None => newest.push((universe.metadata(id)?.label(), version.clone())),
             },
             None => missing.push(not_installed(universe, &wanted)?),
         }

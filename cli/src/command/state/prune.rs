@@ -1,5 +1,7 @@
 //! `cairn state prune`: old states go by rule.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use cairn_store::{Day, GcOptions, Keep, Reason, State, StateId};
 use serde::Serialize;
 
@@ -29,6 +31,9 @@ pub(crate) struct Args {
         hide_default_value = true
     )]
     keep_last: u32,
+    /// Keep all states of the latest N days, today included
+    #[arg(long, value_name = "N", group = "rules", default_value_t, hide_default_value = true)]
+    keep_within: u32,
     /// Keep the newest state of each of the latest N days that have any
     #[arg(long, value_name = "N", group = "rules", default_value_t, hide_default_value = true)]
     keep_daily: u32,
@@ -81,13 +86,14 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let store = context.store()?;
     let keep = Keep {
         last: args.keep_last,
+        within: args.keep_within,
         daily: args.keep_daily,
         weekly: args.keep_weekly,
         monthly: args.keep_monthly,
         yearly: args.keep_yearly,
     };
     let refs = store.refs();
-    let reasons = keep.choose(&refs, &day);
+    let reasons = keep.choose(&refs, today(), &day);
     let (kept, gone): (Vec<&State>, Vec<&State>) =
         refs.states.values().partition(|state| reasons.contains_key(&state.id));
     let ids: Vec<StateId> = gone.iter().map(|state| state.id).collect();
@@ -148,7 +154,17 @@ fn seconds(state: &State) -> i64 {
 
 /// The day on which people here saw the state being committed.
 fn day(state: &State) -> Day {
-    let (year, month, day) = units::local_date(seconds(state));
+    day_at(seconds(state))
+}
+
+fn today() -> Day {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
+    day_at(i64::try_from(now).unwrap_or(i64::MAX))
+}
+
+/// The day here, so many seconds after 1970 began.
+fn day_at(seconds: i64) -> Day {
+    let (year, month, day) = units::local_date(seconds);
     Day { year, month, day }
 }
 
@@ -157,6 +173,7 @@ fn word(reason: &Reason) -> String {
         Reason::Current => "current".into(),
         Reason::Tag(tag) => format!("tag {tag}"),
         Reason::Last => "last".into(),
+        Reason::Within => "within".into(),
         Reason::Daily => "daily".into(),
         Reason::Weekly => "weekly".into(),
         Reason::Monthly => "monthly".into(),

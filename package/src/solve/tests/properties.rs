@@ -168,7 +168,7 @@ fn check_solution(
     // Who was asked for stays so; what stays is needed, or was not before, or
     // is there because it was to become older.
     let orphan = |name: &&str| was(name).is_some() && !needed_before.contains(name);
-    let is_older = |name: &&str| request.downgrade.iter().any(|it| it == name);
+    let is_older = |name: &&str| request.downgrade.iter().any(|it| it.name == *name);
     let is_root = |name: &&str| is_explicit.contains(name) || orphan(name) || is_older(name);
     let roots = names.iter().copied().filter(is_root);
     let needed = reference.needed(left, roots);

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::world::{World, package};
 use crate::dependency::{Dependency, Kind};
 use crate::metadata::Metadata;
-use crate::solve::{Request, Upgrade};
+use crate::solve::{Downgrade, Request, Upgrade};
 
 /// A candidate of the world.
 pub(super) struct One {
@@ -152,12 +152,15 @@ impl Reference {
         }
 
         // What must become older is asked for, and nothing else will do.
-        for name in &request.downgrade {
+        for Downgrade { name, version } in &request.downgrade {
             let at = installed(name).filter(|_| !removed.contains(name))?;
             let age = all[at].package.age();
             let is_older = |&other: &usize| {
                 let it = &all[other];
-                !it.installed && !it.file && it.package.name == *name && it.package.age() < age
+                let is_meant =
+                    version.as_ref().is_none_or(|version| *version == it.package.version);
+                let is_other = !it.installed && !it.file && is_meant;
+                is_other && it.package.name == *name && it.package.age() < age
             };
             let target = (0..all.len()).filter(is_older).max_by_key(|&other| {
                 let it = &all[other];

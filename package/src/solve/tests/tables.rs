@@ -200,6 +200,10 @@ fn an_upgrade_follows_the_repository_of_the_largest_priority() {
 fn a_downgrade_goes_to_the_next_older_build_and_takes_along_what_it_must() {
     let world = World::new("*a:5 needs lib \n lib:5", "a:3").and("more", 3, "a:2 \n a:6");
     check(&world, "_a", &["a:5 down a:3", "- lib:5 unneeded"]);
+    check(&world, "_a=2", &["a:5 down a:2", "- lib:5 unneeded"]);
+    check(&world, "_a=2-2", &["a:5 down a:2", "- lib:5 unneeded"]);
+    let problem = world.solve(&request("_a=6")).expect_err("it is newer");
+    assert_eq!(problem.to_string(), "no repository has 6 as an older build than a 5-5");
     let world =
         World::new("*a:5 needs x.5 \n lib:5 offers x.5", "a:3 needs x.3 \n lib:3 offers x.3");
     check(&world, "_a", &["a:5 down a:3", "lib:5 down lib:3"]);
