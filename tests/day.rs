@@ -107,7 +107,7 @@ fn a_day_of_work_meets_a_thousand_switches() {
     let cairn = Cairn::new();
     cairn.data(["repo", "add", "real", &format!("file://{}", repository.display())]);
     cairn.data(["--yes", "install"].into_iter().chain(roots));
-    let entries = cairn.json(["state", "show"])["files"].as_u64().unwrap();
+    let entries = cairn.json(["state", "show"])["entries"].as_u64().unwrap();
     let count = usize::try_from(entries).unwrap() / 100;
     let states = [1, 2].map(|version| {
         cairn.offer([changing(version, count)]);

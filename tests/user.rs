@@ -77,8 +77,8 @@ fn an_ordinary_user_changes_a_real_system_and_publishes_it() {
             ln /srv/site/index /srv/site/again
             mv /usr/share/doc /usr/share/papers
             rm /usr/bin/tac
-            chmod 4711 /usr/bin/tee
             chown 0:0 /usr/bin/tee
+            chmod 4711 /usr/bin/tee
             echo more >>/usr/share/base-files/motd
         '
         # Outside its own programs work in the same files.
@@ -137,7 +137,6 @@ fn an_ordinary_user_changes_a_real_system_and_publishes_it() {
     let changed = diff["changes"].as_array().unwrap().iter();
     let changed: Vec<&str> = changed.map(|it| it["path"].as_str().unwrap()).collect();
     let expected = [
-        "/",
         "/srv",
         "/srv/git",
         "/srv/page",
@@ -145,7 +144,6 @@ fn an_ordinary_user_changes_a_real_system_and_publishes_it() {
         "/usr/bin/tac",
         "/usr/bin/tee",
         "/usr/share",
-        "/usr/share/base-files",
         "/usr/share/base-files/motd",
         "/usr/share/doc",
     ];

@@ -101,7 +101,8 @@ impl Index {
         options.set_env(&rocksdb::Env::mem_env().map_err(failed)?);
         options.create_if_missing(true);
         // Only who holds the store's lock may change what others see; nobody sees this one.
-        DB::open(&options, path)
+        // The wrapper makes the directory that it is told, in the filesystem: one that is there.
+        DB::open(&options, path.parent().unwrap_or(path))
             .map(|db| Self { db, path: path.into(), is_writable: false, logs: AtomicUsize::new(0) })
             .map_err(failed)
     }

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -112,11 +113,13 @@ impl Inner {
     }
 
     fn remove_index(&self) -> Result<()> {
-        let path = self.index_path();
-        match fs::remove_dir_all(&path) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(Error::io(path)(err)),
-            _ => Ok(()),
-        }
+        remove_all(self.index_path())
+    }
+
+    /// Removes what was downloaded and noted, which can be had again, for the sake of its
+    /// room.
+    pub(super) fn give_up_cache(&self) -> Result<()> {
+        remove_all(self.path.join("cache"))
     }
 
     fn check_generation(&self, log: &Log, generation: u64) -> Result<()> {
@@ -261,5 +264,13 @@ impl Inner {
     fn is_current(&self, index: &Index) -> bool {
         let Ok(log) = Log::read(&self.log_path()) else { return false };
         index.generation().is_ok_and(|generation| generation == log.published)
+    }
+}
+
+/// Removes a directory with all below it, if it is there.
+fn remove_all(path: PathBuf) -> Result<()> {
+    match fs::remove_dir_all(&path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(Error::io(path)(err)),
+        _ => Ok(()),
     }
 }

@@ -59,6 +59,7 @@ impl Store {
             // Room is what they are removed for.
             Err(err) if err.is_full() => {
                 self.inner.give_up_index()?;
+                self.inner.give_up_cache()?;
                 self.inner.append(changes)
             }
             result => result,
