@@ -176,7 +176,21 @@ impl Pack {
         Ok(Frame { stored, record: *record })
     }
 
-    /// Reads and checks the object table.
+    /// Whether an object can lie there: within a frame, or in several, from the beginning
+    /// of the first one to the end of the last one.
+    fn has_room_at(&self, at: &Location) -> bool {
+        let full = FRAME_LEN as u64;
+        let before = at.len.saturating_sub(1) / full;
+        let last = usize::try_from(u64::from(at.frame) + before).ok();
+        let Some((_, record)) = last.and_then(|last| self.frames.get(last)) else {
+            return false;
+        };
+        let (offset, room) = (u64::from(at.offset), u64::from(record.plain_len));
+        let is_alone = offset == 0 && at.len - before * full == room;
+        if before == 0 { offset + at.len <= room } else { is_alone }
+    }
+
+    /// Reads and checks the object table: each object lies in frames that there are.
     pub(crate) fn objects(&self) -> Result<Vec<PackedObject>> {
         let damaged = |problem| Error::DamagedPack { path: self.path.clone(), problem };
         // `open` has checked that the table lies inside the file.
@@ -205,6 +219,9 @@ impl Pack {
                 offset: u32::from_le_bytes([o0, o1, o2, o3]),
                 len: u64::from_le_bytes(len),
             };
+            if !self.has_room_at(&location) {
+                return Err(damaged("it has an object that lies in none of its frames"));
+            }
             objects.push((id, location));
         }
         Ok(objects)
@@ -230,4 +247,59 @@ fn frames_of(table: &[u8]) -> (Vec<(u64, FrameRecord)>, u64) {
         offset += u64::from(record.stored_len);
     }
     (frames, offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::RealDisk;
+    use crate::pack::{Compressor, PackWriter};
+
+    /// The objects of a pack of two full frames and one of 100 bytes, one of which is said
+    /// to lie there.
+    fn listed(frame: u32, offset: u32, len: u64) -> Result<Vec<PackedObject>> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut compressor = Compressor::new().expect("memory");
+        let mut pack = PackWriter::create(&RealDisk, &directory.path().join("pack"))?;
+        for plain in [&[0; FRAME_LEN][..], &[1; FRAME_LEN], &[2; 100]] {
+            pack.push_frame(&compressor.frame(plain).expect("memory"))?;
+        }
+        pack.place(ObjectId::Tree(TreeId::of(b"")), frame, offset, len);
+        let finished = pack.finish()?;
+        Pack::open(&finished.temporary, finished.id)?.objects()
+    }
+
+    #[test]
+    fn an_object_lies_in_frames_or_the_table_is_refused() {
+        let full = FRAME_LEN as u64;
+        for (frame, offset, len) in [
+            (0, 0, full),
+            (1, 131_072, 0),
+            (2, 50, 50),
+            (2, 100, 0),
+            (0, 0, 2 * full),
+            (0, 0, 2 * full + 100),
+            (1, 0, full + 100),
+        ] {
+            let objects = listed(frame, offset, len).expect("it can be so");
+            let (_, at) = objects[0];
+            assert_eq!((at.frame, at.offset, at.len), (frame, offset, len));
+        }
+        for (frame, offset, len) in [
+            (3, 0, 0),
+            (u32::MAX, 0, 1),
+            (2, 101, 0),
+            (2, 50, 51),
+            (2, u32::MAX, full),
+            (0, 0, 2 * full + 99),
+            (0, 0, 2 * full + 101),
+            (0, 1, 2 * full),
+            (1, 0, 2 * full),
+            (0, 0, u64::MAX),
+            (0, 9, u64::MAX),
+        ] {
+            let err = listed(frame, offset, len).expect_err("it cannot be so");
+            assert!(matches!(err, Error::DamagedPack { .. }), "{frame} {offset} {len}: {err}");
+        }
+    }
 }

@@ -36,7 +36,8 @@ impl Piece {
         let frame = frame(number)?;
         let within = usize::try_from(offset % FRAME_LEN as u64).expect("it is below FRAME_LEN");
         let from = location.offset as usize + within;
-        let to = usize::try_from(rest).map_or(frame.len(), |rest| frame.len().min(from + rest));
+        let to = usize::try_from(rest)
+            .map_or(frame.len(), |rest| frame.len().min(from.saturating_add(rest)));
         let is_whole = to - from.min(to) == usize::try_from(rest).unwrap_or(usize::MAX);
         if from >= to || (!is_whole && from + FRAME_LEN - within != to) {
             let (pack, problem) = (location.pack, "it is shorter than an object in it");
