@@ -1,6 +1,7 @@
 //! Whether everything that the states need is there and undamaged.
 
 mod tables;
+mod walk;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -10,12 +11,12 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::hash::{BlobHasher, BlobRef, PackId, PageId, TreeId};
-use crate::name::TreePath;
 use crate::pack::{Location, ObjectId, Pack};
 use crate::state::StateId;
 use crate::store::Store;
 use crate::tree::{Entry, PAGED_FROM};
 pub(crate) use tables::Tables;
+use walk::Walk;
 
 /// Is told how far a verification has come; called from several threads.
 pub trait VerifyProgress: Sync {
@@ -60,7 +61,8 @@ pub struct Report {
 
 impl Store {
     /// Hashes every object of every pack anew, in parallel, walks the trees of every
-    /// state, each directory once, and compares the index with the packs.
+    /// state, and compares the index with the packs. Looks into each directory once;
+    /// those with damage are told at each of their paths.
     ///
     /// Does not stop at damage; the errors returned are those that keep it from
     /// going on at all. gc may run meanwhile.
@@ -282,9 +284,6 @@ impl Default for PackScan {
     }
 }
 
-/// Paths that are kept of each damage.
-const PATHS: usize = 1000;
-
 impl Report {
     /// Counts what was found in a pack.
     fn count(&mut self, scan: PackScan) {
@@ -298,50 +297,30 @@ impl Report {
     /// Walks states, and adds what they lack; returns how much of that lies in the packs,
     /// and only the index does not know it.
     fn walk(&mut self, store: &Store, states: &[StateId], tables: &Tables) -> Result<usize> {
-        let mut walk = Walk { store, tables, seen: HashSet::new(), found: vec![] };
+        let mut walk = Walk::new(store, tables);
         for id in states {
-            let state = store.state(*id)?;
+            walk.state(&store.state(*id)?);
             self.states += 1;
-            for (root, prefix) in [(state.tree, ""), (state.packages, "packages:")] {
-                walk.tree(root, state.id, prefix, &mut TreePath::root());
-            }
         }
-        let index = store.inner().index()?;
-        let mut unindexed = HashSet::new();
-        for (object, ..) in &walk.found {
-            if tables.has(*object) && index.location_of(*object)?.is_none() {
-                unindexed.insert(*object);
-            }
-        }
-        self.add(walk.found);
-        Ok(unindexed.len())
-    }
-
-    fn add_wrong(&mut self, path: PathBuf, entries: usize) {
-        if entries > 0 {
-            let error = Error::WrongIndex { path, entries: entries as u64 };
-            self.damage.push(Damage { error, paths: vec![], more: 0 });
-        }
-    }
-
-    /// Joins damage that was met on the way with that found in packs.
-    fn add(&mut self, found: Vec<(ObjectId, StateId, String)>) {
-        let mut by_object: HashMap<ObjectId, Vec<(StateId, String)>> = HashMap::new();
-        for (object, state, path) in found {
-            by_object.entry(object).or_default().push((state, path));
-        }
-        let mut lost: Vec<_> = by_object.into_iter().collect();
-        lost.sort();
-        for (object, mut paths) in lost {
+        let mut unindexed = 0;
+        for (object, paths) in walk.finish() {
+            let at = store.inner().with_index(|index| index.location_of(object))?;
+            unindexed += usize::from(tables.has(object) && at.is_none());
             let error = match object {
                 ObjectId::Blob(key, _) => Error::MissingBlob { key },
                 ObjectId::Tree(id) => Error::MissingTree { id },
                 ObjectId::Page(id) => Error::MissingPage { id },
                 ObjectId::State(_) => continue,
             };
-            let more = paths.len().saturating_sub(PATHS) as u64;
-            paths.truncate(PATHS);
-            self.damage.push(Damage { error, paths, more });
+            self.damage.push(Damage { error, paths: paths.kept, more: paths.more });
+        }
+        Ok(unindexed)
+    }
+
+    fn add_wrong(&mut self, path: PathBuf, entries: usize) {
+        if entries > 0 {
+            let error = Error::WrongIndex { path, entries: entries as u64 };
+            self.damage.push(Damage { error, paths: vec![], more: 0 });
         }
     }
 }
@@ -420,63 +399,5 @@ impl Frames<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// Walks states and notes what they lack.
-struct Walk<'a> {
-    store: &'a Store,
-    tables: &'a Tables,
-    seen: HashSet<TreeId>,
-    found: Vec<(ObjectId, StateId, String)>,
-}
-
-impl Walk<'_> {
-    fn tree(&mut self, id: TreeId, state: StateId, prefix: &str, path: &mut TreePath) {
-        if !self.seen.insert(id) {
-            return;
-        }
-        let object = ObjectId::Tree(id);
-        let tree = match self.store.tree(id) {
-            Ok(tree) if self.tables.has(object) => tree,
-            unread => {
-                let object = match unread {
-                    Err(Error::MissingPage { id }) => ObjectId::Page(id),
-                    _ => object,
-                };
-                self.found.push((object, state, format!("{prefix}{path}")));
-                return;
-            }
-        };
-        if tree.entries().len() >= PAGED_FROM {
-            for (page, _) in tree.encode().pages {
-                if !self.tables.has(ObjectId::Page(page)) {
-                    self.found.push((ObjectId::Page(page), state, format!("{prefix}{path}")));
-                }
-            }
-        }
-        for (name, entry) in tree.entries() {
-            path.push(name.clone());
-            match entry {
-                Entry::Directory(subtree) => {
-                    self.tree(subtree.id, state, prefix, path);
-                    let summary = self.store.tree(subtree.id).map(|tree| tree.summary());
-                    if summary.is_ok_and(|summary| summary != subtree.summary) {
-                        self.found.push((object, state, format!("{prefix}{path}")));
-                    }
-                }
-                Entry::Leaf(leaf) => {
-                    if let Some(blob) = leaf.blob() {
-                        let object = ObjectId::Blob(blob.key, blob.digest);
-                        let at = self.store.inner().at_blob(blob, |at| Ok(*at));
-                        let is_read = at.is_ok_and(|at| !self.tables.denies(object, &at));
-                        if !is_read || !self.tables.has(object) {
-                            self.found.push((object, state, format!("{prefix}{path}")));
-                        }
-                    }
-                }
-            }
-            path.pop();
-        }
     }
 }

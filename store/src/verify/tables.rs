@@ -181,7 +181,8 @@ mod tests {
                 let affected: Vec<_> = affected.map(|(_, path)| path.as_str()).collect();
                 // Of a state only those packs are read that it needs by the index.
                 assert_eq!(told, told_always || at.is_some(), "{harm}: {damage:?}");
-                assert_eq!((packs, affected), (1, vec!["/one"]), "{harm}: {damage:?}");
+                let expected = vec!["/one", "packages:/one"];
+                assert_eq!((packs, affected), (1, expected), "{harm}: {damage:?}");
             }
             let repaired = store.repair(&mut [], &()).expect("can be repaired");
             assert_eq!(repaired.corrected, 1, "{harm}");

@@ -1,0 +1,311 @@
+//! Which paths of states cannot be read.
+//!
+//! Each directory is looked into once, and what cannot be read below it is noted. Only then
+//! the paths that lead there are walked: so a directory that lies at several paths, or in
+//! several states, is told at each of them, and costs nothing where it is sound.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::Tables;
+use crate::error::Error;
+use crate::hash::{BlobKey, TreeId};
+use crate::name::{Name, TreePath};
+use crate::pack::ObjectId;
+use crate::state::{State, StateId};
+use crate::store::Store;
+use crate::tree::{Entry, PAGED_FROM};
+
+/// Paths that are kept of each damage.
+const PATHS: usize = 1000;
+
+/// Paths that are kept of all damage, beyond one for each directory that it is met in.
+const MOST: usize = 1_000_000;
+
+/// Paths that need an object.
+#[derive(Debug, Default)]
+pub(super) struct Paths {
+    /// Each with the first state that has it, up to [`PATHS`].
+    pub(super) kept: Vec<(StateId, String)>,
+    /// How many more there are.
+    pub(super) more: u64,
+    /// Names of all that were met, kept or not.
+    met: HashSet<BlobKey>,
+}
+
+/// A directory that cannot be read, or not all below it.
+#[derive(Debug)]
+struct Broken {
+    /// What is lost, and under which name; without one it is the directory itself.
+    below: Vec<(Option<Name>, Lost)>,
+    /// At how many paths it was walked.
+    walked: usize,
+    /// At how many more it was met.
+    skipped: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Lost {
+    Object(ObjectId),
+    /// Something below a directory: its place in [`Walk::broken`].
+    Below(usize),
+}
+
+/// Walks states and notes what they lack.
+pub(super) struct Walk<'a> {
+    store: &'a Store,
+    tables: &'a Tables,
+    /// Directories that were looked into; those with damage have a place in `broken`.
+    seen: HashMap<TreeId, Option<usize>>,
+    /// Each behind those that lie below it.
+    broken: Vec<Broken>,
+    /// Which of them were met at which path.
+    met: HashSet<(usize, BlobKey)>,
+    kept: usize,
+    lost: BTreeMap<ObjectId, Paths>,
+}
+
+/// Where the walk is.
+struct At {
+    state: StateId,
+    prefix: &'static str,
+    path: TreePath,
+}
+
+impl At {
+    fn key(&self) -> BlobKey {
+        BlobKey::of(&[self.prefix.as_bytes(), &self.path.to_bytes()].concat())
+    }
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(store: &'a Store, tables: &'a Tables) -> Self {
+        Self {
+            store,
+            tables,
+            seen: HashMap::new(),
+            broken: Vec::new(),
+            met: HashSet::new(),
+            kept: 0,
+            lost: BTreeMap::new(),
+        }
+    }
+
+    /// Notes what a state lacks.
+    pub(super) fn state(&mut self, state: &State) {
+        for (root, prefix) in [(state.tree, ""), (state.packages, "packages:")] {
+            if let Some(broken) = self.look(root) {
+                self.walk(broken, &mut At { state: state.id, prefix, path: TreePath::root() });
+            }
+        }
+    }
+
+    /// What is lost, and which paths need it.
+    pub(super) fn finish(mut self) -> BTreeMap<ObjectId, Paths> {
+        // From above to below: how often a directory was skipped is known before those below.
+        while let Some(Broken { below, skipped, .. }) = self.broken.pop() {
+            for (_, lost) in below.iter().filter(|_| skipped > 0) {
+                let count = match lost {
+                    Lost::Object(object) => &mut self.lost.entry(*object).or_default().more,
+                    Lost::Below(broken) => &mut self.broken[*broken].skipped,
+                };
+                *count = count.saturating_add(skipped);
+            }
+        }
+        self.lost
+    }
+
+    /// Looks into a directory and all below it that is new; returns its place in
+    /// `broken`, unless all can be read.
+    fn look(&mut self, id: TreeId) -> Option<usize> {
+        if let Some(known) = self.seen.get(&id) {
+            return *known;
+        }
+        let below = self.lost_below(id);
+        let broken = (!below.is_empty()).then_some(self.broken.len());
+        if broken.is_some() {
+            self.broken.push(Broken { below, walked: 0, skipped: 0 });
+        }
+        self.seen.insert(id, broken);
+        broken
+    }
+
+    fn lost_below(&mut self, id: TreeId) -> Vec<(Option<Name>, Lost)> {
+        let object = ObjectId::Tree(id);
+        let tree = match self.store.tree(id) {
+            Ok(tree) if self.tables.has(object) => tree,
+            Err(Error::MissingPage { id }) => {
+                return vec![(None, Lost::Object(ObjectId::Page(id)))];
+            }
+            _ => return vec![(None, Lost::Object(object))],
+        };
+        let mut below = Vec::new();
+        if tree.entries().len() >= PAGED_FROM {
+            let pages = tree.encode().pages.into_iter().map(|(page, _)| ObjectId::Page(page));
+            let lost = pages.filter(|page| !self.tables.has(*page));
+            below.extend(lost.map(|page| (None, Lost::Object(page))));
+        }
+        for (name, entry) in tree.entries() {
+            let mut lose = |lost| below.push((Some(name.clone()), lost));
+            match entry {
+                Entry::Directory(subtree) => {
+                    if let Some(broken) = self.look(subtree.id) {
+                        lose(Lost::Below(broken));
+                    }
+                    let summary = self.store.tree(subtree.id).map(|tree| tree.summary());
+                    if summary.is_ok_and(|summary| summary != subtree.summary) {
+                        lose(Lost::Object(object));
+                    }
+                }
+                Entry::Leaf(leaf) => {
+                    let Some(blob) = leaf.blob() else { continue };
+                    let object = ObjectId::Blob(blob.key, blob.digest);
+                    let at = self.store.inner().at_blob(blob, |at| Ok(*at));
+                    let is_read = at.is_ok_and(|at| !self.tables.denies(object, &at));
+                    if !is_read || !self.tables.has(object) {
+                        lose(Lost::Object(object));
+                    }
+                }
+            }
+        }
+        below
+    }
+
+    /// Tells the paths below a directory that is broken.
+    ///
+    /// Costs no more than [`PATHS`] times all that is broken: where equal directories lie in
+    /// equal directories, there may be more paths than anybody can walk.
+    fn walk(&mut self, number: usize, at: &mut At) {
+        if !self.met.insert((number, at.key())) {
+            return;
+        }
+        let broken = &mut self.broken[number];
+        if broken.walked >= PATHS || (broken.walked > 0 && self.kept >= MOST) {
+            broken.skipped += 1;
+            return;
+        }
+        broken.walked += 1;
+        // A directory does not lie below itself.
+        let below = std::mem::take(&mut broken.below);
+        for (name, lost) in &below {
+            name.iter().for_each(|name| at.path.push(name.clone()));
+            match lost {
+                Lost::Object(object) => self.lose(*object, at),
+                Lost::Below(broken) => self.walk(*broken, at),
+            }
+            name.iter().for_each(|_| drop(at.path.pop()));
+        }
+        self.broken[number].below = below;
+    }
+
+    fn lose(&mut self, object: ObjectId, at: &At) {
+        let paths = self.lost.entry(object).or_default();
+        if !paths.met.insert(at.key()) {
+            return;
+        }
+        if paths.kept.len() < PATHS {
+            paths.kept.push((at.state, format!("{}{}", at.prefix, at.path)));
+            self.kept += 1;
+        } else {
+            paths.more += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::index::Batch;
+    use crate::pack::ObjectId;
+    use crate::tree::{Attributes, Content, Entry, Leaf, Tree};
+    use crate::{BlobRef, BytesSource, Damage, Draft, Name, Store, Transaction, TreeId};
+
+    fn directory(transaction: &mut Transaction, entries: &[(&str, &Entry)]) -> Entry {
+        let entries = entries.iter().map(|(name, entry)| {
+            let name = Name::new(name.as_bytes()).expect("a name");
+            (name, Entry::clone(entry))
+        });
+        let tree = Tree::new(Attributes::of_root(0o755), entries.collect()).expect("a tree");
+        transaction.put_subtree(tree).expect("puts a tree")
+    }
+
+    fn id(entry: &Entry) -> TreeId {
+        entry.as_directory().expect("a directory").id
+    }
+
+    /// A store with two states: directories `a` and `b` in each other, so deep, with the
+    /// file `f` in the lowest ones; then the same with one more of the latter. Returns the
+    /// file and the lowest directory.
+    fn publish(store: &Store, depth: usize) -> (BlobRef, TreeId) {
+        let mut transaction = store.begin().expect("begins");
+        let source = BytesSource { name: "f", bytes: b"content" };
+        let blob = transaction.ingest(&[source], &()).expect("takes in")[0];
+        let content = Content::File(blob);
+        let leaf = Leaf { attributes: Attributes::of_root(0o644), content, link: None };
+        let lowest = directory(&mut transaction, &[("f", &Entry::Leaf(leaf))]);
+        let mut top = lowest.clone();
+        for _ in 0..depth {
+            top = directory(&mut transaction, &[("a", &top), ("b", &top)]);
+        }
+        let packages = directory(&mut transaction, &[]);
+        let states = [vec![("x", &top)], vec![("x", &top), ("y", &lowest)]];
+        let mut parent = None;
+        for entries in states {
+            let root = directory(&mut transaction, &entries);
+            let (tree, packages) = (id(&root), id(&packages));
+            let draft = Draft { parent, request: "test".into(), tree, packages };
+            parent = Some(transaction.commit(draft).expect("commits").id);
+            transaction = store.begin().expect("begins");
+        }
+        (blob, id(&lowest))
+    }
+
+    /// The only damage of a store in which the index has forgotten an object.
+    fn damage_without(store: &Store, object: ObjectId) -> Damage {
+        let inner = store.inner();
+        // What a cache holds would hide it.
+        inner.forget_all();
+        inner.set_index(None);
+        let index = inner.open_writer(&inner.log()).expect("opens");
+        let mut batch = Batch::default();
+        batch.forget(object);
+        index.write(batch).expect("writes");
+        drop(index);
+        let mut damage = store.verify(&()).expect("can be verified").damage;
+        damage.retain(|damage| !matches!(damage.error, crate::Error::WrongIndex { .. }));
+        assert_eq!(damage.len(), 1, "{damage:?}");
+        damage.remove(0)
+    }
+
+    #[test]
+    fn what_is_lost_is_told_at_each_path_of_equal_directories() {
+        let home = tempfile::tempdir().expect("a directory");
+        let store = Store::create(&home.path().join("store")).expect("makes a store");
+        let (blob, lowest) = publish(&store, 3);
+        let of_file = damage_without(&store, ObjectId::Blob(blob.key, blob.digest));
+        store.rebuild_index().expect("makes the index anew");
+        let of_directory = damage_without(&store, ObjectId::Tree(lowest));
+        for (damage, end) in [(of_file, "/f"), (of_directory, "")] {
+            let told: Vec<_> =
+                damage.paths.iter().map(|(state, path)| format!("{state}:{path}")).collect();
+            let letters = ["a", "b"];
+            let mut expected = Vec::new();
+            for (one, two) in letters.iter().flat_map(|one| letters.map(|two| (one, two))) {
+                expected.extend(letters.map(|three| format!("1:/x/{one}/{two}/{three}{end}")));
+            }
+            expected.push(format!("2:/y{end}"));
+            assert_eq!((told, damage.more), (expected, 0));
+        }
+    }
+
+    #[test]
+    fn more_paths_than_anybody_can_walk_are_counted() {
+        let home = tempfile::tempdir().expect("a directory");
+        for (depth, paths) in [(9, 513), (10, 1025), (50, (1 << 50) + 1)] {
+            let store = Store::create(&home.path().join(depth.to_string())).expect("makes one");
+            let (blob, _) = publish(&store, depth);
+            let damage = damage_without(&store, ObjectId::Blob(blob.key, blob.digest));
+            let kept = damage.paths.len() as u64;
+            assert_eq!(kept, paths.min(1000), "{depth}");
+            assert_eq!(damage.more.saturating_add(kept), paths, "{depth}");
+        }
+    }
+}
