@@ -166,6 +166,15 @@ impl Error {
             || source.kind() == rocksdb::ErrorKind::Busy
     }
 
+    /// Whether the index itself is damaged, which making it anew mends.
+    pub(crate) fn is_of_damaged_index(&self) -> bool {
+        match self {
+            Self::MalformedIndex { .. } => true,
+            Self::Index { .. } => !self.is_of_the_machine(),
+            _ => false,
+        }
+    }
+
     /// Whether there was no room on the disk, or none left of what the user may
     /// have.
     #[must_use]

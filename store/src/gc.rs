@@ -256,14 +256,14 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn open(inner: &'a Inner) -> Result<Self> {
-        let opened = inner.open_writer(&inner.log()).and_then(|index| {
-            // What an interrupted collection left is counted as what it is.
-            inner.index_packs(&index)?;
-            Ok(Arc::new(index))
+        let log = inner.log();
+        // What an interrupted collection left is counted as what it is.
+        let opened = inner.open_writer(&log).and_then(|index| {
+            inner.or_anew(index, &log, |index| inner.index_packs(index).map(drop))
         });
         let index = match opened {
             Err(err) if err.is_full() => None,
-            opened => Some(opened?),
+            opened => Some(Arc::new(opened?)),
         };
         if index.is_some() {
             inner.set_index(index.clone());

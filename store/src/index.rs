@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch};
 
@@ -33,6 +33,8 @@ pub(crate) struct Index {
     is_writable: bool,
     /// Write-ahead logs that are there.
     logs: AtomicUsize,
+    /// Whether something in it could not be read.
+    is_damaged: AtomicBool,
 }
 
 /// New packs, and what is no longer there.
@@ -77,9 +79,8 @@ impl Index {
     pub(crate) fn open_view(path: &Path) -> Result<Self> {
         let failed = |source| Error::Index { path: path.into(), source };
         let options = options().map_err(failed)?;
-        DB::open_for_read_only(&options, path, false)
-            .map(|db| Self { db, path: path.into(), is_writable: false, logs: AtomicUsize::new(0) })
-            .map_err(failed)
+        let db = DB::open_for_read_only(&options, path, false).map_err(failed)?;
+        Ok(Self::of(db, path, false, 0))
     }
 
     /// Opens the index for changes; the caller holds the store's lock.
@@ -87,10 +88,9 @@ impl Index {
         let failed = |source| Error::Index { path: path.into(), source };
         let mut options = options().map_err(failed)?;
         options.create_if_missing(true);
-        let logs = AtomicUsize::new(count_logs(path));
-        DB::open(&options, path)
-            .map(|db| Self { db, path: path.into(), is_writable: true, logs })
-            .map_err(failed)
+        let logs = count_logs(path);
+        let db = DB::open(&options, path).map_err(failed)?;
+        Ok(Self::of(db, path, true, logs))
     }
 
     /// An empty index in memory, for a disk that has no room for one or cannot be
@@ -102,14 +102,28 @@ impl Index {
         options.create_if_missing(true);
         // Only who holds the store's lock may change what others see; nobody sees this one.
         // The wrapper makes the directory that it is told, in the filesystem: one that is there.
-        DB::open(&options, path.parent().unwrap_or(path))
-            .map(|db| Self { db, path: path.into(), is_writable: false, logs: AtomicUsize::new(0) })
-            .map_err(failed)
+        let db = DB::open(&options, path.parent().unwrap_or(path)).map_err(failed)?;
+        Ok(Self::of(db, path, false, 0))
+    }
+
+    fn of(db: DB, path: &Path, is_writable: bool, logs: usize) -> Self {
+        let (logs, is_damaged) = (AtomicUsize::new(logs), AtomicBool::new(false));
+        Self { db, path: path.into(), is_writable, logs, is_damaged }
     }
 
     /// Whether it was opened for changes.
     pub(crate) fn is_writable(&self) -> bool {
         self.is_writable
+    }
+
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether something in it could not be read so far.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Relaxed)
     }
 
     /// Number of the last publishing record of the log that was indexed.
@@ -177,8 +191,12 @@ impl Index {
         Ok(objects)
     }
 
-    /// Tells `visit` each object and where it is said to lie.
+    /// Tells `visit` each object and where it is said to lie. All of the index is read, so
+    /// that an error also tells of damage elsewhere in it.
     pub(crate) fn each_object(&self, mut visit: impl FnMut(ObjectId, Location)) -> Result<()> {
+        for kind in [NOTE, PACK] {
+            self.each(kind, |_, _| Some(()))?;
+        }
         for kind in [BLOB, TREE, PAGE] {
             self.each(kind, |key, value| {
                 let object = match kind {
@@ -315,11 +333,25 @@ impl Index {
     }
 
     fn failed(&self) -> impl Fn(rocksdb::Error) -> Error {
-        |source| Error::Index { path: self.path.clone(), source }
+        |source| self.noted(Error::Index { path: self.path.clone(), source })
     }
 
     fn malformed(&self) -> Error {
-        Error::MalformedIndex { path: self.path.clone() }
+        self.noted(Error::MalformedIndex { path: self.path.clone() })
+    }
+
+    fn noted(&self, err: Error) -> Error {
+        self.is_damaged.fetch_or(err.is_of_damaged_index(), Ordering::Relaxed);
+        err
+    }
+}
+
+impl Drop for Index {
+    /// One that was open for changes and is damaged goes: whoever needs it makes it anew.
+    fn drop(&mut self) {
+        if self.is_writable && self.is_damaged() {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
     }
 }
 

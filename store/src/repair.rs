@@ -94,7 +94,12 @@ impl Store {
         let mut repaired = Repaired::default();
         let wrong = tables.wrong_entries(self.inner(), transaction.index())?;
         repaired.corrected = wrong.len() as u64;
-        tables.correct(wrong, transaction.index())?;
+        if transaction.index().is_damaged() {
+            repaired.corrected = repaired.corrected.max(1);
+            transaction.remake_index()?;
+        } else {
+            tables.correct(wrong, transaction.index())?;
+        }
         if !transaction.missing()?.objects.is_empty() {
             repaired.corrected += tables.complete(transaction.index())?;
             self.inner().forget_all();

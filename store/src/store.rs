@@ -202,7 +202,7 @@ impl Store {
     /// What an upper floor noted with [`crate::Transaction::set_note`]; it may
     /// be lost at any time.
     pub fn note(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.inner.index()?.note(key)
+        self.inner.with_index(|index| index.note(key))
     }
 }
 

@@ -197,6 +197,17 @@ impl Transaction {
         &self.index
     }
 
+    /// Makes the index anew from the packs that were there before.
+    pub(crate) fn remake_index(&mut self) -> Result<()> {
+        let inner = self.store.inner().clone();
+        inner.set_index(None);
+        // The damaged one is closed before: nothing opens an index twice for changes.
+        self.index = Arc::new(Index::in_memory(&inner.index_path())?);
+        self.index = Arc::new(inner.rebuild(&inner.log())?.0);
+        inner.set_index(Some(self.index.clone()));
+        Ok(())
+    }
+
     /// Adds a pack that was written below packs/new.
     pub(crate) fn add_pack(&mut self, pack: FinishedPack) {
         self.packs.push(pack);

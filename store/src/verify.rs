@@ -5,12 +5,12 @@ mod walk;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::hash::{BlobHasher, BlobRef, PackId, PageId, TreeId};
+use crate::index::Index;
 use crate::pack::{Location, ObjectId, Pack};
 use crate::state::StateId;
 use crate::store::Store;
@@ -73,11 +73,13 @@ impl Store {
             tables.note(&scan);
             report.count(scan);
         })?;
+        let inner = self.inner();
+        // Before anybody looks something up, who would have a damaged index made anew.
+        let index = inner.index()?;
+        let wrong = tables.wrong_entries(inner, &index)?.len();
         let states: Vec<StateId> = self.refs().states.keys().copied().collect();
         let unindexed = report.walk(self, &states, &tables)?;
-        let inner = self.inner();
-        let wrong = tables.wrong_entries(inner, &*inner.index()?)?;
-        report.add_wrong(inner.index_path(), wrong.len() + unindexed);
+        report.add_wrong(&index, wrong + unindexed);
         Ok(report)
     }
 
@@ -93,6 +95,7 @@ impl Store {
         let inner = self.inner();
         // What a cache holds would hide damage on the disk.
         inner.forget_all();
+        let index = inner.index()?;
         let (mut report, mut tables) = (Report::default(), Tables::default());
         let (mut asked, mut wrong) = (HashSet::new(), 0);
         // Again for what gc moves meanwhile.
@@ -114,7 +117,7 @@ impl Store {
         }
         report.packs = tables.packs();
         let unindexed = report.walk(self, states, &tables)?;
-        report.add_wrong(inner.index_path(), wrong + unindexed);
+        report.add_wrong(&index, wrong + unindexed);
         Ok(report)
     }
 
@@ -317,9 +320,11 @@ impl Report {
         Ok(unindexed)
     }
 
-    fn add_wrong(&mut self, path: PathBuf, entries: usize) {
+    fn add_wrong(&mut self, index: &Index, entries: usize) {
+        // What cannot be read may be less than an entry of an object.
+        let entries = entries.max(usize::from(index.is_damaged()));
         if entries > 0 {
-            let error = Error::WrongIndex { path, entries: entries as u64 };
+            let error = Error::WrongIndex { path: index.path().into(), entries: entries as u64 };
             self.damage.push(Damage { error, paths: vec![], more: 0 });
         }
     }

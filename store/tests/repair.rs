@@ -241,3 +241,76 @@ fn a_state_is_verified_by_itself() {
         fs::write(&harmed, &whole).unwrap();
     }
 }
+
+#[test]
+fn a_byte_flipped_anywhere_in_the_index_is_read_past_and_mended() {
+    let home = fast_directory();
+    let (sound, path) = (home.path().join("sound"), home.path().join("store"));
+    let mut states = make(&sound);
+    let mut last = states[2].1.clone();
+    // So many that their entries are written out as a table.
+    for number in 0..8 {
+        last.insert(("more".into(), number.to_string()), vec![number; 10]);
+        let state = publish(&Store::open(&sound).unwrap(), &last).unwrap();
+        states.push((state, last.clone()));
+    }
+    let entries = fs::read_dir(sound.join("index")).unwrap().map(|entry| entry.unwrap());
+    let mut files: Vec<_> = entries.map(|entry| (entry.file_name(), entry.path())).collect();
+    files.sort();
+    assert!(files.iter().any(|(name, _)| name.to_string_lossy().ends_with(".sst")), "{files:?}");
+    let mut dice = Dice::new(3);
+    let mut told = 0;
+    for (name, file) in files {
+        let whole = fs::read(&file).unwrap();
+        let kind = name.to_string_lossy();
+        let rounds = match () {
+            () if kind.ends_with(".sst") => 40,
+            () if whole.is_empty() || kind.starts_with("LOG") || kind.starts_with("OPTIONS") => 0,
+            () => 8,
+        };
+        for round in 0..rounds {
+            let mut bytes = whole.clone();
+            let place = dice.roll(whole.len());
+            bytes[place] ^= 1 << dice.roll(8);
+            let at = format!("byte {place} of {}", file.display());
+            let _ = fs::remove_dir_all(&path);
+            copy(&sound, &path);
+            fs::write(path.join("index").join(&name), bytes).unwrap();
+            let store = Store::open(&path).unwrap();
+            match round % 4 {
+                // Readers pass by it.
+                0 => assert_eq!(check_never_wrong(&store, &states, &at), states.len(), "{at}"),
+                // Verification tells it, or it does no harm.
+                1 => {
+                    let damage = store.verify(&()).unwrap().damage;
+                    let is_wrong = |error: &_| matches!(error, Error::WrongIndex { .. });
+                    assert!(
+                        damage.iter().all(|damage| is_wrong(&damage.error)),
+                        "{at}: {damage:?}"
+                    );
+                    told += damage.len();
+                }
+                // Repair mends it.
+                2 => {
+                    let repaired = store.repair(&mut [], &()).unwrap();
+                    assert!(repaired.missing.is_empty(), "{at}: {repaired:?}");
+                    told += usize::from(repaired.corrected > 0);
+                }
+                // A transaction that meets it may fail; the next one does not.
+                _ => {
+                    last.insert(("more".into(), "again".into()), at.clone().into_bytes());
+                    let first = publish(&store, &last);
+                    told += usize::from(first.is_err());
+                    publish(&store, &last).unwrap();
+                    store.gc(Default::default(), &()).unwrap();
+                }
+            }
+            drop(store);
+            let store = Store::open(&path).unwrap();
+            assert_eq!(check_never_wrong(&store, &states, &at), states.len(), "{at}");
+            let damage = store.verify(&()).unwrap().damage;
+            assert!(damage.is_empty(), "{at}: {damage:?}");
+        }
+    }
+    assert!(told > 10, "{told} flips were met");
+}

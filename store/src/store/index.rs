@@ -130,6 +130,30 @@ impl Inner {
         Ok(())
     }
 
+    /// Makes the index anew that `damaged` is a view of: on the disk, or for this process
+    /// alone where [`Self::open_view`] does so.
+    fn replace_view(&self, damaged: &Arc<Index>) -> Result<()> {
+        let mut slot = self.index_slot();
+        if slot.as_ref().is_some_and(|now| !Arc::ptr_eq(now, damaged)) {
+            return Ok(());
+        }
+        *slot = None;
+        let lock = Lock::take(&self.path);
+        let log = Log::read(&self.log_path())?;
+        let made = match &lock {
+            Ok(_) => self.rebuild(&log).and_then(|(made, _)| {
+                drop(made);
+                Index::open_view(&self.index_path())
+            }),
+            Err(_) => self.index_in_memory(&log),
+        };
+        *slot = Some(Arc::new(match made {
+            Err(err) if err.is_full() => self.index_in_memory(&log)?,
+            made => made?,
+        }));
+        Ok(())
+    }
+
     /// Opens the index for writing, healed; the caller holds the lock and has
     /// read `log` since.
     pub(crate) fn open_writer(&self, log: &Log) -> Result<Index> {
@@ -142,14 +166,32 @@ impl Inner {
         };
         self.check_generation(log, generation)?;
         if generation < log.published {
-            self.reconcile(&index)?;
-            index.set_generation(log.published)?;
+            return self.or_anew(index, log, |index| {
+                self.reconcile(index)?;
+                index.set_generation(log.published)
+            });
         }
         Ok(index)
     }
 
+    /// Changes an index that is open for writing, or makes it anew if it proves to be damaged.
+    pub(crate) fn or_anew(
+        &self,
+        index: Index,
+        log: &Log,
+        change: impl FnOnce(&Index) -> Result<()>,
+    ) -> Result<Index> {
+        match change(&index) {
+            Err(err) if err.is_of_damaged_index() => {
+                drop(index);
+                Ok(self.rebuild(log)?.0)
+            }
+            result => result.map(|()| index),
+        }
+    }
+
     /// Makes the index anew; the caller holds the lock.
-    fn rebuild(&self, log: &Log) -> Result<(Index, Vec<Error>)> {
+    pub(crate) fn rebuild(&self, log: &Log) -> Result<(Index, Vec<Error>)> {
         self.remove_index()?;
         let index = Index::open_writer(&self.index_path())?;
         let damaged = self.index_packs(&index)?;
@@ -178,7 +220,8 @@ impl Inner {
         drop(index);
         let _lock = Lock::take(&self.path)?;
         self.set_index(None);
-        self.reconcile(&self.open_writer(&Log::read(&self.log_path())?)?)
+        let log = Log::read(&self.log_path())?;
+        self.or_anew(self.open_writer(&log)?, &log, |index| self.reconcile(index)).map(drop)
     }
 
     /// Adds every pack that the index does not know, and returns why some
@@ -217,7 +260,8 @@ impl Inner {
     }
 
     /// Looks something up; when it is not found, looks again in a new view,
-    /// since it may have been committed after the present one was opened.
+    /// since it may have been committed after the present one was opened. An index that
+    /// proves to be damaged is made anew.
     pub(crate) fn with_index<T>(
         &self,
         look_up: impl Fn(&Index) -> Result<Option<T>>,
@@ -234,7 +278,14 @@ impl Inner {
             *slot = None;
         }
         drop((slot, index));
-        look_up(&*self.index()?)
+        let index = self.index()?;
+        match look_up(&index) {
+            Err(err) if err.is_of_damaged_index() && !index.is_writable() => {
+                self.replace_view(&index)?;
+                look_up(&*self.index()?)
+            }
+            result => result,
+        }
     }
 
     /// Looks up something that a tree or a state refers to. If it is not there,
@@ -248,11 +299,9 @@ impl Inner {
             return Ok(found);
         }
         let index = self.index()?;
-        let mut unknown = false;
-        for pack in self.list_packs()? {
-            unknown |= !index.has_pack(pack)?;
-        }
-        if !unknown {
+        // What cannot be read is not known: then all of it is made anew.
+        let mut packs = self.list_packs()?.into_iter();
+        if packs.all(|pack| index.has_pack(pack).unwrap_or(false)) {
             return Ok(None);
         }
         drop(index);

@@ -58,11 +58,23 @@ impl Tables {
         self.places.get(&object) == Some(at) || self.copies.contains(&(object, *at))
     }
 
+    /// Objects that do not lie where the index says, or, if it is damaged, of which it
+    /// cannot say it: then that may be none.
+    pub(crate) fn wrong_entries(&self, inner: &Inner, index: &Index) -> Result<Vec<ObjectId>> {
+        match self.differing(inner, index) {
+            Err(err) if err.is_of_damaged_index() => {
+                let objects = self.places.keys().copied();
+                Ok(objects.filter(|object| index.location_of(*object).is_err()).collect())
+            }
+            found => found,
+        }
+    }
+
     /// Objects that do not lie where the index says.
     ///
     /// Entries for packs that are gone are passed over: whoever meets one looks where the
     /// object is now. So are those for damaged packs, whose damage is told.
-    pub(crate) fn wrong_entries(&self, inner: &Inner, index: &Index) -> Result<Vec<ObjectId>> {
+    fn differing(&self, inner: &Inner, index: &Index) -> Result<Vec<ObjectId>> {
         let mut wrong = Vec::new();
         let mut later: HashMap<PackId, Vec<(ObjectId, Location)>> = HashMap::new();
         index.each_object(|object, at| {
