@@ -169,14 +169,18 @@ impl Store {
             census.packs.into_iter().partition(|pack| pack.is_dead());
         dead.iter().for_each(|pack| collected.goes(pack));
         let dead: Vec<PackId> = dead.into_iter().map(|pack| pack.id).collect();
-        match writer.forget(&census.garbage, unsettled, &dead) {
+        match writer.forget(&census.garbage, &unsettled, &dead) {
             Err(err) if err.is_full() => {
                 writer.index = None;
                 inner.give_up_index()?;
                 inner.remove_packs(&dead)?;
                 // Now there is room for it, unless little was removed: then whoever needs
-                // one keeps it in memory.
-                match inner.open_writer(&inner.log()) {
+                // one keeps it in memory. Made anew, it knows of garbage again.
+                let forgotten = inner.open_writer(&inner.log()).and_then(|index| {
+                    writer.index = Some(Arc::new(index));
+                    writer.forget(&census.garbage, &unsettled, &[])
+                });
+                match forgotten {
                     Err(err) if !err.is_full() => return Err(err),
                     _ => {}
                 }
@@ -276,7 +280,7 @@ impl<'a> Writer<'a> {
     fn forget(
         &self,
         garbage: &[ObjectId],
-        settled: Vec<(ObjectId, Location)>,
+        settled: &[(ObjectId, Location)],
         dead: &[PackId],
     ) -> Result<()> {
         let Some(index) = &self.index else {
@@ -284,7 +288,7 @@ impl<'a> Writer<'a> {
         };
         let mut batch = Batch::default();
         for (object, location) in settled {
-            batch.relocate(object, location);
+            batch.relocate(*object, *location);
         }
         for object in garbage {
             if index.location_of(*object)?.is_some() {

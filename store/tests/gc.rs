@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cairn_store::{Error, GcOptions, State, StateId, Store, Tag};
+use cairn_store::{Error, GcOptions, GcPhase, GcProgress, State, StateId, Store, Tag};
 use support::fast_directory;
 use support::model::{Dice, Files, publish, read_back};
 
@@ -248,6 +248,47 @@ fn what_a_rebuilt_index_finds_of_old_garbage_is_not_taken_for_whole() {
     assert_eq!(again.tree, second.tree);
     assert_eq!(read_back(&store, again.tree).unwrap(), both);
     assert!(store.verify(&()).unwrap().damage.is_empty());
+}
+
+/// Has another process make the index anew between sweep and copy.
+struct Anew<'a>(&'a Path);
+
+impl GcProgress for Anew<'_> {
+    fn begin(&self, phase: GcPhase, _: Option<u64>) {
+        if phase == GcPhase::Rewrite {
+            Store::open(self.0).unwrap().rebuild_index().unwrap();
+        }
+    }
+
+    fn advance(&self, _: u64) {}
+}
+
+/// Then garbage is known again, and what is copied of a pack is all of it: the copy is that
+/// pack itself.
+#[test]
+fn an_index_that_is_made_anew_during_a_collection_costs_no_pack() {
+    let home = fast_directory();
+    let path = home.path().join("store");
+    let store = Store::create(&path).unwrap();
+    let mut dice = Dice::new(11);
+    let mut files = Files::new();
+    for number in 0..20 {
+        files.insert(("d".into(), format!("f{number}")), dice.noise(500));
+    }
+    publish(&store, &files).unwrap();
+    // What the first collection has written, the second one writes alike.
+    for progress in [&() as &dyn GcProgress, &Anew(&path)] {
+        let before = store.refs().current.unwrap();
+        files.pop_last();
+        let state = publish(&store, &files).unwrap();
+        store.remove_states(&[before]).unwrap();
+        let collected = store.gc(THOROUGH, progress).unwrap();
+        assert_eq!(stored(&path), collected.stored, "{collected:?}");
+        assert!(read_back(&store, state.tree).unwrap() == files);
+    }
+    let report = Store::open(&path).unwrap().verify(&()).unwrap();
+    assert!(report.damage.is_empty(), "{:?}", report.damage);
+    assert!(store.gc(THOROUGH, &()).unwrap().packs_rewritten > 0, "garbage goes the next time");
 }
 
 #[test]

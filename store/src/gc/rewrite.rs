@@ -172,7 +172,9 @@ impl Rewrite<'_> {
     ///
     /// Returns false, and removes the copy, if the index now says of an object that
     /// it lies in one of the packs which was not copied: it was made anew
-    /// meanwhile, and a transaction may have relied on it.
+    /// meanwhile, and a transaction may have relied on it. Also if the copy is one of
+    /// the packs: an index that was made anew since the sweep knows of garbage again, and a
+    /// record of a state that lies in several packs is copied from each.
     fn publish(&self, copy: Option<FinishedPack>, batch: &[PackCensus]) -> Result<bool> {
         let inner = self.inner;
         let _lock = inner.wait_for_lock()?;
@@ -180,6 +182,10 @@ impl Rewrite<'_> {
         let Some(index) = &writer.index else {
             return Err(Error::io(inner.index_path())(std::io::ErrorKind::StorageFull.into()));
         };
+        // It would go with what it replaces.
+        if copy.as_ref().is_some_and(|copy| batch.iter().any(|pack| pack.id == copy.id)) {
+            return inner.remove_leftovers().map(|()| false);
+        }
         let copied: HashSet<ObjectId> =
             copy.iter().flat_map(|copy| &copy.objects).map(|(object, _)| *object).collect();
         for PackCensus { id, .. } in batch {
