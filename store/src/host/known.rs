@@ -215,3 +215,77 @@ fn path_of(store: &Store, root: &Path) -> PathBuf {
     let name = BlobKey::of(root.as_os_str().as_bytes());
     store.path().join("cache/imports").join(name.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transaction::Draft;
+
+    fn seen(inode: u64, seconds: i64, nanoseconds: u32) -> Seen {
+        Seen { inode, ctime: Timestamp::new(seconds, nanoseconds).unwrap() }
+    }
+
+    /// A store with a state of two directories and two pipes, and what was seen of it.
+    fn imported() -> (tempfile::TempDir, Store, TreeId, [Seen; 4]) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::create(&directory.path().join("store")).unwrap();
+        let mut transaction = store.begin().unwrap();
+        let attributes = Attributes::of_root(0o755);
+        let pipe = || {
+            let content = Content::Fifo;
+            Entry::Leaf(Leaf { attributes: Attributes::of_root(0o600), content, link: None })
+        };
+        let name = |text: &[u8]| Name::new(text).unwrap();
+        let below = Tree::new(attributes.clone(), vec![(name(b"pipe"), pipe())]).unwrap();
+        let below = transaction.put_subtree(below).unwrap();
+        let entries = vec![(name(b"a"), below), (name(b"b"), pipe())];
+        let tree = transaction.put_tree(Tree::new(attributes, entries).unwrap()).unwrap();
+        let draft = Draft { parent: None, request: "import".into(), tree, packages: tree };
+        transaction.commit(draft).unwrap();
+        let all = [
+            seen(2, 1_793_000_000, 1),
+            seen(u64::MAX, -1, 999_999_999),
+            seen(0, 0, 0),
+            seen(5, 9, 8),
+        ];
+        (directory, store, tree, all)
+    }
+
+    /// What an earlier version has written is read, is as docs/store.md tells, and is
+    /// what is written today. `UPDATE_GOLDEN=1` keeps that.
+    #[test]
+    fn the_format_is_the_one_that_is_kept() {
+        let root = Path::new("/some/where");
+        let (_directory, store, tree, all) = imported();
+        save(&store, root, tree, &all).unwrap();
+        let path = path_of(&store, root);
+        let key = xxhash_rust::xxh3::xxh3_128(b"/some/where");
+        assert_eq!(path, store.path().join(format!("cache/imports/{key:032x}")));
+        let written = fs::read(&path).unwrap();
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/imported-1");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&golden, &written).unwrap();
+        }
+        let kept = fs::read(&golden).unwrap();
+        assert!(written == kept, "{} is another format", golden.display());
+
+        assert_eq!(kept.len(), 8 + 8 + 32 + 8 + 4 * 20);
+        assert_eq!(&kept[..8], b"CRNSEEN1");
+        assert_eq!(kept[8..16], xxhash_rust::xxh3::xxh3_64(&kept[16..]).to_le_bytes());
+        assert_eq!(&kept[16..48], tree.as_bytes());
+        assert_eq!(kept[48..56], 4_u64.to_le_bytes());
+        let second = &kept[56 + 20..56 + 40];
+        assert_eq!(second[..8], u64::MAX.to_le_bytes());
+        assert_eq!(second[8..16], (-1_i64).to_le_bytes());
+        assert_eq!(second[16..], 999_999_999_u32.to_le_bytes());
+
+        fs::write(&path, &kept).unwrap();
+        let known = Known::load(&store, root).unwrap();
+        assert_eq!((known.state, known.tree), (StateId(1), tree));
+        let read: Vec<_> = (0..5).map(|at| known.record(at)).collect();
+        let expected: Vec<_> = all.into_iter().map(Some).chain([None]).collect();
+        assert_eq!(read, expected);
+        let top = known.read(known.root()).unwrap();
+        assert_eq!((top.own, &top.records[..]), (0, &[1, 3][..]));
+    }
+}
