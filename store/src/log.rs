@@ -113,7 +113,7 @@ impl Log {
                     log.published = record.sequence;
                 }
                 if !log.refs.apply(change) {
-                    return Err(damaged("it names a state that does not exist"));
+                    return Err(damaged("it does not fit the states before"));
                 }
             }
             log.sequence = record.sequence;
@@ -193,7 +193,10 @@ impl Refs {
                 exists
             }
             Change::Untag(tag) => self.tags.remove(&tag).is_some(),
-            Change::Remove(id) => self.states.remove(&id).is_some(),
+            Change::Remove(id) => {
+                let is_used = self.current == Some(id) || self.tags.values().any(|it| *it == id);
+                !is_used && self.states.remove(&id).is_some()
+            }
             Change::Repack => true,
         }
     }

@@ -100,9 +100,8 @@ pub(super) struct Census {
 #[derive(Debug)]
 struct Copies {
     object: ObjectId,
-    len: u64,
-    /// Which of [`Census::packs`] have it.
-    packs: Vec<u32>,
+    /// Which of [`Census::packs`] have it, and how long each says that it is.
+    packs: Vec<(u32, u64)>,
 }
 
 impl Census {
@@ -143,17 +142,17 @@ impl Census {
         index: Option<&Index>,
     ) -> Result<Vec<(ObjectId, Location)>> {
         let mut unsettled = Vec::new();
-        for Copies { object, len, packs } in std::mem::take(&mut self.copies) {
+        for Copies { object, packs } in std::mem::take(&mut self.copies) {
             let named = index.map(|index| index.location_of(object)).transpose()?.flatten();
             let named = named.map(|location| location.pack);
-            let named = packs.iter().find(|at| Some(self.pack(**at).id) == named);
-            let chosen = *named.unwrap_or(&packs[0]);
+            let named = packs.iter().find(|(at, _)| Some(self.pack(*at).id) == named);
+            let (chosen, _) = *named.unwrap_or(&packs[0]);
             if named.is_none() {
                 let id = self.pack(chosen).id;
                 let objects = Pack::open(&inner.pack_path(id), id)?.objects()?;
                 unsettled.extend(objects.into_iter().find(|(other, _)| *other == object));
             }
-            for at in packs.into_iter().filter(|at| *at != chosen) {
+            for (at, len) in packs.into_iter().filter(|(at, _)| *at != chosen) {
                 let pack = &mut self.packs[at as usize];
                 pack.live.take(len);
                 pack.dead.add(len);
@@ -170,8 +169,8 @@ impl Census {
 #[derive(Default)]
 struct Gathered {
     census: Census,
-    /// Which of the packs has an object that is reached.
-    met: ByMark<u32>,
+    /// Which of the packs has an object that is reached, and its length.
+    met: ByMark<(u32, u64)>,
     /// Which of the copies tells of an object.
     copied: ByMark<usize>,
 }
@@ -188,13 +187,13 @@ impl Gathered {
                 continue;
             }
             pack.live.add(location.len);
-            if let Some(first) = self.met.insert(mark, ordinal) {
+            if let Some(first) = self.met.insert(mark, (ordinal, location.len)) {
                 let copies = &mut self.census.copies;
                 let at = *self.copied.entry(mark).or_insert_with(|| {
-                    copies.push(Copies { object: *object, len: location.len, packs: vec![first] });
+                    copies.push(Copies { object: *object, packs: vec![first] });
                     copies.len() - 1
                 });
-                copies[at].packs.push(ordinal);
+                copies[at].packs.push((ordinal, location.len));
             }
         }
         self.census.packs.push(pack);

@@ -11,8 +11,9 @@ use crate::pack::ObjectId;
 use crate::store::Inner;
 use crate::tree::{Content, Entry, Listed};
 
-/// What stands for an object among the marks: half of the BLAKE3 hash that names
-/// it.
+/// What stands for an object among the marks: half of the BLAKE3 hash that names it, with
+/// its kind, and for a blob its key. A pack that lies about one of these must not be taken
+/// for the place of the real object.
 ///
 /// 2^64 objects would have to be stored before two are likely to share one, and then
 /// one object too many is kept.
@@ -21,16 +22,16 @@ pub(crate) struct Mark(u128);
 
 impl Mark {
     pub(crate) fn of(object: ObjectId) -> Self {
-        match object {
-            ObjectId::Blob(_, digest) | ObjectId::State(digest) => Self::from(digest.as_bytes()),
-            ObjectId::Tree(id) => Self::from(id.as_bytes()),
-            ObjectId::Page(id) => Self::from(id.as_bytes()),
-        }
-    }
-
-    fn from(hash: &[u8; 32]) -> Self {
+        let (hash, other) = match &object {
+            ObjectId::Blob(key, digest) => {
+                (digest.as_bytes(), u128::from_le_bytes(*key.as_bytes()))
+            }
+            ObjectId::Tree(id) => (id.as_bytes(), 1),
+            ObjectId::Page(id) => (id.as_bytes(), 2),
+            ObjectId::State(digest) => (digest.as_bytes(), 3),
+        };
         let (half, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
-        Self(u128::from_le_bytes(*half))
+        Self(u128::from_le_bytes(*half) ^ other)
     }
 }
 
