@@ -5,7 +5,7 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 
-.PHONY: help demo test long recipes check bench build static deb install bootstrap posix
+.PHONY: help demo test long recipes check bench build static deb install bootstrap posix fuzz
 
 help:
 	@echo 'make demo      build, and show with real packages what Cairn does'
@@ -14,6 +14,7 @@ help:
 	@echo 'make recipes   build real software of each build system, and run it'
 	@echo 'make check     check format, lints and documentation'
 	@echo 'make bench     measure, with the peers beside'
+	@echo 'make fuzz      give each parser changed bytes for FUZZ_SECONDS=60'
 	@echo 'make posix     run the suites of others on mounts, as root'
 	@echo 'make build     build target/release/cairn'
 	@echo 'make static    build target/static/cairn, one file without libraries, and try it'
@@ -48,6 +49,12 @@ bench: build
 
 posix: build
 	@tools/posix
+
+# Without coverage to guide it: counters of that would need all libraries compiled again.
+# FUZZ_PARSERS names some of tests/src/fuzz/mod.rs.
+fuzz: build
+	@tools/bootstrap tests
+	$(CARGO) test --release --workspace --test fuzz -- --ignored --nocapture
 
 build: bootstrap
 	$(CARGO) build --release --workspace

@@ -13,6 +13,7 @@
 //! | the same over TLS | [`Authority`] |
 //! | a mount that goes away with the test | [`Mount`] |
 //! | an empty root to run programs in | [`Room`] |
+//! | bytes to parse, by whoever parses such | [`fuzz`] |
 //! | to say that a test cannot run here | [`Need`] |
 //!
 //! The tests run `target/release/cairn`, which `make test` and
@@ -24,6 +25,7 @@ pub mod builder;
 mod cairn;
 mod call;
 mod deb;
+pub mod fuzz;
 mod listing;
 mod mount;
 mod need;
@@ -48,7 +50,7 @@ pub use room::Room;
 pub use root::put_programs;
 pub use server::{Behaviour, Request, Server};
 pub use stones::Stones;
-pub use sys::{make_device, make_fifo, set_umask, set_xattr, signal, umount_lazily};
+pub use sys::{CountedHeap, make_device, make_fifo, set_umask, set_xattr, signal, umount_lazily};
 pub use tls::{Authority, Tls};
 
 use std::path::PathBuf;

@@ -2,11 +2,13 @@
 
 #![expect(unsafe_code, reason = "system calls")]
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).expect("a path has no NUL")
@@ -206,4 +208,65 @@ pub(crate) fn become_user(user: u32) -> io::Result<()> {
 pub fn set_umask(mask: libc::mode_t) {
     // SAFETY: takes a number only, and cannot fail.
     unsafe { libc::umask(mask) };
+}
+
+/// The system's allocator, with a count of the bytes that Rust code has of it.
+///
+/// Libraries in C take their memory elsewhere.
+#[derive(Debug)]
+pub struct CountedHeap;
+
+/// Bytes that are allocated, and the most that were since [`CountedHeap::begin`].
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+impl CountedHeap {
+    /// Begins to look for the most; returns how many bytes there are.
+    pub fn begin() -> usize {
+        let now = NOW.load(Ordering::Relaxed);
+        MOST.store(now, Ordering::Relaxed);
+        now
+    }
+
+    /// The most bytes at once since then.
+    pub fn most() -> usize {
+        MOST.load(Ordering::Relaxed)
+    }
+
+    fn add(len: usize) {
+        let now = NOW.fetch_add(len, Ordering::Relaxed).wrapping_add(len);
+        MOST.fetch_max(now, Ordering::Relaxed);
+    }
+
+    fn subtract(len: usize) {
+        NOW.fetch_sub(len, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: all of it is left to the system's allocator; counting allocates nothing.
+unsafe impl GlobalAlloc for CountedHeap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::add(layout.size());
+        // SAFETY: the caller keeps what `alloc` demands.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        Self::add(layout.size());
+        // SAFETY: the caller keeps what `alloc_zeroed` demands.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        Self::subtract(layout.size());
+        // SAFETY: the caller keeps what `dealloc` demands, and `at` is of this allocator.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, len: usize) -> *mut u8 {
+        Self::add(len);
+        Self::subtract(layout.size());
+        // SAFETY: the caller keeps what `realloc` demands, and `at` is of this allocator.
+        unsafe { System.realloc(at, layout, len) }
+    }
 }
