@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use cairn_package::repository::{self, KeyProblem, NetworkProblem, SignatureProblem};
 use cairn_package::{Error as PackageError, solve, stone};
-use cairn_store::{Error as StoreError, StateId};
+use cairn_store::{Error as StoreError, NoProc, StateId};
 use serde::{Deserialize, Serialize};
 
 use crate::command::InvalidOption;
@@ -236,6 +236,12 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
     causes
 }
 
+/// Whether an error comes from a missing /proc.
+fn lacks_proc(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut chain = std::iter::successors(Some(error), |error| error.source());
+    chain.any(|error| error.downcast_ref().is_some_and(NoProc::is_why))
+}
+
 /// An error with its causes, where it is a part of the data.
 pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
     std::iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": ")
@@ -328,6 +334,9 @@ impl Error {
     }
 
     fn advice(&self) -> Option<&'static str> {
+        if lacks_proc(self) {
+            return Some("mount it first: mount -t proc proc /proc");
+        }
         match self {
             Self::Store(err) => advice_on_store(err),
             Self::Package(err) => advice_on_packages(err),

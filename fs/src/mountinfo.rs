@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use cairn_store::NoProc;
+
 /// The name of mounts of Cairn in /proc/mounts and for mount(8).
 pub(crate) const KIND: &str = "fuse.cairn";
 
@@ -35,7 +37,8 @@ impl MountPoint {
     /// covers the others.
     pub(crate) fn all() -> io::Result<Vec<Self>> {
         // Of a thread, since tests have threads with mounts of their own.
-        Ok(parse(&fs::read("/proc/thread-self/mountinfo")?).collect())
+        let lines = fs::read("/proc/thread-self/mountinfo").map_err(NoProc::or)?;
+        Ok(parse(&lines).collect())
     }
 
     /// Whether Cairn has made it: it shows states, or a workspace.

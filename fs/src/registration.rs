@@ -14,12 +14,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use cairn_store::{Holder, StateId, TreeId};
+use cairn_store::{Holder, NoProc, StateId, TreeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::keeper::{Keeper, REGISTRATION};
 use crate::shape::Shape;
+use crate::sys;
 
 /// What a running mount shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,8 +215,8 @@ fn remove_unfinished(directory: &Path) -> Result<()> {
     for entry in entries {
         let file_name = entry.map_err(failed(directory))?.file_name();
         let name = file_name.to_str().and_then(|name| name.strip_suffix(".new"));
-        let pid = name.map(|name| name.split('-').next().unwrap_or(name));
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+        let pid = name.and_then(|name| name.split('-').next()?.parse().ok());
+        if pid.is_some_and(|pid| !sys::exists(pid)) {
             let _ = fs::remove_file(directory.join(file_name));
         }
     }
@@ -259,13 +260,20 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Calls `f` with a path to the same file of at most 108 bytes, which is all
-/// that the address of a socket has room for.
+/// What the address of a socket has room for, in bytes, with the NUL behind it.
+const ADDRESS_LEN: usize = 108;
+
+/// Calls `f` with a path to the same file that fits into the address of a socket.
 fn by_short_path<T>(path: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     use std::os::fd::AsRawFd;
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return f(path) };
+    // So that it takes no /proc where it need not.
+    if path.as_os_str().len() < ADDRESS_LEN {
+        return f(path);
+    }
     let directory = File::open(directory)?;
-    f(&Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name))
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    f(&short).map_err(NoProc::or)
 }
 
 fn file_of(directory: &Path, name: &str) -> PathBuf {
@@ -282,4 +290,23 @@ fn already_exists(error: &io::Error) -> bool {
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Registration { path: path.into(), source }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may fail")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_reached_however_long_its_path_is() {
+        let directory = tempfile::tempdir().unwrap();
+        for depth in [1, 40] {
+            let place = directory.path().join("below/".repeat(depth));
+            fs::create_dir_all(&place).unwrap();
+            let socket = place.join("a.sock");
+            let _listener = listen(&socket).unwrap();
+            assert_eq!(socket.as_os_str().len() < ADDRESS_LEN, depth == 1);
+            by_short_path(&socket, |path| UnixStream::connect(path)).unwrap();
+        }
+    }
 }

@@ -12,6 +12,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use cairn_store::NoProc;
+
 /// Turns the -1 of a system call into its error.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -470,7 +472,7 @@ impl Drop for HeldSignals {
 
 /// Whether this process has only one thread.
 pub(crate) fn is_alone() -> io::Result<bool> {
-    Ok(std::fs::read_dir("/proc/self/task")?.count() == 1)
+    Ok(std::fs::read_dir("/proc/self/task").map_err(NoProc::or)?.count() == 1)
 }
 
 /// What a process has of the network.
@@ -562,6 +564,12 @@ pub(crate) fn is_dead(target: &Path) -> io::Result<bool> {
 pub(crate) fn kill(process: libc::pid_t, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: only sends a signal.
     check(unsafe { libc::kill(process, signal) }).map(drop)
+}
+
+/// Whether there is a process of this number.
+pub(crate) fn exists(process: libc::pid_t) -> bool {
+    // Signal 0 is sent to nobody.
+    !matches!(kill(process, 0), Err(err) if err.raw_os_error() == Some(libc::ESRCH))
 }
 
 /// A descriptor that can be read from when the calling thread has ended; nothing

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::hash::{BlobRef, TreeId};
 use crate::host::{HostDirectory, full_path};
 use crate::name::{Name, TreePath};
+use crate::proc::NoProc;
 use crate::store::Store;
 use crate::tree::{Attributes, Content, Entry, Leaf, LinkGroup, Tree};
 
@@ -343,7 +344,7 @@ impl Export<'_> {
                 Err(Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::OPNOTSUPP) => {
                     left_out("an extended attribute was refused");
                 }
-                result => result?,
+                result => result.map_err(|err| NoProc::or(err.into()))?,
             }
         }
         let times = Timestamps {

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::status::Status;
 use crate::name::Name;
+use crate::proc::NoProc;
 use crate::tree::{MAX_TARGET_LEN, Xattr};
 
 /// An open directory of this machine.
@@ -145,12 +146,12 @@ impl HostDirectory {
     /// All extended attributes of the entry `name` that this user may see, ACLs
     /// and capabilities among them.
     pub fn xattrs(&self, name: &Name) -> io::Result<Vec<Xattr>> {
-        xattrs(&self.by_proc(name.as_bytes()))
+        xattrs(&self.by_proc(name.as_bytes())).map_err(NoProc::or)
     }
 
     /// Those of the directory itself.
     pub fn own_xattrs(&self) -> io::Result<Vec<Xattr>> {
-        xattrs(&self.by_proc(b"."))
+        xattrs(&self.by_proc(b".")).map_err(NoProc::or)
     }
 
     /// A path that begins at the descriptor: no system call of all kernels that
