@@ -124,6 +124,52 @@ fn in_an_empty_root_it_installs_mounts_verifies_and_rolls_back() {
     assert_eq!(world.names(), ["cairn", "dev", "live", "proc", "stones", "store"]);
 }
 
+#[test]
+#[ignore = "make static builds what it runs"]
+fn without_proc_and_devices_it_goes_back_and_says_what_else_lacks_proc() {
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let world = World::new();
+    let bare = world.root.join("bare");
+    let stones = Stones::new(&bare.join("stones"));
+    stones.add("small", 1, 5_000);
+    stones.index(None);
+    for directory in [bare.join("here"), world.root.join("live")] {
+        fs::create_dir(directory).unwrap();
+    }
+    fs::copy(program(), bare.join("cairn")).unwrap();
+    let run = |args: &[&str]| world.run_in("/bare", "/cairn", args);
+    let does = |args: &[&str]| {
+        let ended = run(args);
+        assert_eq!(ended.code(), Some(0), "{args:?}: {ended:?}");
+    };
+    does(&["repo", "add", "main", "file:///stones"]);
+    does(&["install", "small"]);
+    stones.add("small", 2, 70_000);
+    stones.index(None);
+    does(&["upgrade", "--update"]);
+
+    // A live root that the other root shows.
+    let mount = ["/cairn", "--store", "/bare/store", "mount", "--follow", "/live"];
+    let ended = world.room.run("", mount);
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    let size = || fs::metadata(world.room.path("/live/usr/share/small/data")).unwrap().len();
+    assert_eq!(size(), 70_000);
+    does(&["rollback"]);
+    assert_eq!(size(), 5_000, "the live root was told");
+    world.does(&["umount", "/live"]);
+
+    for args in [["mount", "/here"], ["umount", "/here"], ["import", "/here"]] {
+        let Ended { status, stderr, .. } = run(&args);
+        assert_eq!(status.code(), Some(1), "{args:?}: {stderr}");
+        assert!(stderr.contains("/proc is not mounted"), "{args:?}: {stderr}");
+        assert!(stderr.contains("mount -t proc proc /proc"), "{args:?}: {stderr}");
+        assert!(!stderr.contains("mkdir"), "{args:?}: {stderr}");
+    }
+    assert!(!bare.join("proc").exists() && !bare.join("dev").exists());
+}
+
 /// The C library of a converted Debian system, and what starts programs with it.
 const LIBRARY: &str = "usr/lib/x86_64-linux-gnu/libc.so.6";
 const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";

@@ -284,8 +284,21 @@ fn wait_and_keep(
 /// Lets go of the working directory and of whatever reads the output.
 fn close_doors() -> io::Result<()> {
     std::env::set_current_dir("/")?;
-    let nothing = File::options().read(true).write(true).open("/dev/null")?;
+    let nothing = nothing()?;
     (0..3).try_for_each(|standard| sys::replace(standard, nothing.as_fd()))
+}
+
+/// What gives nothing, and lets go of what it is given.
+///
+/// Where there is no /dev/null, the reading end of a pipe that nobody writes to: its input
+/// has ended, and what is written there is refused with EBADF, which the standard library
+/// takes for written. Nobody waits for it, gets a signal or fills memory, and it keeps no
+/// filesystem in use.
+fn nothing() -> io::Result<OwnedFd> {
+    match File::options().read(true).write(true).open("/dev/null") {
+        Ok(null) => Ok(null.into()),
+        Err(_) => io::pipe().map(|(end, _)| end.into()),
+    }
 }
 
 /// Tells a supervisor at `socket`, the value of `NOTIFY_SOCKET`, that the mount

@@ -8,10 +8,8 @@ use std::process::{Child, Command, Stdio};
 
 use crate::cairn::Ended;
 
-/// A directory with /proc and four devices in it, and with nothing else of this machine,
+/// A directory with /proc and /dev/fuse in it, and with nothing else of this machine,
 /// until this is dropped: mounts that are made in there go away, and processes end.
-///
-/// The devices are fuse, null, random and urandom.
 #[derive(Debug)]
 pub struct Room {
     root: PathBuf,
@@ -24,9 +22,7 @@ pub struct Room {
 const HOLD: &str = r#"
     read -r first rest </proc/self/stat
     mount -t proc proc "$1/proc" || exit
-    for device in fuse null random urandom; do
-        mount --bind "/dev/$device" "$1/dev/$device" || exit
-    done
+    mount --bind /dev/fuse "$1/dev/fuse" || exit
     echo "$first"
     trap '' CHLD
     exec sleep infinity
@@ -43,9 +39,7 @@ impl Room {
         for directory in ["proc", "dev"] {
             fs::create_dir_all(root.join(directory)).unwrap();
         }
-        for device in ["fuse", "null", "random", "urandom"] {
-            fs::write(root.join("dev").join(device), "").unwrap();
-        }
+        fs::write(root.join("dev/fuse"), "").unwrap();
         let mut unshare = Command::new("unshare");
         unshare.args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]);
         unshare.args(["sh", "-c", HOLD, "sh"]).arg(root);
