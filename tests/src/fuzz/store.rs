@@ -77,22 +77,6 @@ fn tables_of(pack: &[u8]) -> Option<(usize, usize)> {
     Some((frames, objects))
 }
 
-/// Whether each object that a pack tells of ends before its frames do.
-fn has_its_objects(pack: &[u8]) -> bool {
-    let Some((frames_at, objects_at)) = tables_of(pack) else { return true };
-    let plain_lens: Vec<u64> = pack[frames_at..objects_at]
-        .chunks_exact(16)
-        .map(|record| u32_at(record, 4).map_or(0, |len| len as u64))
-        .collect();
-    pack[objects_at..pack.len() - 48].chunks_exact(65).all(|record| {
-        let number = |at| u32_at(record, at).expect("a record is longer");
-        let len = u64::from_le_bytes(record[57..].try_into().expect("8 bytes"));
-        let end = len.checked_add(number(53) as u64);
-        let frames = plain_lens.get(number(49)..).unwrap_or_default();
-        end.is_some_and(|end| !frames.is_empty() && end <= frames.iter().sum())
-    })
-}
-
 /// Makes all checksums and the id of a pack right; returns the id.
 fn seal(pack: &mut [u8]) -> Option<PackId> {
     let (frames_at, objects_at) = tables_of(pack)?;
@@ -117,9 +101,6 @@ fn seal(pack: &mut [u8]) -> Option<PackId> {
 
 /// Puts a pack with right checksums into a store that lives as long as `work`.
 fn with_pack(bytes: &[u8], work: impl FnOnce(&Store, &[u8])) {
-    if !has_its_objects(bytes) {
-        return;
-    }
     let mut pack = bytes.to_vec();
     let id = seal(&mut pack).unwrap_or(PackId::from_bytes([0; 16]));
     in_store(|store, _| {
@@ -143,9 +124,6 @@ pub(super) fn pack(bytes: &[u8]) {
 /// A pack that comes to a small store, which has a state: the index learns of it, what it
 /// says it holds is read, and it is collected.
 pub(super) fn index(bytes: &[u8]) {
-    if !has_its_objects(bytes) {
-        return;
-    }
     let mut pack = bytes.to_vec();
     let Some(id) = seal(&mut pack) else { return };
     let (_, objects_at) = tables_of(&pack).expect("it was sealed");
