@@ -82,7 +82,11 @@ impl Work {
     fn run(&self, root: &Path) {
         let mut command = Command::new("chroot");
         command.arg(root).args(["/bin/sh", "-euc", &self.script]).env_clear();
-        let ended = command.env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").output().unwrap();
+        let ended = command
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C.UTF-8")
+            .output()
+            .unwrap();
         let [stdout, stderr] =
             [&ended.stdout, &ended.stderr].map(|text| String::from_utf8_lossy(text));
         let is_fine = ended.status.success() && stderr.is_empty();

@@ -31,26 +31,22 @@ pub(super) fn decide<E>(
     mut read: impl FnMut(&Leaf) -> Result<Option<Vec<u8>>, E>,
 ) -> Result<Decision, E> {
     let Some(attributes) = attributes(base, ours, theirs) else { return Ok(Decision::Conflict) };
-    if ours.content == theirs.content || ours.content == base.content {
-        let same = attributes.is_like(&theirs.attributes);
-        // A time alone is no change that anybody has made.
-        return Ok(match same {
-            true => Decision::Theirs,
-            false if base.content == theirs.content => Decision::Ours,
-            false => {
-                // The content is the new one, the attributes are those of both.
-                let bytes = read(theirs)?;
-                match bytes {
-                    Some(_) => Decision::Merged { bytes, attributes },
-                    None => Decision::Conflict,
-                }
-            }
-        });
+    let is_theirs = ours.content == theirs.content || ours.content == base.content;
+    // A time alone is no change that anybody has made.
+    if is_theirs && attributes.is_like(&theirs.attributes) {
+        return Ok(Decision::Theirs);
     }
     if base.content == theirs.content {
         return Ok(match attributes.is_like(&ours.attributes) {
             true => Decision::Ours,
             false => Decision::Merged { bytes: None, attributes },
+        });
+    }
+    if is_theirs {
+        // The content is the new one, the attributes are those of both.
+        return Ok(match read(theirs)? {
+            Some(bytes) => Decision::Merged { bytes: Some(bytes), attributes },
+            None => Decision::Conflict,
         });
     }
     let files = [base, ours, theirs];
