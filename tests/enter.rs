@@ -91,6 +91,68 @@ fn what_lies_on_a_mount_is_listed_and_what_was_filled_is_told() {
     }
 }
 
+/// A root with a bind of a directory below which other filesystems lie, as they do below /dev,
+/// on a machine whose mounts are shared, as systemd has them. `points` prints what is
+/// mounted below a directory.
+const ROOT_OF_DEVICES: &str = r#"
+set -eu
+points() { grep -o " $PWD/$1[^ ]*" /proc/self/mountinfo || true; }
+mkdir dev root
+mount -t tmpfs one dev
+mkdir dev/shm dev/pts dev/late dev/own
+mount -t tmpfs two dev/shm
+mount -t tmpfs three dev/pts
+mkdir dev/pts/deep
+mount -t tmpfs four dev/pts/deep
+touch dev/null dev/pts/deep/0
+machine=$(points dev)
+
+"$1" mount --follow --bind /dev=dev root
+test -e root/dev/pts/deep/0
+bound=$(points root)
+exec 9<root/dev/null
+if "$1" umount root 2>said; then echo 'a bind in use was taken off'; fi
+grep -q 'in use' said
+test "$(points root)" = "$bound" || { echo 'before' "$bound" 'after'; points root; }
+test -e root/dev/pts/deep/0
+exec 9<&-
+
+mount -t tmpfs five dev/late
+mountpoint -q root/dev/late || echo 'what the machine mounts later is not there'
+mount -t tmpfs six root/dev/own
+if "$1" umount root 2>said; then echo 'a foreign mount was taken off'; fi
+grep -q 'in use' said
+umount root/dev/own
+"$1" umount root
+points root
+umount dev/late
+test "$(points dev)" = "$machine" || { echo 'the machine had' "$machine" 'and has'; points dev; }
+
+"$1" mount --follow --bind /dev=dev root
+"$1" umount --lazy root
+points root
+test "$(points dev)" = "$machine" || { echo 'the machine had' "$machine" 'and has'; points dev; }
+"#;
+
+#[test]
+fn a_bind_goes_with_what_is_mounted_below_it_and_the_machine_keeps_its_own() {
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let cairn = Cairn::new();
+    let tree = cairn.directory().join("tree");
+    fs::create_dir_all(tree.join("dev")).unwrap();
+    cairn.data([Path::new("import"), &tree]);
+    let mut command = Command::new("timeout");
+    command.args(["60", "unshare", "--mount", "--propagation", "shared", "sh", "-c"]);
+    command.args([ROOT_OF_DEVICES, "sh"]).arg(cairn.program());
+    let output = cairn.settle(&mut command).output().unwrap();
+    let [stdout, stderr] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    let told = stdout.lines().filter(|line| !line.starts_with("Mounted"));
+    assert_eq!(told.collect::<Vec<_>>(), Vec::<&str>::new(), "{stderr}");
+}
+
 /// An ordinary user: `nobody`, since fusermount3 asks for a name.
 const USER: u32 = 65534;
 

@@ -94,6 +94,19 @@ pub(crate) fn attach_as_user(target: &Path, name: &str, access: Access) -> Resul
     received.map_err(|_| Error::Fusermount { target: target.into(), message: said(&output.stderr) })
 }
 
+/// Mounts `source`, with what is mounted below it, on `on`, a path of what is at `place`.
+///
+/// What the machine mounts or unmounts below `source` later happens there too, and nothing
+/// of what happens there reaches the machine: where mounts are shared, as systemd has them,
+/// unmounting a bound /dev/pts would otherwise unmount that of the machine
+/// (mount_namespaces(7)).
+pub(crate) fn bind(source: &Path, on: &Path, place: &Path) -> io::Result<()> {
+    let flags = libc::MS_BIND | libc::MS_REC;
+    sys::mount(source.as_os_str(), on, "", flags, OsStr::new(""))?;
+    let flags = libc::MS_SLAVE | libc::MS_REC;
+    sys::mount(OsStr::new(""), place, "", flags, OsStr::new(""))
+}
+
 /// Takes the uppermost mount off `target`, if `is_it` says so.
 ///
 /// # Errors

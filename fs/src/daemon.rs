@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::confined::confine;
 use crate::error::{Error, Result, with_causes};
 use crate::event::{Event, Journal};
 use crate::keeper::{Keeper, Kept, THREAD};
@@ -28,7 +29,7 @@ use crate::sys::{self, Forked, HeldSignals};
 /// copy would have only one, with the locks of the others;
 /// [`Error::Background`] with the text and the causes of what `start` returned.
 pub fn background<E: std::error::Error>(start: impl FnOnce() -> Result<Running, E>) -> Result<u32> {
-    stay_behind(|report| live(start, Some(report)))
+    stay_behind(|report| live(start, Some(report), false))
 }
 
 /// Like [`background`], with a second process that keeps the mount and starts
@@ -54,9 +55,10 @@ pub struct Keeping {
     pub target: String,
     /// What hears of processes that have died.
     pub journal: Journal,
-    /// Whether the keeper stays in memory as a whole, so that it can start another
-    /// process while nobody answers for the root of the system.
-    pub locks_memory: bool,
+    /// Whether it is the root of the system. The keeper stays in memory as a whole then, so
+    /// that it can start another process while nobody answers for the root; and keeper and
+    /// process are [confined](crate::confine) to the working directory, the store.
+    pub is_system_root: bool,
 }
 
 fn stay_behind(life: impl FnOnce(PipeWriter) -> i32) -> Result<u32> {
@@ -106,10 +108,11 @@ fn separate(life: impl FnOnce(PipeWriter) -> i32, mut report: PipeWriter) -> i32
 fn live<E: std::error::Error>(
     start: impl FnOnce() -> Result<Running, E>,
     report: Option<PipeWriter>,
+    stays: bool,
 ) -> i32 {
     let started = start().map_err(|err| with_causes(&err));
     // Only now, so that `start` finds relative paths.
-    let started = started.and_then(|running| match close_doors() {
+    let started = started.and_then(|running| match close_doors(stays) {
         Ok(()) => Ok(running),
         Err(err) => Err(err.to_string()),
     });
@@ -159,8 +162,8 @@ fn keep_alive<E: std::error::Error>(
     report: PipeWriter,
     keeping: &Keeping,
 ) -> io::Result<i32> {
-    let Keeping { target, journal, locks_memory } = keeping;
-    if *locks_memory && let Err(source) = sys::lock_memory() {
+    let Keeping { target, journal, is_system_root } = keeping;
+    if *is_system_root && let Err(source) = sys::lock_memory() {
         journal(&Event::NotLocked { source });
     }
     let signals =
@@ -177,18 +180,25 @@ fn keep_alive<E: std::error::Error>(
                 drop((incoming, messages));
                 let inherited = kept.has_mount().then_some(kept);
                 let begin = || {
-                    let running = start(&keeper, inherited)?;
+                    let is_successor = inherited.is_some();
+                    let running = start(&keeper, inherited).inspect_err(|err| {
+                        // The first one tells whoever waits for it.
+                        if is_successor {
+                            let message = with_causes(err);
+                            journal(&Event::NotResumed { target: target.clone(), message });
+                        }
+                    })?;
                     leave_thread(&keeper);
                     // If nobody hears it, nobody needs to.
                     let _ = keeper.ready();
                     Ok::<Running, E>(running)
                 };
-                sys::exit(live(begin, report))
+                sys::exit(live(begin, report, *is_system_root))
             }
             Forked::Parent(child) => child,
         };
         if report.take().is_some() {
-            close_doors()?;
+            close_doors(*is_system_root)?;
         }
         let life = wait_and_keep(child, &incoming, &messages, &mut kept)?;
         let code = life.code;
@@ -281,11 +291,12 @@ fn wait_and_keep(
     }
 }
 
-/// Lets go of the working directory and of whatever reads the output.
-fn close_doors() -> io::Result<()> {
-    std::env::set_current_dir("/")?;
+/// Lets go of whatever reads the output, and of the working directory, unless this process
+/// `stays` in there.
+fn close_doors(stays: bool) -> io::Result<()> {
     let nothing = nothing()?;
-    (0..3).try_for_each(|standard| sys::replace(standard, nothing.as_fd()))
+    (0..3).try_for_each(|standard| sys::replace(standard, nothing.as_fd()))?;
+    if stays { confine() } else { std::env::set_current_dir("/") }
 }
 
 /// What gives nothing, and lets go of what it is given.

@@ -29,6 +29,13 @@ pub enum Event {
     /// The process of a mount has ended without unmounting it, and another has
     /// taken its place. `code` is its exit code, or 128 and the signal.
     Succeeded { target: String, code: i32 },
+    /// A process could not take over what a dead one has left.
+    NotResumed {
+        /// The mount.
+        target: String,
+        /// Why, with the causes.
+        message: String,
+    },
     /// So many processes of a mount have ended at once that no other is started.
     GivenUp { target: String },
     /// The keeper of a mount has died: if this process dies, the mount dies with
@@ -81,6 +88,9 @@ impl fmt::Display for Event {
                     _ => format!("ended with code {code}"),
                 };
                 write!(f, "the process of the mount on {target} {how}; another has taken over")
+            }
+            Self::NotResumed { target, message } => {
+                write!(f, "cannot take over the mount on {target}: {message}")
             }
             Self::GivenUp { target } => {
                 write!(f, "every process of the mount on {target} ends at once; none is started")

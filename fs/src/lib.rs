@@ -6,6 +6,7 @@
 
 mod affected;
 mod attach;
+mod confined;
 pub mod control;
 mod counters;
 mod daemon;
@@ -47,6 +48,7 @@ pub mod workspace;
 mod xattrs;
 
 pub use affected::{Affected, AffectedProcess, Usage};
+pub use confined::confine;
 pub use counters::{Memory, Operation, Requests, Slow, Stats};
 pub use daemon::{Keeping, background, background_kept, notify_ready};
 pub use error::{Error, Result};

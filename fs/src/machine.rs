@@ -3,8 +3,10 @@
 //!
 //! Nothing here waits for a mount that hangs: a copy of the process asks it.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -97,6 +99,50 @@ pub fn room(path: &Path) -> io::Result<Room> {
     // Some filesystems make inodes as they need them, and tell of none.
     let has_inodes = data.f_files == 0 || data.f_favail > 0;
     Ok(Room { free: bytes(data.f_bavail), total: bytes(data.f_blocks), has_inodes })
+}
+
+/// A filesystem where it is mounted (proc_pid_mountinfo(5)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filesystem {
+    /// Where it is mounted.
+    pub target: PathBuf,
+    /// Its type, such as `ext4`.
+    pub kind: String,
+    /// What is mounted, as it calls it itself: mostly a device.
+    pub source: PathBuf,
+    /// What of it is mounted, as a path in it.
+    pub root: PathBuf,
+}
+
+impl Filesystem {
+    /// The one on which `path` lies, which has to be without symbolic links.
+    ///
+    /// # Errors
+    /// /proc cannot be read.
+    pub fn of(path: &Path) -> io::Result<Option<Self>> {
+        let mounts = MountPoint::all()?.into_iter().filter(|mount| path.starts_with(&mount.target));
+        // Of several on the same directory the last one covers the others.
+        Ok(mounts.max_by_key(|mount| mount.target.as_os_str().len()).map(Self::from))
+    }
+
+    /// The one that is mounted on `target` itself.
+    ///
+    /// # Errors
+    /// /proc cannot be read.
+    pub fn mounted_on(target: &Path) -> io::Result<Option<Self>> {
+        Ok(MountPoint::at(target)?.map(Self::from))
+    }
+}
+
+impl From<MountPoint> for Filesystem {
+    fn from(mount: MountPoint) -> Self {
+        Self {
+            kind: String::from_utf8_lossy(&mount.kind).into(),
+            source: OsString::from_vec(mount.source).into(),
+            root: mount.root,
+            target: mount.target,
+        }
+    }
 }
 
 /// The mounts of Cairn on this machine, in the order in which they were mounted. Each

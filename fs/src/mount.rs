@@ -170,13 +170,16 @@ pub(crate) fn serve<S: Source>(
     registered: Option<(Registered, UnixListener)>,
     journal: Journal,
 ) -> Result<Running> {
-    let (registered, listener) = registered.unzip();
+    let (mut registered, listener) = registered.unzip();
     let fuse = Fuse::new(filesystem.clone(), journal.clone());
     let connection = attach::attach(&place.target, place.name, place.restrictions)?;
     // The kernel has just made it, and nobody else knows of it yet.
     let device = device_of(&place.target)?;
     let unmounter = Unmounter::new(place.target, device);
     let begun = session(fuse, connection).and_then(|session| {
+        if let Some(registered) = &mut registered {
+            registered.is_device(device)?;
+        }
         if let (Some(registered), Some(listener)) = (&registered, &listener) {
             let descriptors: [&dyn AsFd; 2] = [&session, listener];
             let binds = place.binds;
@@ -253,6 +256,7 @@ pub(crate) fn register<S: Source>(
         Registration {
             pid: std::process::id(),
             target: target.to_string_lossy().into_owned(),
+            device: None,
             shape: filesystem.shape,
             state: filesystem.view().state(),
             trees: filesystem.roots(),

@@ -20,6 +20,8 @@ pub(crate) const WORKSPACE: &str = "cairn:";
 pub(crate) struct MountPoint {
     /// Device number that the files on it have: major and minor.
     pub(crate) device: (u32, u32),
+    /// What of that filesystem is there, as a path in it.
+    pub(crate) root: PathBuf,
     pub(crate) target: PathBuf,
     pub(crate) kind: Vec<u8>,
     /// What is mounted, as its filesystem calls it.
@@ -46,6 +48,11 @@ impl MountPoint {
         self.is_fuse() || self.workspace().is_some()
     }
 
+    /// Whether it is a filesystem and not a directory of one.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
     /// Whether a process of Cairn answers for it, and not an overlay of the kernel.
     pub(crate) fn is_fuse(&self) -> bool {
         self.kind == KIND.as_bytes()
@@ -64,11 +71,12 @@ fn parse(lines: &[u8]) -> impl Iterator<Item = MountPoint> {
         let mut fields = line.split(|byte| *byte == b' ');
         let device = std::str::from_utf8(fields.nth(2)?).ok()?;
         let (major, minor) = device.split_once(':')?;
-        let target = unescape(fields.nth(1)?);
+        let (root, target) = (unescape(fields.next()?), unescape(fields.next()?));
         let mut fields = fields.skip_while(|field| *field != b"-");
         let (kind, source) = (fields.nth(1)?, fields.next()?);
         Some(MountPoint {
             device: (major.parse().ok()?, minor.parse().ok()?),
+            root: PathBuf::from(OsString::from_vec(root)),
             target: PathBuf::from(OsString::from_vec(target)),
             kind: kind.into(),
             source: unescape(source),

@@ -51,9 +51,13 @@ impl Notices {
         }
     }
 
-    /// Requests that were read and never answered are sent once more.
+    /// Requests that were read and never answered are sent once more. Linux before 6.9 does
+    /// not do that: their callers wait until they are interrupted, and all others go on.
     pub(crate) fn resend(&self) -> io::Result<()> {
-        self.send(RESEND, &[]).map(drop)
+        match self.send(RESEND, &[]) {
+            Err(err) if err.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            sent => sent.map(drop),
+        }
     }
 
     /// `fuse_out_header` and what follows it, in one write.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::keeper::{Keeper, REGISTRATION};
+use crate::mountinfo::MountPoint;
 use crate::shape::Shape;
 use crate::sys;
 
@@ -30,6 +31,11 @@ pub struct Registration {
     /// Where it is mounted, with bytes that are no UTF-8 replaced; `/` for a
     /// state in which a program runs.
     pub target: String,
+    /// Major and minor number of the device that its files have, by which it is found where
+    /// it was moved, as the root of a system is when the machine takes it. None for what
+    /// has no place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<(u32, u32)>,
     /// What its root is.
     pub shape: Shape,
     /// The state that it follows or is pinned to.
@@ -152,6 +158,11 @@ impl Registered {
         Ok(())
     }
 
+    /// Says which device the mount is.
+    pub(crate) fn is_device(&mut self, device: (u32, u32)) -> Result<()> {
+        self.replace(Registration { device: Some(device), ..self.registration.clone() })
+    }
+
     /// Says what the mount shows from now on.
     pub(crate) fn update(&mut self, state: Option<StateId>, trees: Vec<TreeId>) -> Result<()> {
         if self.registration.state == state && self.registration.trees == trees {
@@ -202,8 +213,24 @@ pub fn list(run: &Path) -> Result<Vec<Registration>> {
         found.push(Registration { name, ..registration });
     }
     remove_unfinished(&directory)?;
+    find_moved(&mut found);
     found.sort_by(|a, b| (a.pid, &a.name).cmp(&(b.pid, &b.name)));
     Ok(found)
+}
+
+/// Says where mounts are that are no longer where they were made: the root of a system is
+/// made below that of an initrd. Where /proc is missing, they stay where they were.
+fn find_moved(found: &mut [Registration]) {
+    let Ok(mounts) = MountPoint::all() else { return };
+    for registration in found {
+        let Some(device) = registration.device else { continue };
+        let its = || mounts.iter().filter(|mount| mount.device == device && mount.is_whole());
+        if its().all(|mount| mount.target != Path::new(&registration.target))
+            && let Some(mount) = its().next()
+        {
+            registration.target = mount.target.to_string_lossy().into_owned();
+        }
+    }
 }
 
 /// Removes what processes left that died while they registered.
@@ -241,8 +268,11 @@ fn write(directory: &Path, registration: &Registration) -> Result<(PathBuf, File
     let path = directory.join(format!("{}-{}.new", std::process::id(), registration.name));
     let attempt = || {
         let mut file = File::options().write(true).create_new(true).open(&path)?;
-        file.lock()?;
         file.write_all(&serde_json::to_vec(registration)?)?;
+        // Held open as long as the mount lasts, and not for writing: the filesystem of a
+        // system's root could not be made read-only when the machine is switched off.
+        let file = File::open(&path)?;
+        file.lock()?;
         Ok(file)
     };
     let file = attempt().map_err(failed(&path))?;

@@ -12,10 +12,12 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use cairn_store::export::{DirectoryOptions, export_directory};
-use cairn_store::{Attributes, Entry, Name, Store, TreeId, TreePath, resolve};
+use cairn_store::{Attributes, Entry, Name, NoProc, Store, TreeId, TreePath, resolve};
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use rustix::io::Errno;
 
+use crate::attach;
+use crate::confined::outside;
 use crate::error::{Error, Result};
 use crate::fuse::time;
 use crate::mountinfo::MountPoint;
@@ -198,13 +200,17 @@ pub(crate) fn find_sources(binds: &[RootBind]) -> Result<Vec<RootBind>> {
 }
 
 /// Tells `unmounter` what of `binds` lies on the mount on `target`, without asking
-/// the mount for anything; returns the rest.
+/// the mount for anything; returns the rest. The process of the root of a system sees no
+/// mounts: there all lie where they did.
 pub(crate) fn find_bound(
     target: &Path,
     binds: Vec<RootBind>,
     unmounter: &Unmounter,
 ) -> io::Result<Vec<RootBind>> {
-    let mounts = MountPoint::all()?;
+    let mounts = match outside(MountPoint::all)? {
+        Err(err) if NoProc::is_why(&err) => return Ok(Vec::new()),
+        mounts => mounts?,
+    };
     let mut rest = Vec::new();
     for bind in binds {
         let place = bind.place(target);
@@ -228,11 +234,10 @@ pub(crate) fn bind(target: &Path, bind: &RootBind, unmounter: &Unmounter) -> Res
         Err(err) => return Err(failed(err.into())),
     };
     let on = format!("/proc/self/fd/{}", place.as_raw_fd());
-    let flags = libc::MS_BIND | libc::MS_REC;
-    sys::mount(source.as_os_str(), Path::new(&on), "", flags, OsStr::new("")).map_err(failed)?;
-    let place = bind.place(target);
-    let device = device_of(&place)?;
-    unmounter.bound(place, device, source.clone());
+    let mounted = bind.place(target);
+    attach::bind(source, Path::new(&on), &mounted).map_err(failed)?;
+    let device = device_of(&mounted)?;
+    unmounter.bound(mounted, device, source.clone());
     Ok(())
 }
 

@@ -299,6 +299,12 @@ pub(crate) fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Gives this thread a root and a working directory of its own (unshare(2), CLONE_FS).
+pub(crate) fn own_directories() -> io::Result<()> {
+    // SAFETY: only concerns what this thread takes paths to mean.
+    check(unsafe { libc::unshare(libc::CLONE_FS) }).map(drop)
+}
+
 /// setsid(2).
 pub(crate) fn new_session() -> io::Result<()> {
     // SAFETY: takes nothing and only concerns this process.

@@ -1,14 +1,13 @@
 //! Taking a mount off from another thread, with what belongs on top of it.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::attach;
+use crate::confined::outside;
 use crate::error::{Error, Result};
 use crate::mount::Unmount;
 use crate::mountinfo::MountPoint;
-use crate::sys;
 
 /// Ends a mount from another thread.
 #[derive(Clone, Debug)]
@@ -54,6 +53,11 @@ impl Unmounter {
     /// # Errors
     /// [`Error::Busy`], [`Error::Unmount`], [`Error::Fusermount`].
     pub fn unmount(&self, how: Unmount) -> Result<()> {
+        let failed = |source| Error::Unmount { target: self.target.clone(), source };
+        outside(|| self.unmount_here(how)).map_err(failed)?
+    }
+
+    fn unmount_here(&self, how: Unmount) -> Result<()> {
         let mut mounts = self.mounts();
         if how == Unmount::WhenUnused {
             // What lies on it goes with it.
@@ -61,8 +65,7 @@ impl Unmounter {
         }
         let mut gone = Vec::new();
         while let Some(mount) = mounts.pop() {
-            let is_it = |found: &MountPoint| found.device == mount.device;
-            match attach::detach(&mount.target, how, is_it) {
+            match mount.detach(how) {
                 Ok(()) => gone.push(mount),
                 Err(Error::NotMounted { .. }) => {}
                 Err(err) => {
@@ -82,13 +85,64 @@ impl Unmounter {
     }
 }
 
+impl Mounted {
+    /// Takes it off, with what was below its source when that was bound.
+    fn detach(&self, how: Unmount) -> Result<()> {
+        let Some(source) = &self.source else { return detach(&self.target, self.device, how) };
+        let failed = |source| Error::Unmount { target: self.target.clone(), source };
+        let all = MountPoint::all().map_err(failed)?;
+        let mut gone = Vec::new();
+        // The last mounted is the uppermost.
+        let mut result = Ok(());
+        for (mount, origin) in brought_along(&all, source, &self.target).rev() {
+            result = result.and_then(|()| detach(&mount.target, mount.device, how));
+            if result.is_ok() {
+                gone.push((mount, origin));
+            }
+        }
+        result = result.and_then(|()| detach(&self.target, self.device, how));
+        if result.is_ok() {
+            gone.clear();
+        }
+        for (mount, origin) in gone.into_iter().rev() {
+            // What is below a mount comes with it.
+            let is_there = MountPoint::at(&mount.target)
+                .is_ok_and(|found| found.is_some_and(|found| found.device == mount.device));
+            if !is_there {
+                // As below: who has it open has it still.
+                let _ = attach::bind(&origin, &mount.target, &mount.target);
+            }
+        }
+        result
+    }
+}
+
+fn detach(target: &Path, device: (u32, u32), how: Unmount) -> Result<()> {
+    attach::detach(target, how, |found| found.device == device)
+}
+
+/// Of the mounts below `target` those that the machine has at the same place below `source`
+/// as well, with the path there: what a bind of `source` has brought along. Others were
+/// mounted there by somebody, and keep the bind in use.
+fn brought_along<'a>(
+    all: &'a [MountPoint],
+    source: &Path,
+    target: &Path,
+) -> impl DoubleEndedIterator<Item = (&'a MountPoint, PathBuf)> {
+    all.iter().filter_map(move |mount| {
+        let below = mount.target.strip_prefix(target).ok().filter(|path| *path != Path::new(""))?;
+        let origin = source.join(below);
+        let is_it = |it: &MountPoint| it.target == origin && it.device == mount.device;
+        all.iter().any(is_it).then_some((mount, origin))
+    })
+}
+
 /// Binds again what was taken off in vain, the last first.
 fn put_back(gone: Vec<Mounted>, mounts: &mut Vec<Mounted>) {
     for mount in gone.into_iter().rev() {
         let Some(source) = &mount.source else { continue };
-        let flags = libc::MS_BIND | libc::MS_REC;
         // What cannot be put back is missed by those who use it, who have it open.
-        if sys::mount(source.as_os_str(), &mount.target, "", flags, OsStr::new("")).is_ok() {
+        if attach::bind(source, &mount.target, &mount.target).is_ok() {
             mounts.push(mount);
         }
     }

@@ -124,7 +124,7 @@ fn play(role: &str, arguments: &[String]) {
                 Some(kept) => cairn_fs::resume(source, kept, keeper, journal.clone()),
             }
         },
-        &Keeping { target: target.clone(), journal: journal.clone(), locks_memory: false },
+        &Keeping { target: target.clone(), journal: journal.clone(), is_system_root: false },
     );
     options.keeper = None;
     println!("{}", pid.unwrap());

@@ -127,7 +127,8 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     // What is wrong with the store is told before a process is left behind. Its
     // index is not opened here: a database does not survive such a copy.
     let store = context.store()?;
-    let store_path = std::path::absolute(store.path()).map_err(Error::read(store.path()))?;
+    let absolute = |path: &Path| std::path::absolute(path).map_err(Error::read(path));
+    let store_path = absolute(store.path())?;
     let state = asked.state.as_ref().map(|state| state.find(&store)).transpose()?;
     let kept = Kept::new(context::kept_descriptors().map_err(Error::Supervisor)?);
     let kept = Some(kept).filter(Kept::has_mount);
@@ -135,6 +136,21 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     if kept.is_none() {
         cairn_fs::check_target(dir)?;
     }
+    let binds = asked.binds.iter().map(|bind| {
+        let source = absolute(&bind.source)?;
+        Ok(RootBind { source, ..bind.clone() })
+    });
+    let binds = binds.collect::<Result<Vec<_>, Error>>()?;
+    // The process of the root of a system finds the store from where it stands: the machine
+    // takes the root, and with it what absolute paths mean.
+    let (dir, here) = if asked.system_root {
+        let dir = absolute(dir)?;
+        std::env::set_current_dir(&store_path).map_err(Error::read(&store_path))?;
+        (dir, PathBuf::from("."))
+    } else {
+        (dir.clone(), store_path.clone())
+    };
+    let dir = &dir;
     let target = dir.display().to_string();
     let (what, shape, is_new) = match &asked.workspace {
         Some(name) => {
@@ -152,11 +168,12 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
                 None => Shape::Folder,
             };
             let mut options = Options::new(shape, dir, &store_path);
+            options.run = Some(here.join("run"));
             if asked.system_root {
                 options.trust = Trust::System;
             }
             options.restrictions = asked.restrictions;
-            options.binds.clone_from(&asked.binds);
+            options.binds = binds;
             (What::Trees(options), shape, false)
         }
     };
@@ -174,9 +191,9 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
             let _ = writeln!(io::stderr(), "cairn: {event}");
         })
     } else {
-        log_file(&store_path.join("run/mount.log"), &target)
+        log_file(&here.join("run/mount.log"), &target)
     };
-    let server = Server { what, store: store_path.clone(), is_root: asked.system_root, journal };
+    let server = Server { what, store: here, is_root: asked.system_root, journal };
     // What has only just been made for a mount that fails goes again.
     let undo = || {
         if is_new {
@@ -186,6 +203,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     if args.foreground {
         let Some(socket) = context::notify_socket() else {
             let running = server.start().inspect_err(|_| undo())?;
+            server.confine()?;
             output.data(&mounted(std::process::id()))?;
             return Ok(running.wait()?);
         };
@@ -195,6 +213,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
             let _ = supervisor.abandon();
             undo();
         })?;
+        server.confine()?;
         supervisor.ready().map_err(Error::Supervisor)?;
         output.data(&mounted(std::process::id()))?;
         return Ok(running.wait()?);
@@ -204,7 +223,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
             let keeping = Keeping {
                 target: target.clone(),
                 journal: server.journal.clone(),
-                locks_memory: server.is_root,
+                is_system_root: server.is_root,
             };
             let start = |keeper: &Keeper, kept| server.start_kept(keeper, kept);
             let start = |keeper: &Keeper, kept| start(keeper, kept).map_err(InBackground);
@@ -271,6 +290,12 @@ impl Server {
         let running = start(Store::open(&self.store)?)?;
         signals.unmount_on_any(running.unmounter()).map_err(Error::Signals)?;
         Ok(running)
+    }
+
+    /// Has the process of the root of a system see nothing but the store.
+    fn confine(&self) -> Result<(), Error> {
+        let failed = |source| cairn_fs::Error::Process { source };
+        if self.is_root { Ok(cairn_fs::confine().map_err(failed)?) } else { Ok(()) }
     }
 
     /// Takes away the workspace; the error to report is another one.

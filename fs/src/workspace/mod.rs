@@ -119,6 +119,7 @@ pub fn start(
         Registration {
             pid: std::process::id(),
             target: target.to_string_lossy().into_owned(),
+            device: None,
             shape,
             state: Some(record.base.id),
             trees: record.trees().collect(),

@@ -96,6 +96,7 @@ fn open(
     let registration = Registration {
         pid: std::process::id(),
         target: "/".into(),
+        device: None,
         shape: Shape::Pinned(id),
         state: Some(id),
         trees,
