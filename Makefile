@@ -5,7 +5,7 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 
-.PHONY: help demo test long recipes check bench build static deb install bootstrap posix fuzz
+.PHONY: help demo test long recipes check bench build static boot deb install bootstrap posix fuzz
 
 help:
 	@echo 'make demo      build, and show with real packages what Cairn does'
@@ -18,6 +18,7 @@ help:
 	@echo 'make posix     run the suites of others on mounts, as root'
 	@echo 'make build     build target/release/cairn'
 	@echo 'make static    build target/static/cairn, one file without libraries, and try it'
+	@echo 'make boot      boot an emulated machine from a root of Cairn, and work in it'
 	@echo 'make deb       make a Debian package of it in target/'
 	@echo 'make install   install below $(PREFIX) (PREFIX=, DESTDIR=)'
 
@@ -65,6 +66,11 @@ static: build
 	@tools/bootstrap static
 	@tools/static
 	$(CARGO) test --release --workspace --test static -- --ignored
+
+# An emulated machine: some minutes.
+boot: static
+	@tools/bootstrap boot
+	$(CARGO) test --release --workspace --test machine -- --ignored --test-threads 1
 
 # A Debian package of Cairn, in target/.
 deb: build

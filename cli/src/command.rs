@@ -2,6 +2,7 @@
 
 mod apply;
 mod bisect;
+mod boot;
 mod build;
 mod cache;
 mod cat;
@@ -105,6 +106,8 @@ pub(crate) enum Command {
     State(state::Command),
     Switch(switch::Args),
     Rollback(rollback::Args),
+    #[command(subcommand)]
+    Boot(boot::Command),
     Export(export::Args),
     Import(import::Args),
     Pull(pull::Args),
@@ -179,6 +182,7 @@ impl Command {
             Self::State(command) => state::run(command, context, output),
             Self::Switch(args) => switch::run(args, context, output),
             Self::Rollback(args) => rollback::run(args, context, output),
+            Self::Boot(command) => boot::run(command, context, output),
             Self::Export(args) => export::run(args, context, output),
             Self::Pull(args) => pull::run(args, context, output),
             Self::Push(args) => push::run(args, context, output),

@@ -4,6 +4,7 @@
 
 pub mod analyse;
 pub mod apart;
+pub mod boot;
 pub mod catalog;
 pub mod changes;
 pub mod convert;

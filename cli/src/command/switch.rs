@@ -25,7 +25,7 @@ pub(crate) struct Args {
 }
 
 /// How a switch is carried out, as every command takes it that makes one.
-#[derive(Clone, Copy, clap::Args)]
+#[derive(Clone, Copy, Default, clap::Args)]
 pub(crate) struct How {
     /// Leave out what triggers of live roots would do
     #[arg(long)]
