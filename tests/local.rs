@@ -211,6 +211,74 @@ fn a_directory_that_was_removed_stays_away() {
     assert_eq!(cairn.data(["ls", "/usr/share/editor"]), "config\ndata\n");
 }
 
+/// Gives the directory `name` of the current state a mode, in a snapshot.
+fn chmod(cairn: &Cairn, name: &str, mode: u16) {
+    let store = Store::open(&cairn.store()).unwrap();
+    let base = store.current().unwrap();
+    let mut transaction = store.begin().unwrap();
+    let there = resolve(&transaction, base.tree, &path(name)).unwrap().unwrap();
+    let there = store.tree(there.as_directory().unwrap().id).unwrap();
+    let attributes = cairn_store::Attributes { mode, ..there.attributes.clone() };
+    let edits = BTreeMap::from([(path(name), Edit::Directory(attributes))]);
+    let tree = edit(&mut transaction, base.tree, &edits).unwrap();
+    let parent = Some(base.id);
+    let draft = Draft { parent, request: "snapshot".into(), tree, packages: base.packages };
+    transaction.commit(draft).unwrap();
+}
+
+#[test]
+fn the_mode_that_somebody_gave_to_a_directory_stays() {
+    const PLACE: &str = "usr/share/editor/private";
+    for (old, ours, new, expected, kept) in [
+        (0o750, 0o700, 0o750, 0o700, true),
+        (0o750, 0o755, 0o750, 0o755, true),
+        (0o750, 0o750, 0o700, 0o700, false),
+        (0o750, 0o700, 0o700, 0o700, false),
+        (0o750, 0o700, 0o711, 0o700, true),
+        (0o755, 0o700, 0o755, 0o700, false),
+    ] {
+        let version = |version: &str, mode| {
+            let file = format!("{PLACE}/data");
+            editor(version, BASE).empty_directory(PLACE, mode).file(&file, 0o644, version)
+        };
+        let cairn = Cairn::new();
+        cairn.offer([version("1", old)]);
+        cairn.data(["--yes", "install", "editor"]);
+        if ours != old {
+            chmod(&cairn, PLACE, u16::try_from(ours).unwrap());
+        }
+        cairn.offer([version("2", new)]);
+        let done = cairn.json(["--yes", "upgrade"]);
+        let store = Store::open(&cairn.store()).unwrap();
+        let root = store.current().unwrap().tree;
+        let there = resolve(&store, root, &path(PLACE)).unwrap().unwrap();
+        let mode = store.tree(there.as_directory().unwrap().id).unwrap().attributes.mode;
+        assert_eq!(u32::from(mode), expected, "{old:o} {ours:o} {new:o}: {mode:o}");
+        let told =
+            if kept { serde_json::json!([format!("/{PLACE}")]) } else { serde_json::json!([]) };
+        assert_eq!(done["kept"], told, "{old:o} {ours:o} {new:o}");
+        assert_eq!(cat(&cairn, &format!("{PLACE}/data")), "2");
+    }
+}
+
+#[test]
+fn the_new_version_lies_beside_a_changed_file_however_long_its_name_is() {
+    let theirs = "eins\ntwo\nthree\nfour\nfive\n";
+    // Names of up to 100 bytes fit into the archive; what is made of 255 is tried there.
+    let long = TreePath::new(["usr/x/".as_bytes(), &[b'n'; 255]].concat().as_slice()).unwrap();
+    let other = TreePath::new(["usr/x/".as_bytes(), &[b'n'; 254], b"m"].concat().as_slice());
+    let [one, two] = [&long, &other.unwrap()].map(cairn_package::changes::beside);
+    assert_ne!(one, two);
+    for path in [one, two] {
+        let name = path.names().last().unwrap().as_bytes().to_vec();
+        assert!(name.len() == 255 && name.ends_with(b".cairn-new"), "{path}");
+    }
+    let cairn = system(BASE, &[(CONFIG, Some(OURS))]);
+    cairn.offer([editor("2", theirs)]);
+    let told = cairn.data(["--yes", "upgrade", "--update"]);
+    assert!(told.contains(&format!("/{CONFIG}.cairn-new is the new one")), "{told}");
+}
+
 #[test]
 fn what_became_something_else_refuses_the_upgrade() {
     let cairn = system(BASE, &[(CONFIG, Some(OURS))]);

@@ -50,6 +50,19 @@ fn what_differs_is_told_as_files_sums_and_lines() {
 }
 
 #[test]
+fn the_history_of_a_package_that_never_was_is_an_error_with_what_was_meant() {
+    let cairn = store();
+    let told = cairn.data(["history", "base"]);
+    assert!(told.contains("base 1-1 -> 2-1") && told.contains("+ base 1-1"), "{told}");
+    let complaint = cairn.fails(1, ["history", "base", "basse"]);
+    assert!(
+        complaint.contains("basse") && complaint.contains("similar names are base"),
+        "{complaint}"
+    );
+    assert_eq!(cairn.json(["history", "base", "-n", "1"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn the_history_of_a_path_is_its_changes() {
     let cairn = store();
     let kinds = |path: &str| {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use cairn_package::changes::beside;
 use cairn_package::model::Model;
 use cairn_package::plan::{self, Action, Plan, System};
 use cairn_package::repository::Retry;
@@ -114,6 +115,9 @@ struct Done<'a> {
     merged: Vec<String>,
     /// Files that were changed where something new is, which lies beside them.
     conflicts: Vec<String>,
+    /// Where the new version of each of these is.
+    #[serde(skip)]
+    beside: Vec<String>,
     /// Devices that were not made, since their packages do not tell enough.
     left_out: Vec<String>,
     /// What triggers have done.
@@ -193,6 +197,7 @@ fn carry_out(
         kept: Vec::new(),
         merged: Vec::new(),
         conflicts: Vec::new(),
+        beside: Vec::new(),
         left_out: Vec::new(),
         triggers: Vec::new(),
         skipped_triggers: Vec::new(),
@@ -232,6 +237,7 @@ fn carry_out(
         done.kept = applied.kept.iter().map(shown).collect();
         done.merged = applied.merged.iter().map(shown).collect();
         done.conflicts = applied.conflicts.iter().map(shown).collect();
+        done.beside = applied.conflicts.iter().map(|path| shown(&beside(path))).collect();
         done.triggers = applied.ran;
         done.skipped_triggers = applied.skipped;
     }
@@ -316,9 +322,8 @@ impl View for Done<'_> {
             let text = format_args!("{path} was changed, and has what is new as well");
             page.marked_line(Style::Note, "merged: ", text);
         }
-        for path in &self.conflicts {
-            let text =
-                format_args!("{path} stays as it was changed; {path}.cairn-new is the new one");
+        for (path, new) in self.conflicts.iter().zip(&self.beside) {
+            let text = format_args!("{path} stays as it was changed; {new} is the new one");
             page.marked_line(Style::Bad, "conflict: ", text);
         }
         for path in &self.left_out {

@@ -338,8 +338,8 @@ pub fn deviations(
         let root = root.map(|id| from.read_tree(id)).transpose()?;
         let implied = cairn_store::Attributes::implied_directory();
         if let Some(root) = &root
-            && package.attributes != implied
-            && package.attributes != root.attributes
+            && !package.attributes.is_like(&implied)
+            && !package.attributes.is_like(&root.attributes)
         {
             found.push((path.clone(), Deviation::Attributes));
         }

@@ -60,6 +60,17 @@ impl Deb {
         self
     }
 
+    /// Adds a directory by itself.
+    ///
+    /// # Panics
+    /// If the path is too long for a plain header.
+    #[must_use]
+    pub fn empty_directory(mut self, path: &str, mode: u32) -> Self {
+        let mut header = header(tar::EntryType::Directory, mode);
+        self.growing().append_data(&mut header, path, &[][..]).unwrap();
+        self
+    }
+
     fn growing(&mut self) -> &mut tar::Builder<Vec<u8>> {
         match &mut self.data {
             Data::Growing(archive) => archive,

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
 use crate::units;
+use crate::unknown::not_installed;
 
 /// Tell what each state changed, and by which command, the newest first
 #[derive(clap::Args)]
@@ -50,15 +51,25 @@ struct Change {
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
     let mut events = Vec::new();
+    let mut unknown: BTreeSet<&String> = args.packages.iter().collect();
     for state in store.refs().states.values().rev() {
         let event = Event::new(&store, state)?;
+        unknown.retain(|name| event.packages.iter().all(|change| change.name != **name));
         let is_wanted = |change: &Change| args.packages.contains(&change.name);
         if args.packages.is_empty() || event.packages.iter().any(is_wanted) {
             events.push(event);
         }
         if Some(events.len()) == args.limit {
+            unknown.clear();
             break;
         }
+    }
+    if let Some(name) = unknown.first() {
+        let installed = match store.current() {
+            Ok(current) => InstalledPackage::load_all(&store, current.packages)?,
+            Err(_) => Installed::default(),
+        };
+        return Err(not_installed(&installed, name));
     }
     output.list(&History(events))
 }

@@ -30,7 +30,10 @@ pub(super) fn decide<E>(
     theirs: &Leaf,
     mut read: impl FnMut(&Leaf) -> Result<Option<Vec<u8>>, E>,
 ) -> Result<Decision, E> {
-    let Some(attributes) = attributes(base, ours, theirs) else { return Ok(Decision::Conflict) };
+    let [base_has, ours_has, theirs_has] = [base, ours, theirs].map(|leaf| &leaf.attributes);
+    let Some(attributes) = attributes(base_has, ours_has, theirs_has) else {
+        return Ok(Decision::Conflict);
+    };
     let is_theirs = ours.content == theirs.content || ours.content == base.content;
     // A time alone is no change that anybody has made.
     if is_theirs && attributes.is_like(&theirs.attributes) {
@@ -63,8 +66,11 @@ pub(super) fn decide<E>(
 }
 
 /// The attributes of both sides; nothing where they contradict each other.
-fn attributes(base: &Leaf, ours: &Leaf, theirs: &Leaf) -> Option<Attributes> {
-    let (base, ours, theirs) = (&base.attributes, &ours.attributes, &theirs.attributes);
+pub(super) fn attributes(
+    base: &Attributes,
+    ours: &Attributes,
+    theirs: &Attributes,
+) -> Option<Attributes> {
     Some(Attributes {
         mode: either(&base.mode, &ours.mode, &theirs.mode)?,
         uid: either(&base.uid, &ours.uid, &theirs.uid)?,

@@ -10,8 +10,8 @@ mod merge3;
 use std::collections::BTreeMap;
 
 use cairn_store::{
-    BlobReader, BytesSource, Content, Difference, Edit, Entry, Leaf, Name, Transaction, TreeId,
-    TreePath, TreeReader, diff, edit, resolve,
+    Attributes, BlobReader, BytesSource, Content, Difference, Edit, Entry, Leaf, Name, Transaction,
+    TreeId, TreePath, TreeReader, diff, edit, resolve,
 };
 
 pub use decide::Decision;
@@ -36,7 +36,7 @@ pub struct Outcome {
     pub kept: Vec<TreePath>,
     /// They have both changes.
     pub merged: Vec<TreePath>,
-    /// They stay, and the new version lies beside them, under a name with [`SUFFIX`].
+    /// They stay, and the new version lies beside them: [`beside`].
     pub conflicts: Vec<TreePath>,
 }
 
@@ -45,11 +45,11 @@ pub struct Outcome {
 pub(crate) struct Changes(BTreeMap<TreePath, Changed>);
 
 #[derive(Debug)]
-struct Changed {
-    /// What the package brought.
-    base: Entry,
-    /// What is there instead.
-    ours: Option<Leaf>,
+enum Changed {
+    /// Something else than a package brought, or nothing any more.
+    Entry { base: Entry, ours: Option<Leaf> },
+    /// A directory with another mode or owner than a package gave it.
+    Directory { base: Attributes, ours: Attributes },
 }
 
 impl Changes {
@@ -72,6 +72,21 @@ impl Changes {
                 let base = resolve(transaction, old, &path)?;
                 let theirs = resolve(transaction, new, &path)?;
                 let ours = resolve(transaction, root, &path)?;
+                if let (
+                    Deviation::Attributes,
+                    Some(Entry::Directory(base)),
+                    Some(Entry::Directory(ours)),
+                    Some(Entry::Directory(_)),
+                ) = (deviation, &base, &ours, &theirs)
+                {
+                    let [base, ours] = [base, ours].map(|directory| {
+                        transaction.read_tree(directory.id).map(|tree| tree.attributes.clone())
+                    });
+                    let (base, ours) = (base?, ours?);
+                    edits.insert(path.clone(), Edit::Directory(base.clone()));
+                    changes.insert(path, Changed::Directory { base, ours });
+                    continue;
+                }
                 let (base, ours) = match (deviation, base, ours) {
                     (Deviation::Changed, Some(base), Some(Entry::Leaf(ours))) => (base, Some(ours)),
                     (Deviation::Missing, Some(base), None) => (base, None),
@@ -85,7 +100,7 @@ impl Changes {
                     _ => continue,
                 };
                 edits.insert(path.clone(), put_back);
-                changes.insert(path, Changed { base, ours });
+                changes.insert(path, Changed::Entry { base, ours });
             }
         }
         Ok((edit(transaction, root, &edits)?, Self(changes)))
@@ -99,8 +114,22 @@ impl Changes {
         outcome: &mut Outcome,
     ) -> Result<TreeId> {
         let mut edits = BTreeMap::new();
-        for (path, Changed { base, ours }) in self.0 {
+        for (path, changed) in self.0 {
             let theirs = resolve(transaction, root, &path)?;
+            let (base, ours) = match (changed, &theirs) {
+                (Changed::Entry { base, ours }, _) => (base, ours),
+                (Changed::Directory { base, ours }, Some(Entry::Directory(theirs))) => {
+                    let theirs = transaction.read_tree(theirs.id)?.attributes.clone();
+                    // Where both want something else, what somebody has set stays.
+                    let both = decide::attributes(&base, &ours, &theirs).unwrap_or(ours);
+                    if !both.is_like(&theirs) {
+                        edits.insert(path.clone(), Edit::Directory(both));
+                        outcome.kept.push(path);
+                    }
+                    continue;
+                }
+                (Changed::Directory { .. }, _) => continue,
+            };
             match (base, ours, theirs) {
                 (Entry::Leaf(base), Some(ours), Some(Entry::Leaf(theirs))) => {
                     let sides = Sides { path, base: &base, ours: &ours, theirs: &theirs };
@@ -176,12 +205,21 @@ fn directory_of(text: &str) -> TreePath {
     TreePath::new(text.as_bytes()).expect("it is a path")
 }
 
-/// Where the new version of `path` lies beside a changed one; nothing where the name would
-/// be too long.
-fn beside(path: &TreePath) -> Option<TreePath> {
-    let (parent, name) = path.split_last()?;
-    let name = [name.as_bytes(), SUFFIX].concat();
-    Some(parent.join(&Name::new(&name).ok()?))
+/// Where the new version of `path` lies beside a changed one: under its name with
+/// [`SUFFIX`], where that is not too long, and else under a part of it with a hash of the
+/// whole.
+#[must_use]
+pub fn beside(path: &TreePath) -> TreePath {
+    const HASH: usize = 16;
+    let Some((parent, name)) = path.split_last() else { return path.clone() };
+    let long = [name.as_bytes(), SUFFIX].concat();
+    let name = Name::new(&long).unwrap_or_else(|_| {
+        let hash = blake3::hash(name.as_bytes()).to_hex();
+        let kept = Name::MAX - SUFFIX.len() - HASH - 1;
+        let short = [&name.as_bytes()[..kept], b"~", hash[..HASH].as_bytes(), SUFFIX].concat();
+        Name::new(&short).expect("it is as long as a name can be")
+    });
+    parent.join(&name)
 }
 
 /// Three versions of a file.
@@ -203,10 +241,7 @@ impl Sides<'_> {
     ) -> Result<()> {
         let Self { path, base, ours, theirs } = self;
         let beside = beside(&path);
-        let pending = match &beside {
-            Some(beside) => matches!(resolve(transaction, root, beside)?, Some(Entry::Leaf(_))),
-            None => false,
-        };
+        let pending = matches!(resolve(transaction, root, &beside)?, Some(Entry::Leaf(_)));
         let staged = transaction.staged()?;
         let read = |leaf: &Leaf| match &leaf.content {
             Content::File(blob) => staged.read_blob(blob).map(Some),
@@ -219,7 +254,7 @@ impl Sides<'_> {
             decision = Decision::Conflict;
         }
         // Whoever has taken the new version over needs no other copy of it.
-        if let (true, true, Some(beside)) = (pending, ours.content == theirs.content, &beside) {
+        if pending && ours.content == theirs.content {
             edits.insert(beside.clone(), Edit::Remove);
         }
         let alone = |leaf: &Leaf| Leaf { link: None, ..leaf.clone() };
@@ -245,9 +280,7 @@ impl Sides<'_> {
             }
             Decision::Conflict => {
                 edits.insert(path.clone(), Edit::Leaf(alone(ours)));
-                if let Some(beside) = beside {
-                    edits.insert(beside, Edit::Leaf(alone(theirs)));
-                }
+                edits.insert(beside, Edit::Leaf(alone(theirs)));
                 outcome.conflicts.push(path);
             }
         }
