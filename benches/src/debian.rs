@@ -36,7 +36,13 @@ pub fn offered_packages() -> Vec<Metadata> {
 /// Writes `packages` as the index of a repository; returns its size.
 pub fn write_repository(packages: Vec<Metadata>, directory: &Path) -> usize {
     let mut index = Vec::new();
-    let packages: Vec<Metadata> = packages.into_iter().take(usize::from(u16::MAX)).collect();
+    let mut packages: Vec<Metadata> = packages.into_iter().take(usize::from(u16::MAX)).collect();
+    for package in &mut packages {
+        // Indices of Cairn have it, so that a plan opens no stone; the number matters to nobody.
+        if let Some(location) = &mut package.location {
+            location.installed_size.get_or_insert(location.size);
+        }
+    }
     write_index(&packages, &mut index).expect("an index");
     fs::write(directory.join("stone.index"), &index).expect("written");
     index.len()
@@ -62,6 +68,8 @@ pub fn copy_without_scripts(deb: &Path, control: &Path, copy: &Path) {
     run(Command::new("tar").arg("-cJf").arg(&archive).arg("-C").arg(control).arg("."));
     fs::copy(deb, copy).expect("there is room");
     run(Command::new("ar").arg("r").arg(copy).arg(&archive));
+    // What lies beside the control files would be packed as a file of the package.
+    fs::remove_file(archive).expect("it is ours");
 }
 
 /// Unpacks Debian packages into the new root `to`, told `options` beside; nothing is
