@@ -116,7 +116,10 @@ fn each_state_can_be_started_with_the_kernels_that_it_has() {
     fs::write(esp.join("loader/entries/windows.conf"), "title Other\n").unwrap();
     fs::write(esp.join("loader/loader.conf"), "timeout 3\ndefault @saved\n").unwrap();
     let before = cairn.json(sync(&esp, "status", &[]));
-    assert_eq!((&before["synced"], before["entries"].as_array().unwrap().len()), (&false.into(), 4));
+    assert_eq!(
+        (&before["synced"], before["entries"].as_array().unwrap().len()),
+        (&false.into(), 4)
+    );
     assert!(entries(&esp).is_empty(), "to look changes nothing");
     assert_eq!(cairn.json(sync(&esp, "sync", &["-n"])), before);
 
@@ -141,7 +144,10 @@ fn each_state_can_be_started_with_the_kernels_that_it_has() {
     let kernels = fs::read_dir(esp.join("cairn/6.10.0-1-amd64")).unwrap().count();
     assert_eq!(kernels, 2);
     let again = cairn.json(sync(&esp, "sync", &[]));
-    assert_eq!((&again["write"], &again["remove"]), (&serde_json::json!([]), &serde_json::json!([])));
+    assert_eq!(
+        (&again["write"], &again["remove"]),
+        (&serde_json::json!([]), &serde_json::json!([]))
+    );
 
     // An older state becomes current, and a file of the partition is damaged.
     let damaged = esp.join("cairn/6.9.1-5.desktop");
@@ -151,7 +157,10 @@ fn each_state_can_be_started_with_the_kernels_that_it_has() {
     fs::write(esp.join("EFI/BOOT/BOOTX64.EFI"), "of somebody else").unwrap();
     cairn.data(["switch", "1"]);
     let done = cairn.json(sync(&esp, "sync", &["--older", "0"]));
-    assert!(done["write"].as_array().unwrap().contains(&damaged.to_str().unwrap().into()), "{done}");
+    assert!(
+        done["write"].as_array().unwrap().contains(&damaged.to_str().unwrap().into()),
+        "{done}"
+    );
     let names: Vec<String> = started(&esp).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["cairn-tiny-current-6.9.1-5.desktop.conf"]);
     assert!(settings().starts_with("default cairn-tiny-current-6.9.1-5.desktop.conf\n"));
@@ -166,7 +175,10 @@ fn what_cannot_be_is_said_before_anything_is_written() {
     let (cairn, esp) = store();
     let nowhere = cairn.directory().join("nowhere");
     let complaint = cairn.fails(1, sync(&nowhere, "sync", &[]));
-    assert!(complaint.contains("there is no directory") && complaint.contains("mkdir"), "{complaint}");
+    assert!(
+        complaint.contains("there is no directory") && complaint.contains("mkdir"),
+        "{complaint}"
+    );
     let empty = cairn.directory().join("empty");
     fs::create_dir(&empty).unwrap();
     cairn.data([Path::new("import"), &empty]);
@@ -235,7 +247,9 @@ fn whatever_interrupts_it_what_the_menu_offers_can_be_started() {
         assert_eq!(left, Vec::<PathBuf>::new(), "call {call}");
         match ended.status.code() {
             Some(0) => break,
-            _ if ended.status.signal() == Some(9) || ended.status.code() == Some(137) => killed += 1,
+            _ if ended.status.signal() == Some(9) || ended.status.code() == Some(137) => {
+                killed += 1
+            }
             _ => panic!("{}", String::from_utf8_lossy(&ended.stderr)),
         }
     }
