@@ -318,7 +318,10 @@ impl Inner {
         Ok(())
     }
 
+    /// Removes packs; the caller holds the lock.
     pub(crate) fn remove_packs(&self, ids: &[PackId]) -> Result<()> {
+        // Before they go: whoever pulls then asks for none that is gone.
+        self.note_packs(ids);
         for id in ids {
             let path = self.pack_path(*id);
             match self.disk.remove(&path) {

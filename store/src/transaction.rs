@@ -377,7 +377,10 @@ impl Transaction {
             let path = inner.pack_path(pack.id);
             inner.disk.rename(&pack.temporary, &path).map_err(Error::io(&path))?;
         }
-        inner.disk.sync_directory(&directory).map_err(Error::io(&directory))
+        inner.disk.sync_directory(&directory).map_err(Error::io(&directory))?;
+        // Before the state is published, so that whoever knows of it finds its packs.
+        inner.note_packs(&[]);
+        Ok(())
     }
 
     /// Packs the new trees that the state reaches, each before those below it,
