@@ -17,6 +17,8 @@
 //! Readers with an older view of the index look again when a pack is gone.
 
 mod census;
+mod cold;
+mod compact;
 mod mark;
 mod rewrite;
 
@@ -26,6 +28,7 @@ use std::sync::Arc;
 
 pub use self::census::Amount;
 use self::census::{Census, PackCensus};
+pub use self::compact::Compacted;
 use self::mark::Marks;
 use crate::error::{Error, Result};
 use crate::hash::{PackId, TreeId};
@@ -139,7 +142,7 @@ impl Store {
         mark_records(&marks, &refs);
         mark::mark(inner, &marks, roots(self, &refs)?, progress)?;
         let mut census = Census::take(inner, &marks)?;
-        census.settle_copies(inner, Some(&*inner.index()?))?;
+        inner.with_whole_index(|index| census.settle_copies(inner, Some(index)))?;
         let mut collected = Collected::new(&refs, &census);
         for pack in census.packs {
             if pack.is_dead() {

@@ -46,7 +46,7 @@ pub use edit::{
 };
 pub use error::{Error, Result};
 pub use follow::{Followed, LastLink, follow};
-pub use gc::{Amount, Collected, GcOptions, GcPhase, GcProgress};
+pub use gc::{Amount, Collected, Compacted, GcOptions, GcPhase, GcProgress};
 pub use hash::{BlobHasher, BlobKey, BlobRef, Checksum, Digest, PackId, PageId, TreeId};
 pub use hold::Holder;
 pub use import::{ImportOptions, ImportProgress, Imported, import_directory};

@@ -15,7 +15,7 @@ use crate::index::{Batch, Index};
 use crate::ingest::{Claims, Ingest, IngestProgress, Source};
 use crate::lock::Lock;
 use crate::log::Change;
-use crate::pack::{FinishedPack, ObjectId, PACK_LEN, PackWriter, Packer};
+use crate::pack::{Density, FinishedPack, ObjectId, PACK_LEN, PackWriter, Packer};
 use crate::state::{State, StateId};
 use crate::store::Store;
 use crate::tree::{EncodedTree, Entry, Subtree, Tree};
@@ -134,7 +134,10 @@ impl Transaction {
             }
             let pack = match open_pack {
                 Some(pack) => pack,
-                None => open_pack.insert(PackWriter::create(&*inner.disk, &next_path())?),
+                None => {
+                    let density = Density::Ordinary;
+                    open_pack.insert(PackWriter::create(&*inner.disk, &next_path(), density)?)
+                }
             };
             let first = pack.frame_count();
             for frame in frames {
@@ -398,7 +401,7 @@ impl Transaction {
     fn packer(&mut self) -> Result<Packer> {
         Packer::new(match self.open_pack.take() {
             Some(pack) => pack,
-            None => self.create_pack()?,
+            None => self.create_pack(Density::Ordinary)?,
         })
     }
 
@@ -421,9 +424,9 @@ impl Transaction {
         Ok(())
     }
 
-    pub(crate) fn create_pack(&self) -> Result<PackWriter> {
+    pub(crate) fn create_pack(&self, density: Density) -> Result<PackWriter> {
         let path = temporary(&self.store, &self.temporaries);
-        PackWriter::create(&*self.store.inner().disk, &path)
+        PackWriter::create(&*self.store.inner().disk, &path, density)
     }
 }
 

@@ -122,6 +122,7 @@ pub fn start(
             shape,
             state: Some(record.base.id),
             trees: record.trees().collect(),
+            all_states: false,
             workspace: Some(name.to_string()),
             binds: Vec::new(),
             name: String::new(),

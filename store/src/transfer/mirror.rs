@@ -17,7 +17,7 @@ use crate::cache::Cache;
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
 use crate::hash::PackId;
-use crate::pack::{FOOTER_LEN, FRAME_LEN, Location, MAGIC, ObjectId, Pack, tables_len};
+use crate::pack::{Density, FOOTER_LEN, Location, MAGIC_LEN, ObjectId, Pack, tables_len};
 use crate::store::Store;
 use crate::store::objects::Piece;
 
@@ -173,7 +173,7 @@ impl<'a> Mirror<'a> {
                     for object in &by_pack[&pack.id].1 {
                         let at = pack.objects.get(object);
                         let at = at.ok_or_else(|| self.damaged(missing(*object)))?;
-                        pack.frames_of(at).map_err(|err| self.damaged(err))?;
+                        pack.pack.frames_of(at).map_err(|err| self.damaged(err))?;
                         found.push((*object, *at));
                     }
                 }
@@ -274,7 +274,7 @@ impl<'a> Mirror<'a> {
         let is_whole =
             !packs.is_empty() && !self.source.gives_parts().map_err(|err| self.changed(err))?;
         for PackAt { id, len } in packs {
-            if *len < (MAGIC.len() + FOOTER_LEN) as u64 || i64::try_from(*len).is_err() {
+            if *len < (MAGIC_LEN + FOOTER_LEN) as u64 || i64::try_from(*len).is_err() {
                 let path = PathBuf::from(format!("{id}.pack"));
                 let problem = "it is too short";
                 return Err(self.damaged(Error::DamagedPack { path, problem }));
@@ -282,12 +282,10 @@ impl<'a> Mirror<'a> {
             let path = self.directory.join(format!("{id}.pack"));
             let file = disk.create(&path).and_then(|mut file| {
                 file.set_len(*len)?;
-                file.write_at(MAGIC, 0)?;
                 Ok(file)
             });
             files.push((file.map_err(Error::io(&path))?, path));
-            let all = len - MAGIC.len() as u64;
-            let tail = if is_whole { all } else { all.min(TAIL) };
+            let tail = if is_whole { *len } else { TAIL.min(len - MAGIC_LEN as u64) };
             ranges.push(PackRange { pack: *id, from: len - tail, len: tail });
             tails.push(Vec::new());
         }
@@ -302,9 +300,14 @@ impl<'a> Mirror<'a> {
         let (mut rest, mut of) = (Vec::new(), Vec::new());
         for (number, (PackAt { id, len }, tail)) in packs.iter().zip(&tails).enumerate() {
             let Some(footer) = tail.last_chunk::<FOOTER_LEN>() else { continue };
+            // It begins as its end says, or is none.
+            if let Some(density) = Density::of_footer(footer) {
+                let (file, path) = &mut files[number];
+                file.write_at(density.magic(), 0).map_err(Error::io(&*path))?;
+            }
             let wanted = tables_len(footer) + FOOTER_LEN as u64;
             let have = tail.len() as u64;
-            if wanted > have && wanted <= (*len - MAGIC.len() as u64).min(MOST_TABLES) {
+            if wanted > have && wanted <= (*len - MAGIC_LEN as u64).min(MOST_TABLES) {
                 rest.push(PackRange { pack: *id, from: len - wanted, len: wanted - have });
                 of.push(number);
             }
@@ -364,7 +367,7 @@ impl<'a> Mirror<'a> {
                         problem: "it has a directory that is larger than any",
                     }));
                 }
-                frames.extend(pack.frames_of(at).map_err(|err| self.damaged(err))?);
+                frames.extend(pack.pack.frames_of(at).map_err(|err| self.damaged(err))?);
             }
             self.ensure(&[(pack.clone(), frames)])?;
             for (object, at) in objects {
@@ -385,7 +388,8 @@ impl<'a> Mirror<'a> {
     fn object(&self, pack: &Arriving, at: &Location) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         loop {
-            let piece = Piece::of(at, bytes.len() as u64, |number| {
+            let piece_len = pack.pack.piece_len(at);
+            let piece = Piece::of(at, bytes.len() as u64, piece_len, |number| {
                 if let Some(frame) = self.frames.get(&(pack.id, number)) {
                     return Ok(frame);
                 }
@@ -448,19 +452,6 @@ impl Arriving {
         }
         let objects = pack.objects()?.into_iter().collect();
         Ok(Self { id: at.id, path, pack, objects, there: Mutex::default() })
-    }
-
-    /// The frames that an object lies in.
-    pub(super) fn frames_of(&self, at: &Location) -> Result<std::ops::Range<u32>> {
-        let count = at.len.div_ceil(FRAME_LEN as u64).max(1);
-        let end = u64::from(at.frame) + count;
-        match u32::try_from(end) {
-            Ok(end) if end <= self.pack.frame_count() => Ok(at.frame..end),
-            _ => {
-                let problem = "it has an object outside of its frames";
-                Err(Error::DamagedPack { path: self.path.clone(), problem })
-            }
-        }
     }
 
     /// Those of `frames` that have not arrived, sorted.
