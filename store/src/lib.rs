@@ -18,7 +18,6 @@ pub mod host;
 mod import;
 mod index;
 mod ingest;
-mod layer;
 mod lock;
 mod log;
 pub mod name;
@@ -51,7 +50,6 @@ pub use hash::{BlobHasher, BlobKey, BlobRef, Checksum, Digest, PackId, PageId, T
 pub use hold::Holder;
 pub use import::{ImportOptions, ImportProgress, Imported, import_directory};
 pub use ingest::{BytesSource, FileSource, IngestProgress, Source};
-pub use layer::{LayerRules, apply_layer};
 pub use lock::{Writer, writer};
 pub use log::Refs;
 pub use name::{InvalidName, InvalidPath, Name, TreePath};
