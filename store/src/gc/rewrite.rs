@@ -189,23 +189,29 @@ impl Rewrite<'_> {
     pub(super) fn publish(&self, copies: Vec<FinishedPack>, batch: &[PackId]) -> Result<bool> {
         let inner = self.inner;
         let _lock = inner.wait_for_lock()?;
-        let writer = Writer::open(inner)?;
-        let Some(index) = &writer.index else {
-            return Err(Error::io(inner.index_path())(std::io::ErrorKind::StorageFull.into()));
-        };
+        let mut writer = Writer::open(inner)?;
         // It would go with what it replaces.
         if copies.iter().any(|copy| batch.contains(&copy.id)) {
             return inner.remove_leftovers().map(|()| false);
         }
         let copied: HashSet<ObjectId> =
             copies.iter().flat_map(|copy| &copy.objects).map(|(object, _)| *object).collect();
-        for id in batch {
-            for (object, at) in Pack::open(&inner.pack_path(*id), *id)?.objects()? {
-                if !copied.contains(&object) && index.location_of(object)? == Some(at) {
-                    return inner.remove_leftovers().map(|()| false);
+        let full = || Error::io(inner.index_path())(std::io::ErrorKind::StorageFull.into());
+        let is_complete = writer.with_whole(|index| {
+            let index = index.ok_or_else(full)?;
+            for id in batch {
+                for (object, at) in Pack::open(&inner.pack_path(*id), *id)?.objects()? {
+                    if !copied.contains(&object) && index.location_of(object)? == Some(at) {
+                        return Ok(false);
+                    }
                 }
             }
+            Ok(true)
+        })?;
+        if !is_complete {
+            return inner.remove_leftovers().map(|()| false);
         }
+        let index = writer.index.as_deref().ok_or_else(full)?;
         let mut changes = Batch::default();
         for copy in &copies {
             let path = inner.pack_path(copy.id);
