@@ -101,8 +101,8 @@ fn started(esp: &Path) -> BTreeSet<(String, Vec<Vec<u8>>)> {
     entries(esp)
         .into_iter()
         .map(|(name, keys)| {
-            let files = [&keys["linux"], keys.get("initrd").unwrap_or(&Vec::new())];
-            let files: Vec<Vec<u8>> = files.into_iter().flatten().map(file).collect();
+            let initrds = keys.get("initrd").into_iter().flatten();
+            let files: Vec<Vec<u8>> = keys["linux"].iter().chain(initrds).map(file).collect();
             assert!(files.iter().all(|file| whole.contains(file)), "{name}");
             (name, files)
         })
@@ -194,7 +194,7 @@ fn what_cannot_be_is_said_before_anything_is_written() {
 fn the_state_that_was_chosen_in_the_menu_becomes_current() {
     let (cairn, _) = store();
     let file = cairn.directory().join("cmdline");
-    let mut begin = |line: &str| {
+    let begin = |line: &str| {
         fs::write(&file, line).unwrap();
         cairn.run(["boot", "switch", "--cmdline", file.to_str().unwrap()])
     };

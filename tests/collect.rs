@@ -72,6 +72,51 @@ fn what_a_mount_shows_stays_until_it_is_gone() {
 }
 
 #[test]
+fn old_states_are_compacted_beside_a_mount_of_all_and_read_the_same() {
+    if !Need::all(&[Need::Fuse]) {
+        return;
+    }
+    let cairn = store();
+    // Longer than any frame, and compressible.
+    let root = cairn.directory().join("root");
+    fs::create_dir(&root).unwrap();
+    let words = |seed: u64| -> Vec<u8> {
+        let mut random = Random(seed);
+        (0..900_000).flat_map(|_| format!("{} ", random.below(5000)).into_bytes()).collect()
+    };
+    fs::write(root.join("long"), words(1)).unwrap();
+    let imported = cairn.json(["import", "root"])["state"].to_string();
+    let all = Mount::new(&cairn, &[], "all");
+    let old = |state: &str| Listing::of_directory(&all.join(&format!("states/{state}")));
+    let shown = ["1", "2", &imported].map(&old);
+    // The mount of one state keeps it as it is.
+    let pinned = Mount::new(&cairn, &["--state", "1"], "pinned");
+    let before = stored(&cairn);
+    let would = cairn.json(["store", "compact", "--dry-run"]);
+    assert_eq!((&would["dry_run"], stored(&cairn)), (&true.into(), before));
+    let done = cairn.json(["store", "compact"]);
+    assert_eq!(done["stored"].as_u64().unwrap(), stored(&cairn));
+    assert!(stored(&cairn) < before, "{before} {done}");
+    assert_eq!((&done["bytes"], &done["bytes_before"]), (&would["bytes"], &would["bytes_before"]));
+    for (state, shown) in ["1", "2", &imported].into_iter().zip(&shown) {
+        old(state).assert_same(shown, "compacted");
+    }
+    // Not out of what the kernel or the daemon remembers.
+    drop((all, pinned));
+    let all = Mount::new(&cairn, &[], "all");
+    for (state, shown) in ["1", "2", &imported].into_iter().zip(&shown) {
+        Listing::of_directory(&all.join(&format!("states/{state}"))).assert_same(shown, "anew");
+    }
+    let long = fs::File::open(all.join(&format!("states/{imported}/long"))).unwrap();
+    let mut buf = [0; 1000];
+    std::os::unix::fs::FileExt::read_exact_at(&long, &mut buf, 4_194_304 - 500).unwrap();
+    assert!(buf[..] == words(1)[4_194_304 - 500..][..1000], "over the end of a frame");
+    let said = cairn.data(["store", "compact"]);
+    assert!(said.contains("Nothing to compact") || said.contains("Made"), "{said}");
+    assert!(cairn.data(["verify"]).ends_with(": no damage.\n"));
+}
+
+#[test]
 fn pruning_keeps_what_was_asked_for_and_says_what_it_frees() {
     let cairn = store();
     cairn.data(["state", "tag", "kept", "1"]);

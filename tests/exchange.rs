@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cairn_tests::{Cairn, Mount, Need, Plain, make_device, make_fifo, real, set_xattr};
+use cairn_tests::{Cairn, Deb, Mount, Need, Plain, make_device, make_fifo, real, set_xattr};
 
 const TOOLS: [Need; 3] = [
     Need::Program("rsync", "rsync"),
@@ -258,6 +258,75 @@ fn an_image_is_what_clients_of_images_take_and_comes_back() {
     let states = cairn.json(["state", "list"]);
     cairn.fails(1, ["--quiet", "import", "oci:copy:first"]);
     assert_eq!(cairn.json(["state", "list"]), states);
+}
+
+/// Digests of the layers of the image `name` in the layout `layout`.
+fn layers(cairn: &Cairn, layout: &str, name: &str) -> Vec<String> {
+    let read = |path: &str| -> serde_json::Value {
+        let path = cairn.directory().join(layout).join(path);
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    };
+    let index = read("index.json");
+    let manifest = &index["manifests"][0];
+    assert_eq!(manifest["annotations"]["org.opencontainers.image.ref.name"], name);
+    let digest = manifest["digest"].as_str().unwrap().replace("sha256:", "blobs/sha256/");
+    let layers = read(&digest);
+    let layers = layers["layers"].as_array().unwrap().iter();
+    layers.map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn images_of_two_states_share_the_layers_of_packages_that_both_have() {
+    let cairn = Cairn::new();
+    let package = |name: &str, version: &str| {
+        let tool = Deb::new(name, version)
+            .file(&format!("usr/bin/{name}"), 0o755, format!("{name} {version}"))
+            .file(&format!("usr/share/{name}/data"), 0o644, noise(10_000))
+            .file(&format!("usr/share/common/{name}"), 0o644, version);
+        tool.symlink(&format!("usr/bin/{name}-link"), name)
+    };
+    let names: Vec<String> = (0..12).map(|at| format!("tool{at}")).collect();
+    cairn.offer(names.iter().map(|name| package(name, "1.0-1")));
+    cairn.data(["install", "-y"].into_iter().chain(names.iter().map(String::as_str)));
+    let first = cairn.current();
+    cairn.offer([package("tool3", "1.1-1")]);
+    cairn.data(["upgrade", "-y"]);
+    let second = cairn.current();
+    let export = |state: u64, layout: &str, count: &str| {
+        let (state, target) = (state.to_string(), format!("oci:{layout}:it"));
+        let options = ["--layers", count, "--compress", "none"];
+        let told = cairn.json(["export", &state, &target].into_iter().chain(options));
+        (told["digest"].clone(), layers(&cairn, layout, "it"))
+    };
+    let (digest, of_first) = export(first, "first", "6");
+    assert_eq!(export(first, "again", "6"), (digest.clone(), of_first.clone()));
+    let (_, of_second) = export(second, "second", "6");
+    assert!((3..=6).contains(&of_first.len()) && of_first.len() == of_second.len());
+    let differ = of_first.iter().zip(&of_second).filter(|(one, other)| one != other).count();
+    assert_eq!(differ, 1, "that of tool3; the last one has nothing new");
+    let (one, alone) = export(first, "alone", "1");
+    assert!(one != digest && alone.len() == 1);
+
+    let tree = |state: u64| cairn.json(["state", "show", &state.to_string()])["tree"].clone();
+    for (layout, state) in [("first", first), ("second", second), ("alone", first)] {
+        let imported = cairn.json(["import", &format!("oci:{layout}")]);
+        assert_eq!(imported["tree"], tree(state), "{layout}");
+    }
+    cairn.fails(2, ["export", "1", "oci:none", "--layers", "0"]);
+    cairn.fails(2, ["export", "1", "oci:none", "--layers", "128"]);
+
+    let tools = [Need::Program("skopeo", "skopeo"), Need::Program("umoci", "umoci")];
+    if !Need::all(&[Need::Root]) || !Need::all(&TOOLS) || !Need::all(&tools) {
+        return;
+    }
+    let here = |command: &mut Command| run(command.current_dir(cairn.directory()));
+    let mut skopeo = Command::new("skopeo");
+    here(skopeo.args(["--insecure-policy", "copy", "oci:first:it", "oci:copy:it"]));
+    // What is not compressed it compresses.
+    assert_eq!(layers(&cairn, "copy", "it").len(), of_first.len());
+    here(Command::new("umoci").args(["unpack", "--image", "copy:it", "bundle"]));
+    cairn.data(["export", &first.to_string(), "plain"]);
+    assert_same(&cairn.directory().join("plain"), &cairn.directory().join("bundle/rootfs"));
 }
 
 #[test]

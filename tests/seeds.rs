@@ -53,6 +53,12 @@ fn packs_and_trees() {
         document::read_pack(&pack, &mut objects);
         keep("pack", &format!("golden-{at}"), &pack);
     }
+    for (at, path) in golden("store", "dense-2/packs").iter().enumerate() {
+        let pack = fs::read(path).unwrap();
+        if pack.starts_with(b"CRNPACK2") {
+            keep("pack", &format!("dense-{at}"), &pack);
+        }
+    }
     let trees = objects.keys().filter(|(kind, _)| *kind == TREE);
     for (at, (_, id)) in trees.enumerate() {
         let encoded = document::read_tree(&objects, id).encode();

@@ -1,4 +1,5 @@
-//! How the command line names another store: its directory, or `ssh://[USER@]HOST[:PORT]/DIR`.
+//! How the command line names another store: its directory, `ssh://[USER@]HOST[:PORT]/DIR`, or the
+//! `http(s)://` address at which a web server serves the directory.
 
 use std::fs::File;
 use std::io;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 
+use cairn_package::repository::Url;
 use cairn_store::transfer::pipe::Pipe;
 
 use crate::error::Error;
@@ -18,6 +20,30 @@ pub(crate) enum StorePlace {
     Directory(PathBuf),
     /// One of another machine.
     Ssh(SshPlace),
+}
+
+/// Another store that gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SourcePlace {
+    /// One that could take as well.
+    Store(StorePlace),
+    /// One that a web server serves as files.
+    Served(Url),
+}
+
+fn is_served(text: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme))
+}
+
+impl FromStr for SourcePlace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if is_served(text) {
+            return text.parse::<Url>().map(Self::Served).map_err(|err| err.to_string());
+        }
+        text.parse().map(Self::Store)
+    }
 }
 
 /// A store that the program of another machine answers for.
@@ -35,6 +61,9 @@ impl FromStr for StorePlace {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix("ssh://") else {
+            if is_served(text) {
+                return Err("a web server only gives: name a directory, or ssh://HOST/DIR".into());
+            }
             if text.contains("://") {
                 return Err("name a directory, or ssh://HOST/DIR".into());
             }
@@ -145,6 +174,14 @@ mod tests {
         check("ssh://-oProxyCommand=x/a", None);
         check("ssh:///a", None);
         check("ftp://a/b", None);
+        for text in ["http://host/a", "https://host:8443/a/b"] {
+            check(text, None);
+            let Ok(SourcePlace::Served(url)) = text.parse() else { panic!("{text}") };
+            assert_eq!(url.to_string(), text);
+        }
+        assert!("https://".parse::<SourcePlace>().is_err());
+        let at_host = SourcePlace::Store("ssh://host/a".parse().unwrap());
+        assert_eq!("ssh://host/a".parse(), Ok(at_host));
         assert_eq!("a:b".parse(), Ok(StorePlace::Directory("a:b".into())));
         assert_eq!(quoted("it's"), "'it'\\''s'");
     }

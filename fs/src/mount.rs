@@ -260,6 +260,7 @@ pub(crate) fn register<S: Source>(
             shape: filesystem.shape,
             state: filesystem.view().state(),
             trees: filesystem.roots(),
+            all_states: filesystem.shape == Shape::Folder,
             workspace: None,
             binds: binds.iter().map(RootBind::bound).collect(),
             name: String::new(),

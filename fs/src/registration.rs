@@ -42,6 +42,9 @@ pub struct Registration {
     pub state: Option<StateId>,
     /// The roots that gc must keep with all below them.
     pub trees: Vec<TreeId>,
+    /// Whether it shows all states, so that none of these is more than another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_states: bool,
     /// The workspace whose layer lies above the state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,

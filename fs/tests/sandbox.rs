@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_fs::sandbox::{Ended, Limits, Outcome, Sandbox, SandboxOptions, inside};
-use cairn_fs::{Error, Journal};
+use cairn_fs::{Error, Journal, Layer};
 use cairn_store::host::{HostDirectory, ScanOptions, scan_opened};
-use cairn_store::{LayerRules, TreeId, TreePath, apply_layer, resolve};
+use cairn_store::{TreeId, TreePath, resolve};
 use support::{Directory, Lab, file, put};
 
 const TESTS: &[(&str, fn())] = &[
@@ -112,16 +112,11 @@ fn result(lab: &Lab, sandbox: &Sandbox) -> (cairn_store::Transaction, TreeId) {
     let mut transaction = lab.store.begin().unwrap();
     let directory = HostDirectory::from(sandbox.layer().unwrap());
     let options = ScanOptions::default();
-    let mut scan = scan_opened(directory, "layer".into(), &options, &()).unwrap();
-    scan.take_in(&mut transaction, &()).unwrap();
-    let layer = scan.put(&mut transaction).unwrap();
-    let rules = LayerRules {
-        marks: sandbox.marks(),
-        all_of_root: !sandbox.is_of_root(),
-        without_times: true,
-    };
+    let scan = scan_opened(directory, "layer".into(), &options, &()).unwrap();
     let below = lab.store.current().unwrap().tree;
-    let tree = apply_layer(&mut transaction, below, layer, &rules).unwrap();
+    let mut layer = Layer::of(scan, sandbox.layer_rules(), &transaction, &[below]).unwrap();
+    layer.scan.take_in(&mut transaction, &()).unwrap();
+    let tree = layer.put(&mut transaction, below).unwrap();
     (transaction, tree)
 }
 

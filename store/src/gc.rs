@@ -17,6 +17,8 @@
 //! Readers with an older view of the index look again when a pack is gone.
 
 mod census;
+mod cold;
+mod compact;
 mod mark;
 mod rewrite;
 
@@ -26,6 +28,7 @@ use std::sync::Arc;
 
 pub use self::census::Amount;
 use self::census::{Census, PackCensus};
+pub use self::compact::Compacted;
 use self::mark::Marks;
 use crate::error::{Error, Result};
 use crate::hash::{PackId, TreeId};
@@ -139,7 +142,7 @@ impl Store {
         mark_records(&marks, &refs);
         mark::mark(inner, &marks, roots(self, &refs)?, progress)?;
         let mut census = Census::take(inner, &marks)?;
-        census.settle_copies(inner, Some(&*inner.index()?))?;
+        inner.with_whole_index(|index| census.settle_copies(inner, Some(index)))?;
         let mut collected = Collected::new(&refs, &census);
         for pack in census.packs {
             if pack.is_dead() {
@@ -163,13 +166,15 @@ impl Store {
         mark::mark(inner, marks, roots(self, &refs)?, progress)?;
         progress.begin(GcPhase::Sweep, None);
         let mut census = Census::take(inner, marks)?;
-        let unsettled = census.settle_copies(inner, writer.index.as_deref())?;
+        let unsettled = writer.with_whole(|index| census.settle_copies(inner, index))?;
         let mut collected = Collected::new(&refs, &census);
         let (dead, packs): (Vec<_>, Vec<_>) =
             census.packs.into_iter().partition(|pack| pack.is_dead());
         dead.iter().for_each(|pack| collected.goes(pack));
         let dead: Vec<PackId> = dead.into_iter().map(|pack| pack.id).collect();
-        match writer.forget(&census.garbage, &unsettled, &dead) {
+        let forgotten =
+            writer.with_whole(|index| forget(inner, index, &census.garbage, &unsettled, &dead));
+        match forgotten {
             Err(err) if err.is_full() => {
                 writer.index = None;
                 inner.give_up_index()?;
@@ -178,7 +183,8 @@ impl Store {
                 // one keeps it in memory. Made anew, it knows of garbage again.
                 let forgotten = inner.open_writer(&inner.log()).and_then(|index| {
                     writer.index = Some(Arc::new(index));
-                    writer.forget(&census.garbage, &unsettled, &[])
+                    let index = writer.index.as_deref();
+                    forget(inner, index, &census.garbage, &unsettled, &[])
                 });
                 match forgotten {
                     Err(err) if !err.is_full() => return Err(err),
@@ -275,30 +281,47 @@ impl<'a> Writer<'a> {
         Ok(Self { inner, index })
     }
 
-    /// Forgets garbage, says where copies lie, and has readers look again when
-    /// packs are about to go.
-    fn forget(
-        &self,
-        garbage: &[ObjectId],
-        settled: &[(ObjectId, Location)],
-        dead: &[PackId],
-    ) -> Result<()> {
-        let Some(index) = &self.index else {
-            return Err(Error::io(self.inner.index_path())(io::ErrorKind::StorageFull.into()));
-        };
-        let mut batch = Batch::default();
-        for (object, location) in settled {
-            batch.relocate(*object, *location);
-        }
-        for object in garbage {
-            if index.location_of(*object)?.is_some() {
-                batch.forget(*object);
+    /// Does something with it; once more with one that was made anew if it proves to be
+    /// damaged.
+    fn with_whole<T>(&mut self, mut work: impl FnMut(Option<&Index>) -> Result<T>) -> Result<T> {
+        match work(self.index.as_deref()) {
+            Err(err) if err.is_of_damaged_index() => {
+                // The damaged one is closed before: nothing opens an index twice for changes.
+                self.index = None;
+                self.inner.set_index(None);
+                self.index = Some(Arc::new(self.inner.rebuild(&self.inner.log())?.0));
+                self.inner.set_index(self.index.clone());
+                work(self.index.as_deref())
             }
+            result => result,
         }
-        dead.iter().for_each(|pack| batch.remove(*pack));
-        index.write(batch)?;
-        if dead.is_empty() { Ok(()) } else { self.inner.note_repack(index) }
     }
+}
+
+/// Has the index forget garbage, says where copies lie, and has readers look again when
+/// packs are about to go.
+fn forget(
+    inner: &Inner,
+    index: Option<&Index>,
+    garbage: &[ObjectId],
+    settled: &[(ObjectId, Location)],
+    dead: &[PackId],
+) -> Result<()> {
+    let Some(index) = index else {
+        return Err(Error::io(inner.index_path())(io::ErrorKind::StorageFull.into()));
+    };
+    let mut batch = Batch::default();
+    for (object, location) in settled {
+        batch.relocate(*object, *location);
+    }
+    for object in garbage {
+        if index.location_of(*object)?.is_some() {
+            batch.forget(*object);
+        }
+    }
+    dead.iter().for_each(|pack| batch.remove(*pack));
+    index.write(batch)?;
+    if dead.is_empty() { Ok(()) } else { inner.note_repack(index) }
 }
 
 impl Drop for Writer<'_> {
@@ -318,7 +341,10 @@ impl Inner {
         Ok(())
     }
 
+    /// Removes packs; the caller holds the lock.
     pub(crate) fn remove_packs(&self, ids: &[PackId]) -> Result<()> {
+        // Before they go: whoever pulls then asks for none that is gone.
+        self.note_packs(ids);
         for id in ids {
             let path = self.pack_path(*id);
             match self.disk.remove(&path) {

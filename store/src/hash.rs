@@ -156,7 +156,17 @@ impl PackId {
     /// Hashes a pack's table of contents.
     #[must_use]
     pub fn of(table: &[u8]) -> Self {
-        let hash = blake3::derive_key("cairn 2026 pack v1", table);
+        Self::under("cairn 2026 pack v1", table)
+    }
+
+    /// The same for a pack of version 2.
+    #[must_use]
+    pub fn of_dense(table: &[u8]) -> Self {
+        Self::under("cairn 2026 pack v2", table)
+    }
+
+    fn under(context: &str, table: &[u8]) -> Self {
+        let hash = blake3::derive_key(context, table);
         let (half, _) = hash.split_at(Self::LEN);
         Self(half.try_into().expect("a BLAKE3 hash has 32 bytes"))
     }

@@ -7,7 +7,8 @@
 //! it.
 //!
 //! The file is a JSON object. This floor reads its key `trees`, the ids of the
-//! roots to keep with all below them; the rest belongs to the floor that wrote it.
+//! roots to keep with all below them, and `all_states`, whether they are there because all
+//! states are shown and none more than another; the rest belongs to the floor that wrote it.
 //!
 //! Order: a process writes the file, and only then looks whether what it names is
 //! still there; gc first takes the writer's lock, under which no state goes, and then
@@ -30,6 +31,13 @@ pub struct Holder {
     pub name: String,
     /// The JSON that it holds.
     pub text: String,
+}
+
+#[derive(Deserialize)]
+struct Held {
+    trees: Vec<TreeId>,
+    #[serde(default)]
+    all_states: bool,
 }
 
 impl Holder {
@@ -65,14 +73,19 @@ impl Holder {
 
     /// The roots to keep.
     pub(crate) fn trees(&self, run: &Path) -> Result<Vec<TreeId>> {
-        #[derive(Deserialize)]
-        struct Held {
-            trees: Vec<TreeId>,
-        }
-        let held: Held = serde_json::from_str(&self.text).map_err(|err| {
+        Ok(self.held(run)?.trees)
+    }
+
+    /// The roots of which somebody has chosen to see them.
+    pub(crate) fn chosen_trees(&self, run: &Path) -> Result<Vec<TreeId>> {
+        let held = self.held(run)?;
+        Ok(if held.all_states { Vec::new() } else { held.trees })
+    }
+
+    fn held(&self, run: &Path) -> Result<Held> {
+        serde_json::from_str(&self.text).map_err(|err| {
             Error::io(Self::directory(run).join(format!("{}.json", self.name)))(err.into())
-        })?;
-        Ok(held.trees)
+        })
     }
 }
 

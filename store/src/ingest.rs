@@ -19,7 +19,9 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::hash::{BlobHasher, BlobKey, BlobRef, Digest};
 use crate::index::Index;
-use crate::pack::{Compressor, FRAME_LEN, FinishedPack, Frame, LARGE_BLOB, ObjectId, PackWriter};
+use crate::pack::{
+    Compressor, Density, FRAME_LEN, FinishedPack, Frame, LARGE_BLOB, ObjectId, PackWriter,
+};
 
 /// Where the bytes of a blob come from.
 pub trait Source: Sync {
@@ -150,7 +152,7 @@ impl Ingest<'_> {
                 scope.spawn(|| {
                     // The sender goes with this closure, which ends the receiver.
                     let sender = sender;
-                    let mut compressor = Compressor::new();
+                    let mut compressor = Compressor::new(Density::Ordinary);
                     loop {
                         let job = next.fetch_add(1, Ordering::Relaxed);
                         let Some(range) = jobs.get(job) else { break };
@@ -289,7 +291,7 @@ impl Ingest<'_> {
         mut each: impl FnMut(&[u8]),
     ) -> Result<(PackWriter, PathBuf)> {
         let path = (self.temporary)();
-        let mut pack = PackWriter::create(self.disk, &path)?;
+        let mut pack = PackWriter::create(self.disk, &path, Density::Ordinary)?;
         pieces(source, |piece| {
             if self.progress.is_cancelled() {
                 return Err(Error::Cancelled);

@@ -8,6 +8,7 @@
 //! was, or repaired.
 
 use std::borrow::Cow;
+use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read};
 
@@ -17,7 +18,7 @@ use crate::gc::roots;
 use crate::hash::{BlobRef, PackId, TreeId};
 use crate::index::Batch;
 use crate::ingest::Source;
-use crate::pack::{FRAME_LEN, ObjectId, Pack, Packer};
+use crate::pack::{Density, FRAME_LEN, ObjectId, Pack, Packer};
 use crate::state::{State, StateId};
 use crate::store::Store;
 use crate::transaction::Transaction;
@@ -182,7 +183,7 @@ impl Transaction {
         let records: HashSet<ObjectId> =
             states.values().map(|state| ObjectId::State(State::digest(&state.encode()))).collect();
         let mut copied = 0;
-        let mut packer: Option<Packer> = None;
+        let mut packers: BTreeMap<Density, Packer> = BTreeMap::new();
         for scan in damaged {
             let mut sound = scan.sound.clone();
             sound.sort_by_key(|(_, at)| (at.frame, at.offset));
@@ -199,16 +200,15 @@ impl Transaction {
                     Some(pack) => pack,
                     None => open.insert(Pack::open(&inner.pack_path(scan.id), scan.id)?),
                 };
-                let packer = match &mut packer {
-                    Some(packer) => packer,
-                    None => packer.insert(Packer::new(self.create_pack()?)?),
+                let packer = match packers.entry(pack.density()) {
+                    MapEntry::Occupied(packer) => packer.into_mut(),
+                    MapEntry::Vacant(new) => {
+                        new.insert(Packer::new(self.create_pack(pack.density())?)?)
+                    }
                 };
-                if at.len > FRAME_LEN as u64 {
-                    let count = at.len.div_ceil(FRAME_LEN as u64);
-                    let frames = (0..count).map(|number| {
-                        let number = u64::from(at.frame) + number;
-                        pack.stored_frame(u32::try_from(number).unwrap_or(u32::MAX))
-                    });
+                let frames = pack.frames_of(&at)?;
+                if frames.len() > 1 {
+                    let frames = frames.map(|number| pack.stored_frame(number));
                     let frames = frames.collect::<Result<Vec<_>>>()?;
                     packer.push_frames(&frames, [(object, 0, at.offset, at.len)])?;
                 } else {
@@ -226,7 +226,7 @@ impl Transaction {
                 copied += 1;
             }
         }
-        if let Some(packer) = packer {
+        for packer in packers.into_values() {
             let finished = packer.into_pack()?.finish()?;
             self.add_pack(finished);
         }

@@ -77,7 +77,8 @@ impl Staged {
             return Err(Error::DamagedBlob { key: blob.key });
         }
         Piece::fill(buf, |done| {
-            Piece::of(location, offset + done, |number| self.frame(*pack, number))
+            let piece_len = self.packs[*pack as usize].piece_len(location);
+            Piece::of(location, offset + done, piece_len, |number| self.frame(*pack, number))
         })
     }
 

@@ -25,7 +25,7 @@ use crate::tree::Tree;
 use objects::Piece;
 
 /// The first line of STORE/format.
-const FORMAT: &str = "cairn store 1, xxh3-128, blake3-256, zstd";
+pub(crate) const FORMAT: &str = "cairn store 1, xxh3-128, blake3-256, zstd";
 
 /// Plain bytes of frames that are kept in memory.
 const FRAMES_KEPT: usize = 16 << 20;

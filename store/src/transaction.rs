@@ -15,7 +15,7 @@ use crate::index::{Batch, Index};
 use crate::ingest::{Claims, Ingest, IngestProgress, Source};
 use crate::lock::Lock;
 use crate::log::Change;
-use crate::pack::{FinishedPack, ObjectId, PACK_LEN, PackWriter, Packer};
+use crate::pack::{Density, FinishedPack, ObjectId, PACK_LEN, PackWriter, Packer};
 use crate::state::{State, StateId};
 use crate::store::Store;
 use crate::tree::{EncodedTree, Entry, Subtree, Tree};
@@ -134,7 +134,10 @@ impl Transaction {
             }
             let pack = match open_pack {
                 Some(pack) => pack,
-                None => open_pack.insert(PackWriter::create(&*inner.disk, &next_path())?),
+                None => {
+                    let density = Density::Ordinary;
+                    open_pack.insert(PackWriter::create(&*inner.disk, &next_path(), density)?)
+                }
             };
             let first = pack.frame_count();
             for frame in frames {
@@ -377,7 +380,10 @@ impl Transaction {
             let path = inner.pack_path(pack.id);
             inner.disk.rename(&pack.temporary, &path).map_err(Error::io(&path))?;
         }
-        inner.disk.sync_directory(&directory).map_err(Error::io(&directory))
+        inner.disk.sync_directory(&directory).map_err(Error::io(&directory))?;
+        // Before the state is published, so that whoever knows of it finds its packs.
+        inner.note_packs(&[]);
+        Ok(())
     }
 
     /// Packs the new trees that the state reaches, each before those below it,
@@ -395,7 +401,7 @@ impl Transaction {
     fn packer(&mut self) -> Result<Packer> {
         Packer::new(match self.open_pack.take() {
             Some(pack) => pack,
-            None => self.create_pack()?,
+            None => self.create_pack(Density::Ordinary)?,
         })
     }
 
@@ -418,9 +424,9 @@ impl Transaction {
         Ok(())
     }
 
-    pub(crate) fn create_pack(&self) -> Result<PackWriter> {
+    pub(crate) fn create_pack(&self, density: Density) -> Result<PackWriter> {
         let path = temporary(&self.store, &self.temporaries);
-        PackWriter::create(&*self.store.inner().disk, &path)
+        PackWriter::create(&*self.store.inner().disk, &path, density)
     }
 }
 

@@ -17,10 +17,16 @@
 //! Format of what travels through a pipe: docs/transfer.md.
 
 mod arrive;
+mod links;
+mod list;
 mod local;
 mod mirror;
 pub mod pipe;
 mod walk;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use crate::error::{Error, Result};
 use crate::hash::PackId;
@@ -31,6 +37,7 @@ use crate::state::State;
 use crate::store::Store;
 use crate::transaction::{Draft, Standing};
 use arrive::Arrivals;
+pub use list::{check_format, decode_pack_list};
 use mirror::Mirror;
 use walk::{Needs, Walk};
 
@@ -58,6 +65,8 @@ pub struct PackRange {
 pub type TakeBytes<'a> = &'a mut dyn FnMut(usize, &[u8]) -> Result<()>;
 
 /// A store that gives; nothing that it says is believed.
+///
+/// [`Error::MissingPack`] says that a pack has gone since it was named.
 pub trait PullSource: Sync {
     /// What people call it.
     fn name(&self) -> String;
@@ -69,6 +78,11 @@ pub trait PullSource: Sync {
     fn packs(&self) -> Result<Vec<PackAt>>;
     /// Gives `take` the bytes of all ranges, one after the other.
     fn read(&self, ranges: &[PackRange], take: TakeBytes<'_>) -> Result<()>;
+    /// Whether parts of a pack can be read at the cost of those parts; else a pack is read
+    /// whole, once.
+    fn gives_parts(&self) -> Result<bool> {
+        Ok(true)
+    }
     /// So many bytes are about to be read.
     fn expect(&self, _bytes: u64) -> Result<()> {
         Ok(())
@@ -132,10 +146,48 @@ pub struct Pulled {
     pub stored: u64,
 }
 
-/// How often it is begun anew because gc has taken meanwhile what it relied on.
+/// How often it is begun anew because gc has taken meanwhile, here or there, what it relied on.
 const ATTEMPTS: usize = 5;
 
+/// What interrupted pulls had left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Leftovers {
+    /// Files that were removed.
+    pub files: usize,
+    /// What the disk got back.
+    pub bytes: u64,
+    /// Whether a pull is at work: then nothing was removed.
+    pub busy: bool,
+}
+
 impl Store {
+    /// Removes what interrupted pulls have left, with which the next one would go on.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn clean_pulls(&self) -> Result<Leftovers> {
+        let _puller = match Lock::take_puller(self.path()) {
+            Err(Error::Locked { .. }) => {
+                return Ok(Leftovers { busy: true, ..Leftovers::default() });
+            }
+            lock => lock?,
+        };
+        let directory = self.path().join(mirror::DIRECTORY);
+        let mut left = Leftovers::default();
+        let entries = match fs::read_dir(&directory) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(left),
+            entries => entries.map_err(Error::io(&directory))?,
+        };
+        for entry in entries {
+            let path = entry.map_err(Error::io(&directory))?.path();
+            // They have holes.
+            left.bytes += fs::metadata(&path).map_err(Error::io(&path))?.blocks() * 512;
+            self.inner().disk.remove(&path).map_err(Error::io(&path))?;
+            left.files += 1;
+        }
+        Ok(left)
+    }
+
     /// Takes `states` of another store, each with all that it needs and this one lacks: all of
     /// a state, or nothing. Each gets a number of its own; its parent is what this store has of
     /// the parent there.
@@ -147,6 +199,7 @@ impl Store {
     /// # Errors
     /// - [`Error::DamagedSource`]: what has arrived is not what its hash names, or is incomplete.
     /// - [`Error::Remote`]: it does not arrive; what has arrived is kept for the next pull.
+    /// - [`Error::SourceChanged`]: packs go there again and again meanwhile.
     /// - [`Error::Collision`]: this store has another content under the same key.
     /// - [`Error::Locked`] when another process pulls, or changes the store in the end.
     /// - [`Error::Cancelled`].
@@ -158,7 +211,7 @@ impl Store {
         progress: &dyn PullProgress,
     ) -> Result<Vec<Pulled>> {
         let _puller = Lock::take_puller(self.path())?;
-        let theirs = source.refs()?;
+        let mut theirs = source.refs()?;
         let mirror = Mirror::new(self, source, progress)?;
         let mut done = Vec::with_capacity(states.len());
         for (at, state) in states.iter().enumerate() {
@@ -169,7 +222,20 @@ impl Store {
                 extent => extent,
             };
             self.refresh()?;
-            done.push(self.pull_one(&mirror, state, &theirs, extent)?);
+            let mut attempts = 1;
+            let pulled = loop {
+                match self.pull_one(&mirror, state, &theirs, extent) {
+                    Err(Error::SourceChanged { .. }) if attempts < ATTEMPTS => attempts += 1,
+                    result => break result?,
+                }
+                mirror.look_again();
+                theirs = source.refs()?;
+                if same_as(state, &theirs).is_none() {
+                    let text = format!("state {} has been removed there meanwhile", state.id);
+                    return Err(Error::Remote { name: source.name(), source: text.into() });
+                }
+            };
+            done.push(pulled);
         }
         if extent != PullExtent::Preview {
             mirror.clear()?;
@@ -234,7 +300,7 @@ impl Store {
         }
         Err(Error::Source {
             name: self.path().display().to_string(),
-            source: std::io::Error::other("objects are collected again and again meanwhile"),
+            source: io::Error::other("objects are collected again and again meanwhile"),
         })
     }
 

@@ -30,7 +30,11 @@ use support::{FaultyDisk, Omitted, copy, fast_directory};
 const TIME: u64 = 1_793_036_800_123_456_789;
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store-1")
+    golden_of("store-1")
+}
+
+fn golden_of(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 /// A directory as it is to be put into a store and found there.
@@ -233,7 +237,9 @@ fn truth(store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         for entry in fs::read_dir(store.join(&directory)).unwrap() {
             let entry = entry.unwrap();
             let path = directory.join(entry.file_name());
-            let is_other = ["index", "run", "cache", "workspaces/web/lock"].map(PathBuf::from);
+            // The list of packs is made anew from their names.
+            let is_other = ["index", "run", "cache", "refs/packs", "workspaces/web/lock"];
+            let is_other = is_other.map(PathBuf::from);
             if is_other.contains(&path) {
                 continue;
             }
@@ -252,16 +258,21 @@ fn what_is_written_today_is_what_is_kept() {
     let home = fast_directory();
     let path = home.path().join("store");
     write(&path);
-    let written = truth(&path);
+    assert_kept(&path, &golden());
+}
+
+/// Checks that the files of a store are those that are kept.
+fn assert_kept(path: &Path, golden: &Path) {
+    let written = truth(path);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        let _ = fs::remove_dir_all(golden());
+        let _ = fs::remove_dir_all(golden);
         for (file, bytes) in &written {
-            let file = golden().join(file);
+            let file = golden.join(file);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, bytes).unwrap();
         }
     }
-    let kept = truth(&golden());
+    let kept = truth(golden);
     let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&written), names(&kept), "a pack's name follows from its content");
     for (file, bytes) in &kept {
@@ -382,4 +393,75 @@ fn the_document_tells_what_lies_in_packs() {
     let expected =
         serde_json::json!({"base": states[0], "layer": 1, "published": states[1], "marks": "user"});
     assert_eq!(record, expected);
+}
+
+/// Contents that are longer than a frame of a dense pack, and fill one.
+fn dense_contents() -> BTreeMap<&'static str, Vec<u8>> {
+    let mut contents = contents();
+    contents.insert("full", b"a full frame.\n!!".repeat((4 << 20) / 16));
+    contents.insert("longer", b"longer than that\n".repeat(300_000));
+    contents
+}
+
+fn dense_root() -> Directory {
+    let files = dense_contents().into_iter().map(|(name, bytes)| {
+        let content = Content::File(BlobRef::of(&bytes));
+        (name.to_owned(), Item::Leaf(leaf(Attributes::of_root(0o644), content)))
+    });
+    let large = Directory { attributes: Attributes::of_root(0o755), below: many(256) };
+    let large = ("large directory".to_owned(), Item::Directory(large));
+    Directory { attributes: Attributes::of_root(0o755), below: files.chain([large]).collect() }
+}
+
+/// Makes a store with packs of version 2: the first of two states is old, and compacted.
+fn write_dense(path: &Path) {
+    fs::create_dir(path).unwrap();
+    let time = UNIX_EPOCH + Duration::from_nanos(TIME);
+    let disk = FaultyDisk::over(path, usize::MAX, Omitted::Nothing).at(time);
+    let store = Store::create_on(Arc::new(disk), path).unwrap();
+    for (request, root) in [("first", dense_root()), ("second", packages())] {
+        let mut transaction = store.begin().unwrap();
+        for (name, bytes) in &dense_contents() {
+            transaction.ingest(&[BytesSource { name, bytes }], &()).unwrap();
+        }
+        let tree = put(&mut transaction, root);
+        let packages = transaction.put_tree(Tree::empty(Attributes::of_root(0o700))).unwrap();
+        let draft = Draft { parent: None, request: request.into(), tree, packages };
+        transaction.commit(draft).unwrap();
+    }
+    let compacted = store.compact(&()).unwrap();
+    assert!(compacted.packs_replaced > 0, "{compacted:?}");
+}
+
+#[test]
+fn dense_packs_that_are_written_today_are_those_that_are_kept_and_read_as_the_document_says() {
+    let home = fast_directory();
+    write_dense(&home.path().join("written"));
+    let golden = golden_of("dense-2");
+    assert_kept(&home.path().join("written"), &golden);
+
+    let path = home.path().join("store");
+    copy(&golden, &path);
+    for empty in ["packs/new", "run", "cache"] {
+        fs::create_dir(path.join(empty)).unwrap();
+    }
+    let store = Store::open(&path).unwrap();
+    let report = store.verify(&()).unwrap();
+    assert!(report.damage.is_empty(), "{:?}", report.damage);
+    let tree = store.state(StateId(1)).unwrap().tree;
+    check(&|id| (*store.tree(id).unwrap()).clone(), tree, &dense_root(), "");
+    for bytes in dense_contents().values() {
+        assert_eq!(store.read(&BlobRef::of(bytes)).unwrap(), *bytes);
+    }
+
+    let (mut objects, mut dense) = (Objects::new(), 0);
+    for entry in fs::read_dir(golden.join("packs")).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        let (id, _) = document::read_pack(&bytes, &mut objects);
+        assert_eq!(path.file_name().unwrap(), format!("{id}.pack").as_str());
+        dense += usize::from(bytes.starts_with(b"CRNPACK2"));
+    }
+    assert!(dense > 0, "no pack is dense");
+    check(&|id| document::read_tree(&objects, id.as_bytes()), tree, &dense_root(), "");
 }

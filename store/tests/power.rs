@@ -120,7 +120,7 @@ struct Case {
     later: [(u8, usize); 2],
 }
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 15] = [
     Case {
         name: "publish in one pack",
         base: make_base,
@@ -208,6 +208,18 @@ const CASES: [Case; 14] = [
         later: [(3, 2), (0, 0)],
     },
     Case {
+        name: "compact",
+        base: make_history,
+        operation: |store| {
+            let compacted = store.compact(&())?;
+            assert!(compacted.packs_replaced > 2, "{compacted:?}");
+            Ok(())
+        },
+        is_done: |store| store.refs().current == Some(StateId(2)),
+        // What was moved is wanted again.
+        later: [(3, 1), (4, 2)],
+    },
+    Case {
         name: "repair",
         base: make_damaged,
         operation: |store| store.repair(&mut [&mut SOUND.1.clone()], &()).map(drop),
@@ -251,6 +263,24 @@ fn make_garbage(path: &Path) {
     publish(&store, 3, 2).unwrap();
     store.switch(StateId(2)).unwrap();
     store.remove_states(&[StateId(1), StateId(3)]).unwrap();
+}
+
+/// The base with three old states, and one with a tag that shares some files of the first.
+fn make_history(path: &Path) {
+    make_base(path);
+    let store = Store::open(path).unwrap();
+    let old = publish(&store, 3, 1).unwrap();
+    let mut transaction = store.begin().unwrap();
+    let root = store.tree(old.tree).unwrap();
+    let below = store.tree(root.get(b"below").unwrap().as_directory().unwrap().id).unwrap();
+    let some = below.entries().iter().take(4).cloned().collect();
+    let tree = transaction.put_tree(Tree::new(Attributes::of_root(0o755), some).unwrap()).unwrap();
+    let draft = Draft { parent: None, request: "some".into(), tree, packages: old.packages };
+    let some = transaction.commit(draft).unwrap();
+    store.tag(Tag::new("some").unwrap(), some.id).unwrap();
+    publish(&store, 5, 0).unwrap();
+    publish(&store, 6, 0).unwrap();
+    store.switch(StateId(2)).unwrap();
 }
 
 /// The base, whole.
@@ -388,6 +418,9 @@ fn check_found(
         if let Some(state) = &second {
             check_contents(&store, state, 1, 1);
         }
+        if case.name == "compact" {
+            check_contents(&store, &store.state(StateId(3)).unwrap(), 3, 1);
+        }
         Ok(())
     };
     // Looking heals, so that it must not always come first.
@@ -403,7 +436,12 @@ fn check_found(
     if goes_on_first {
         look()?;
     }
-    if case.name == "gc" {
+    if case.name == "compact" {
+        let compacted = store.compact(&());
+        compacted.map_err(|err| format!("cannot compact: {err}"))?;
+        look()?;
+    }
+    if matches!(case.name, "gc" | "compact") {
         let collected = store.gc(GcOptions { rewrite_below: 100 }, &());
         collected.map_err(|err| format!("cannot collect: {err}"))?;
         look()?;
@@ -437,7 +475,9 @@ fn the_test_above_notices_each_sync_that_is_left_out() {
             missed.push(format!("{} without {omitted:?}", case.name));
         }
     }
-    for case in CASES.iter().filter(|case| matches!(case.name, "gc" | "repair" | "pull")) {
+    for case in
+        CASES.iter().filter(|case| matches!(case.name, "gc" | "compact" | "repair" | "pull"))
+    {
         // A repair begins with the two syncs of quarantine. This one writes several
         // packs, so that the sync of the filesystem that follows is for those as well.
         let first = if case.name == "repair" { 2 } else { 0 };

@@ -12,7 +12,11 @@ use std::sync::Mutex;
 use cairn_store::transfer::{
     PackAt, PackRange, PullExtent, PullPhase, PullProgress, PullSource, Pulled, TakeBytes, pipe,
 };
-use cairn_store::{Error, ImportOptions, ObjectId, Refs, Standing, State, Store, import_directory};
+use cairn_store::tree::{HardLink, LinkGroup};
+use cairn_store::{
+    Attributes, BlobRef, BytesSource, Content, Draft, Entry, Error, ImportOptions, Leaf, Name,
+    ObjectId, Refs, Standing, State, Store, Transaction, Tree, import_directory,
+};
 
 const ASIDE: PullExtent = PullExtent::Publish(Standing::Aside);
 
@@ -285,6 +289,72 @@ fn a_state_goes_through_a_pipe() {
     assert_sound(&world.to);
     let noise = pipe::Pipe::open("noise".into(), &b"Welcome\n"[..], std::io::sink());
     assert!(matches!(noise, Err(Error::Remote { .. })), "{noise:?}");
+}
+
+#[test]
+fn more_ranges_than_are_asked_for_at_once_come_through_a_pipe_in_order() {
+    let world = World::new();
+    world.write("large", noise(1, 3 << 20));
+    world.import(&world.from);
+    let pack = PullSource::packs(&world.from).unwrap().into_iter().max_by_key(|it| it.len).unwrap();
+    let ranges: Vec<PackRange> = (0..3000)
+        .map(|at| PackRange { pack: pack.id, from: at * 1000, len: 1 + at % 900 })
+        .collect();
+    let all = |source: &dyn PullSource| {
+        let mut taken = vec![Vec::new(); ranges.len()];
+        let take = &mut |number: usize, bytes: &[u8]| {
+            taken[number].extend_from_slice(bytes);
+            Ok(())
+        };
+        source.read(&ranges, take).unwrap();
+        taken
+    };
+    let (here, there) = UnixStream::pair().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let from = there.try_clone().unwrap();
+            pipe::serve(&world.from, from, &there, &()).unwrap()
+        });
+        let source = pipe::Pipe::open("it".into(), here.try_clone().unwrap(), &here).unwrap();
+        assert!(all(&source) == all(&world.from));
+        source.done("well".into()).unwrap();
+    });
+}
+
+#[test]
+fn hard_links_that_are_not_as_many_as_they_say_are_not_taken() {
+    let world = World::new();
+    let file = |count| {
+        let link = HardLink { group: LinkGroup::of(b"/a"), count };
+        let content = Content::File(BlobRef::of(b""));
+        let attributes = Attributes::of_root(0o644);
+        Entry::Leaf(Leaf { attributes, content, link: Some(link) })
+    };
+    let directory = |transaction: &mut Transaction, entries: &[(&str, &Entry)]| {
+        let entries = entries
+            .iter()
+            .map(|(name, entry)| (Name::new(name.as_bytes()).unwrap(), Entry::clone(entry)));
+        let tree = Tree::new(Attributes::of_root(0o755), entries.collect()).unwrap();
+        transaction.put_subtree(tree).unwrap()
+    };
+    // In each the file has four paths: `a`, and three of one directory.
+    for (number, count) in [3, 5, 4].into_iter().enumerate() {
+        let mut transaction = world.from.begin().unwrap();
+        transaction.ingest(&[BytesSource { name: "f", bytes: b"" }], &()).unwrap();
+        let file = file(count);
+        let low = directory(&mut transaction, &[("f", &file)]);
+        let middle = directory(&mut transaction, &[("x", &low), ("y", &low)]);
+        let root = directory(&mut transaction, &[("a", &file), ("b", &middle), ("c", &low)]);
+        let empty = directory(&mut transaction, &[]);
+        let id = |entry: &Entry| entry.as_directory().unwrap().id;
+        let (tree, packages) = (id(&root), id(&empty));
+        let draft = Draft { parent: None, request: number.to_string(), tree, packages };
+        let state = transaction.commit(draft).unwrap();
+        match world.pull(&state) {
+            Err(Error::DamagedSource { .. }) => assert_ne!(count, 4),
+            pulled => assert!(pulled.unwrap().state.is_some() && count == 4),
+        }
+    }
 }
 
 /// Stops at once.

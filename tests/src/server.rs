@@ -69,6 +69,8 @@ pub struct Request {
     pub path: String,
     /// The offset that is asked for.
     pub from: Option<u64>,
+    /// The last byte that is asked for.
+    pub last: Option<u64>,
     /// Whether it is only about a change.
     pub conditional: bool,
     /// All headers, with names in lower case.
@@ -213,10 +215,12 @@ impl Shared {
             }
             Some(from) if behaviour != Some(&Behaviour::NoRanges) => {
                 let from = if behaviour == Some(&Behaviour::WrongRange) { 1 } else { from };
+                let last = request.last.and_then(|last| usize::try_from(last).ok());
+                let last = last.unwrap_or(usize::MAX).min(total - 1);
+                bytes.truncate(last + 1);
                 bytes.drain(..from);
                 head = format!(
-                    "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes {from}-{}/{total}\r\n",
-                    total - 1
+                    "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes {from}-{last}/{total}\r\n"
                 );
             }
             _ => {}
@@ -263,9 +267,10 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
         let Some((name, value)) = line.split_once(':') else { break };
         headers.insert(name.to_lowercase(), value.trim().to_owned());
     }
-    let from = headers.get("range").and_then(|it| it.strip_prefix("bytes="));
-    let from = from.and_then(|it| it.strip_suffix('-')).and_then(|it| it.parse().ok());
+    let range = headers.get("range").and_then(|it| it.strip_prefix("bytes="));
+    let (from, last) = range.and_then(|it| it.split_once('-')).unwrap_or_default();
+    let (from, last) = (from.parse().ok(), last.parse().ok());
     let conditional =
         headers.contains_key("if-none-match") || headers.contains_key("if-modified-since");
-    Some(Request { path, from, conditional, headers })
+    Some(Request { path, from, last, conditional, headers })
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use cairn_package::plan::System;
 use cairn_package::repository::Cleaned;
+use cairn_store::transfer::Leftovers;
+use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Error;
@@ -11,13 +13,13 @@ use crate::output::{Output, View};
 use crate::page::Page;
 use crate::units::{counted, size};
 
-/// Manage downloaded stones
+/// Manage what was downloaded
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
     Clean(Clean),
 }
 
-/// Remove downloaded stones
+/// Remove downloaded stones, and what interrupted pulls have left
 ///
 /// They are downloaded again when they are needed. The store has its own copy
 /// of everything that is installed.
@@ -48,13 +50,32 @@ pub(crate) fn run(
             }
         }
     }
-    output.data(&repositories.clean(|hash| !kept.contains(hash))?)
+    let stones = repositories.clean(|hash| !kept.contains(hash))?;
+    // With --unused what a pull goes on with stays.
+    let pulls = if args.unused { Leftovers::default() } else { store.clean_pulls()? };
+    output.data(&Done { stones, pulls })
 }
 
-impl View for Cleaned {
+/// What a cleaning removed.
+#[derive(Serialize)]
+struct Done {
+    #[serde(flatten)]
+    stones: Cleaned,
+    pulls: Leftovers,
+}
+
+impl View for Done {
     fn show(&self, page: &mut Page) {
-        let Self { stones, bytes, busy } = *self;
+        let Cleaned { stones, bytes, busy } = self.stones;
         page.line(format_args!("{} removed: {}", counted(stones, "file"), size(bytes)));
+        let Leftovers { files, bytes, busy: is_pulling } = self.pulls;
+        if files > 0 {
+            let what = counted(files, "file");
+            page.line(format_args!("{what} of interrupted pulls removed: {}", size(bytes)));
+        }
+        if is_pulling {
+            page.line(format_args!("states are being pulled: what has arrived stays"));
+        }
         if busy > 0 {
             page.line(format_args!("{} being downloaded, not removed", counted(busy, "file")));
         }

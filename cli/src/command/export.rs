@@ -76,10 +76,17 @@ struct ImageArgs {
     /// Label
     #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
+    /// Share out the packages over so many layers at most, so that images of states
+    /// which have most packages in common have most layers in common
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_LAYERS))]
+    layers: u8,
     /// Architecture as images name it (default: that of this machine)
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
 }
+
+/// As many as programs that mount them one over the other take.
+const MOST_LAYERS: i64 = 127;
 
 fn label(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').ok_or("a label is NAME=VALUE")?;
@@ -164,7 +171,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         Format::Oci => {
             let place = ImagePlace::new(&args.target)
                 .unwrap_or_else(|| ImagePlace { layout: args.target.clone(), name: None });
-            let options = args.image_options(place.name);
+            let options = args.image_options(place.name, &store, &state)?;
             let image = export_image(&store, state.tree, &place.layout, &options, &phase);
             image.map_err(interrupt::explain).map(|(exported, of_image)| {
                 digest = Some(of_image);
@@ -211,8 +218,15 @@ fn format_of(target: &Path) -> Format {
 }
 
 impl Args {
-    fn image_options(&self, reference: Option<String>) -> ImageOptions {
-        let ImageArgs { entrypoint, cmd, env, user, workdir, label, arch } = &self.image;
+    fn image_options(
+        &self,
+        reference: Option<String>,
+        store: &Store,
+        state: &State,
+    ) -> Result<ImageOptions, Error> {
+        let ImageArgs { entrypoint, cmd, env, user, workdir, label, layers, arch } = &self.image;
+        // One of them is that of everything else.
+        let groups = cairn_package::system::groups(store, state.packages, layers - 1)?;
         let config = ImageConfig {
             user: user.clone(),
             env: env.clone(),
@@ -223,7 +237,7 @@ impl Args {
         };
         let packing = packing(self.compress.unwrap_or(Compress::Gzip));
         let architecture = arch.as_deref().unwrap_or(architecture()).to_owned();
-        ImageOptions { reference, packing, architecture, config }
+        Ok(ImageOptions { reference, packing, architecture, config, groups })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use cairn_package::repository::ServedStore;
 use cairn_store::transfer::{PullExtent, PullPhase, PullProgress, PullSource, Pulled};
 use cairn_store::{Refs, Standing, State, Store, Tag};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use crate::output::{Output, View};
 use crate::page::Page;
 use crate::place::StateName;
 use crate::progress::{Phase, Progress, Unit};
-use crate::remote::StorePlace;
+use crate::remote::{SourcePlace, StorePlace};
 use crate::units::{count, duration, size};
 
 /// Take states from another store
@@ -26,10 +27,10 @@ use crate::units::{count, duration, size};
 /// with --switch, or if there is no state yet.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Directory of the other store, or ssh://[USER@]HOST[:PORT]/DIR, where cairn
-    /// is installed as well
+    /// Directory of the other store, ssh://[USER@]HOST[:PORT]/DIR, where cairn is
+    /// installed as well, or the http(s):// address at which a web server serves it
     #[arg(value_name = "STORE")]
-    place: StorePlace,
+    place: SourcePlace,
     /// Numbers or tags of states there
     #[arg(value_name = "STATE", default_value = "current")]
     states: Vec<StateName>,
@@ -78,14 +79,14 @@ struct One {
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     interrupt::note()?;
     let done = match &args.place {
-        StorePlace::Directory(path) => {
+        SourcePlace::Store(StorePlace::Directory(path)) => {
             crate::context::check_owner(path)?;
             let from = Store::open(path)?;
             let to = context.store_or_new()?;
             check_different(&from, &to)?;
             take(&from, &args.states, &to, &args.how, &Phases::new(output.progress()))?
         }
-        StorePlace::Ssh(place) => {
+        SourcePlace::Store(StorePlace::Ssh(place)) => {
             let to = context.store_or_new()?;
             let other = place.run(context.ssh().as_deref(), &["serve-store".into()])?;
             let source = other.source()?;
@@ -95,6 +96,11 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
             drop(source);
             other.end()?;
             done
+        }
+        SourcePlace::Served(url) => {
+            let from = ServedStore::new(url.clone(), context.network());
+            let to = context.store_or_new()?;
+            take(&from, &args.states, &to, &args.how, &Phases::new(output.progress()))?
         }
     };
     let (done, mounts) = done;

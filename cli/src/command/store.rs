@@ -1,5 +1,6 @@
 //! `cairn store`: the store as a whole.
 
+mod compact;
 mod info;
 mod rebuild;
 
@@ -7,9 +8,10 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::output::Output;
 
-/// Show the store, and rebuild its index
+/// Show the store, make it smaller, and rebuild its index
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
+    Compact(compact::Args),
     Info(info::Args),
     Rebuild(rebuild::Args),
 }
@@ -20,6 +22,7 @@ pub(crate) fn run(
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     match command {
+        Command::Compact(args) => compact::run(args, context, output),
         Command::Info(args) => info::run(args, context, output),
         Command::Rebuild(args) => rebuild::run(args, context, output),
     }

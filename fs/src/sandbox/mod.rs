@@ -32,6 +32,7 @@ use std::thread;
 use std::time::Duration;
 
 use cairn_store::StateId;
+use cairn_store::workspace::LayerMarks;
 use rustix::fs::{Mode, OFlags, openat};
 
 use crate::error::{Error, Result};
@@ -39,6 +40,7 @@ use crate::event::Journal;
 use crate::filesystem::Filesystem;
 use crate::fuse::Fuse;
 use crate::inside::Failure;
+use crate::layer::LayerRules;
 use crate::mount;
 use crate::run::GO;
 use crate::shape::Shape;
@@ -187,17 +189,14 @@ impl Sandbox {
         opened.map_err(|err| Error::Process { source: err.into() })
     }
 
-    /// With what the names of overlayfs's own attributes begin in the layer.
+    /// How the layer is read: what is written belongs to root, and when it is written tells
+    /// nothing.
     #[must_use]
-    pub fn marks(&self) -> &'static [u8] {
-        if self.is_of_root() { b"trusted.overlay." } else { b"user.overlay." }
-    }
-
-    /// Whether users and groups in there are those of the machine; otherwise all
-    /// that is written belongs to this process's user.
-    #[must_use]
-    pub fn is_of_root(&self) -> bool {
-        sys::effective_user().0 == 0
+    pub fn layer_rules(&self) -> LayerRules {
+        // Otherwise all that is written belongs to this process's user.
+        let is_of_root = sys::effective_user().0 == 0;
+        let marks = if is_of_root { LayerMarks::Trusted } else { LayerMarks::User };
+        LayerRules { marks, all_of_root: !is_of_root, without_times: true }
     }
 
     fn ask(&mut self, request: &Request) -> Result<Ended> {

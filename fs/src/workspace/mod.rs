@@ -9,11 +9,9 @@
 mod below;
 mod completion;
 mod directory;
-mod layer;
 mod overlay;
 mod run;
 mod snapshot;
-mod tree;
 mod user;
 
 use std::fs;
@@ -42,7 +40,7 @@ use below::Below;
 use directory::{LOWER, failed};
 
 pub(crate) use completion::{BELOW, STATE};
-pub(crate) use overlay::Layers;
+pub(crate) use overlay::{Layers, prefix};
 pub use run::{Room, run};
 use user::{Apart, Plan, Shown};
 
@@ -123,6 +121,7 @@ pub fn start(
             shape,
             state: Some(record.base.id),
             trees: record.trees().collect(),
+            all_states: false,
             workspace: Some(name.to_string()),
             binds: Vec::new(),
             name: String::new(),

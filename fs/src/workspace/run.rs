@@ -100,6 +100,7 @@ fn open(
         shape: Shape::Pinned(id),
         state: Some(id),
         trees,
+        all_states: false,
         workspace,
         binds: Vec::new(),
         name: String::new(),

@@ -13,9 +13,9 @@ use cairn_store::{
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::completion::Completion;
-use super::layer::Layer;
 use super::{check_is_free, directory};
 use crate::error::{Error, Result};
+use crate::layer::Layer;
 
 /// How often a layer is read anew that is changed while it is read.
 const ATTEMPTS: usize = 3;

@@ -45,19 +45,23 @@ pub(super) struct InMemory {
 }
 
 /// How long failures are put up with.
-struct Patience<'a> {
+pub(super) struct Patience<'a> {
     network: &'a Network,
     progress: &'a dyn DownloadProgress,
-    failures: u32,
+    pub(super) failures: u32,
 }
 
 impl<'a> Patience<'a> {
-    fn new(network: &'a Network, progress: &'a dyn DownloadProgress) -> Self {
+    pub(super) fn new(network: &'a Network, progress: &'a dyn DownloadProgress) -> Self {
         Self { network, progress, failures: 0 }
     }
 
     /// Waits before the next attempt, or gives up.
-    fn wait(&mut self, url: &Url, problem: NetworkProblem) -> Result<(), NetworkProblem> {
+    pub(super) fn wait(
+        &mut self,
+        url: &Url,
+        problem: NetworkProblem,
+    ) -> Result<(), NetworkProblem> {
         self.failures += 1;
         if !problem.is_passing() || self.failures >= self.network.attempts {
             return Err(problem);
@@ -192,7 +196,7 @@ pub(super) struct Remote<'a> {
 }
 
 /// Bytes after which a server that fails again has done something before.
-const HEADWAY: u64 = 64 << 10;
+pub(super) const HEADWAY: u64 = 64 << 10;
 
 /// Bytes that are read at once.
 const PIECE: usize = 128 << 10;

@@ -163,6 +163,8 @@ pub(super) struct Validators {
 pub(super) struct Ask<'a> {
     /// Bytes before this one are there already.
     pub(super) offset: u64,
+    /// Bytes from this one on are not wanted.
+    pub(super) end: Option<u64>,
     /// Nothing is to be sent if the file has not changed since then.
     pub(super) known: Option<&'a Validators>,
     /// Whether caches on the way may answer.
@@ -182,6 +184,8 @@ pub(super) enum Answer {
 /// Bytes that are coming in.
 pub(super) struct Incoming {
     pub(super) offset: u64,
+    /// Whether it is the part that was asked for, and nothing else.
+    pub(super) is_part: bool,
     /// How many come, if the server tells.
     pub(super) len: Option<u64>,
     /// The length of the whole file, if the server tells.
@@ -286,8 +290,15 @@ impl Client {
         ask: &Ask<'_>,
     ) -> Result<ureq::http::Response<ureq::Body>, NetworkProblem> {
         let mut request = self.agent()?.get(url.as_str());
-        if ask.offset > 0 {
-            request = request.header("Range", format!("bytes={}-", ask.offset));
+        match ask.end {
+            Some(end) => {
+                let last = end.saturating_sub(1);
+                request = request.header("Range", format!("bytes={}-{last}", ask.offset));
+            }
+            None if ask.offset > 0 => {
+                request = request.header("Range", format!("bytes={}-", ask.offset));
+            }
+            None => {}
         }
         if let Some(Validators { etag, modified }) = ask.known {
             let conditions = [("If-None-Match", etag), ("If-Modified-Since", modified)];
@@ -369,7 +380,8 @@ fn answer(
     let body = response.into_body();
     let len = body.content_length();
     let reader = Box::new(body.into_reader());
-    Ok(Answer::Body(Incoming { offset, len, total, validators, reader, received: 0 }))
+    let is_part = status == 206;
+    Ok(Answer::Body(Incoming { offset, is_part, len, total, validators, reader, received: 0 }))
 }
 
 /// Reads `bytes 5-9/10`: where it begins, and the length of the whole.

@@ -16,12 +16,14 @@
 
 mod claims;
 mod compose;
+mod groups;
 mod installed;
 mod skeleton;
 mod unpack;
 
 pub(crate) use claims::claimed_directory;
 pub use compose::{Addition, Composition, FileConflict, Owner, change};
+pub use groups::groups;
 pub use installed::{Installed, InstalledPackage};
 pub use skeleton::put_skeleton;
 pub use unpack::{Unpacked, unpack};

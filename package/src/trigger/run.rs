@@ -7,12 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cairn_fs::Journal;
 use cairn_fs::sandbox::{Limits, Outcome, Sandbox, SandboxOptions};
+use cairn_fs::{Journal, Layer};
 use cairn_store::host::{HostDirectory, Scan, ScanOptions, ScannedEntry, scan_opened};
 use cairn_store::{
-    BlobRef, LayerRules, Refs, Staged, State, StateId, Timestamp, Transaction, Tree, TreeId,
-    TreePath, apply_layer,
+    BlobRef, Refs, Staged, State, StateId, Timestamp, Transaction, Tree, TreeId, TreePath,
 };
 use serde::Serialize;
 
@@ -233,15 +232,11 @@ fn work(
         progress.advance(1);
     }
     let mut tree = root;
-    if let Some(mut scan) = scanned {
-        scan.take_in(transaction, &())?;
-        let layer = scan.put(transaction)?;
-        let rules = LayerRules {
-            marks: sandbox.marks(),
-            all_of_root: !sandbox.is_of_root(),
-            without_times: true,
-        };
-        tree = apply_layer(transaction, root, layer, &rules)?;
+    if let Some(scan) = scanned {
+        let mut layer =
+            Layer::of(scan, sandbox.layer_rules(), transaction, &[root]).map_err(failed)?;
+        layer.scan.take_in(transaction, &())?;
+        tree = layer.put(transaction, root).map_err(failed)?;
     }
     Ok(Written { tree, ran, touched })
 }

@@ -1,6 +1,7 @@
 //! The way out: trees as directories, archives and images of other programs.
 
 mod directory;
+mod layers;
 mod oci;
 mod parallel;
 mod tar;

@@ -1,4 +1,4 @@
-//! A tree as an OCI image layout: one image of one layer.
+//! A tree as an OCI image layout: one image, of one layer or several.
 //!
 //! Format: OCI image specification 1.0. Nothing of the moment or the machine gets
 //! in, so that the same tree with the same options has the same digest.
@@ -12,7 +12,9 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::directory::claim;
-use super::{ArchiveNames, ExportProgress, Exported, Packing, ParallelWriter, export_archive};
+use super::layers::Layers;
+use super::tar::Archive;
+use super::{ArchiveNames, ExportProgress, Exported, Packing, ParallelWriter};
 use crate::error::{Error, Result};
 use crate::hash::TreeId;
 use crate::store::Store;
@@ -28,6 +30,9 @@ pub struct ImageOptions {
     pub architecture: String,
     /// How programs run in it.
     pub config: ImageConfig,
+    /// Trees that the root was composed of, by groups: each has a layer of what the root has
+    /// exactly like that, below the layer of everything else.
+    pub groups: Vec<Vec<TreeId>>,
 }
 
 /// How programs run in an image; empty values are left out.
@@ -83,13 +88,24 @@ pub fn export_image(
     fs::create_dir_all(&blobs).map_err(failed(&blobs))?;
     let layout = Layout { path: target, blobs };
 
-    let (exported, diff_id, layer) = layout.layer(store, tree, options.packing, progress)?;
+    let layers = Layers { store, root: tree, groups: &options.groups };
+    let mut exported = Exported::default();
+    let (mut diff_ids, mut descriptors) = (Vec::new(), Vec::new());
+    for number in (0..options.groups.len()).map(Some).chain([None]) {
+        let (one, diff_id, layer) = layout.layer(&layers, number, options.packing, progress)?;
+        exported.entries += one.entries;
+        exported.bytes += one.bytes;
+        exported.left_out.extend(one.left_out);
+        diff_ids.push(diff_id);
+        descriptors.push(layer);
+    }
+    let history = vec![serde_json::json!({ "created_by": "cairn export" }); diff_ids.len()];
     let config = serde_json::json!({
         "architecture": options.architecture,
         "os": "linux",
         "config": options.config,
-        "rootfs": { "type": "layers", "diff_ids": [diff_id] },
-        "history": [{ "created_by": "cairn export" }],
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        "history": history,
     });
     let config = layout.document(CONFIG, &config)?;
     let manifest = layout.document(
@@ -98,7 +114,7 @@ pub fn export_image(
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": config,
-            "layers": [layer],
+            "layers": descriptors,
         }),
     )?;
     let digest = manifest.digest.clone();
@@ -123,11 +139,12 @@ struct Layout<'a> {
 }
 
 impl Layout<'_> {
-    /// Writes the only layer; returns the digest of its plain bytes as well.
+    /// Writes the layer of a group, or the last one; returns the digest of its plain bytes as
+    /// well.
     fn layer(
         &self,
-        store: &Store,
-        tree: TreeId,
+        layers: &Layers<'_>,
+        number: Option<usize>,
         packing: Packing,
         progress: &dyn ExportProgress,
     ) -> Result<(Exported, String, Descriptor)> {
@@ -135,7 +152,12 @@ impl Layout<'_> {
         let file = File::create(&temporary).map_err(failed(&temporary))?;
         let packed = Hashed::new(BufWriter::with_capacity(1 << 20, file));
         let mut plain = Hashed::new(ParallelWriter::new(packed, packing));
-        let exported = export_archive(store, tree, ArchiveNames::Bare, &mut plain, progress)?;
+        let mut archive = Archive::new(layers.store, ArchiveNames::Bare, &mut plain, progress);
+        match number {
+            Some(number) => layers.group(number, &mut archive)?,
+            None => layers.rest(&mut archive)?,
+        }
+        let exported = archive.finish()?;
         let (diff_id, _, packed) = plain.finish();
         let packed = packed.finish().map_err(failed(&temporary))?;
         let (digest, size, mut to) = packed.finish();

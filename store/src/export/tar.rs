@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::hash::{BlobRef, TreeId};
 use crate::name::TreePath;
 use crate::store::Store;
-use crate::tree::{Content, Entry, Leaf, LinkGroup};
+use crate::tree::{Attributes, Content, Entry, Leaf, LinkGroup};
 
 /// How an archive names its entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +36,13 @@ pub fn export_archive(
     to: &mut impl Write,
     progress: &dyn ExportProgress,
 ) -> Result<Exported> {
-    let mut archive =
-        Archive { store, names, to, progress, links: HashMap::new(), done: Exported::default() };
+    let mut archive = Archive::new(store, names, to, progress);
     archive.directory(tree, &mut TreePath::root())?;
-    write_end(archive.to).map_err(failed)?;
-    Ok(archive.done)
+    archive.finish()
 }
 
-struct Archive<'a, W> {
+/// An archive that is being written.
+pub(super) struct Archive<'a, W> {
     store: &'a Store,
     names: ArchiveNames,
     to: &'a mut W,
@@ -53,25 +52,49 @@ struct Archive<'a, W> {
     done: Exported,
 }
 
-impl<W: Write> Archive<'_, W> {
-    fn directory(&mut self, id: TreeId, path: &mut TreePath) -> Result<()> {
+impl<'a, W: Write> Archive<'a, W> {
+    pub(super) fn new(
+        store: &'a Store,
+        names: ArchiveNames,
+        to: &'a mut W,
+        progress: &'a dyn ExportProgress,
+    ) -> Self {
+        Self { store, names, to, progress, links: HashMap::new(), done: Exported::default() }
+    }
+
+    /// Writes what stands at the end.
+    pub(super) fn finish(self) -> Result<Exported> {
+        write_end(self.to).map_err(failed)?;
+        Ok(self.done)
+    }
+
+    /// Writes a directory without what lies in it.
+    pub(super) fn directory_entry(
+        &mut self,
+        path: &TreePath,
+        attributes: &Attributes,
+    ) -> Result<()> {
         if self.progress.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        let tree = self.store.read_tree(id)?;
         let name = self.name(path);
-        self.note_lost(path, &tree.attributes.xattrs);
-        let kind = HeaderKind::Directory;
-        let header = Header { path: &name, attributes: &tree.attributes, kind };
+        self.note_lost(path, &attributes.xattrs);
+        let header = Header { path: &name, attributes, kind: HeaderKind::Directory };
         write_header(self.to, &header).map_err(failed)?;
+        if !path.names().is_empty() {
+            self.done.entries += 1;
+            self.progress.advance(1, 0);
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, id: TreeId, path: &mut TreePath) -> Result<()> {
+        let tree = self.store.read_tree(id)?;
+        self.directory_entry(path, &tree.attributes)?;
         for (name, entry) in tree.entries() {
             path.push(name.clone());
             match entry {
-                Entry::Directory(subtree) => {
-                    self.done.entries += 1;
-                    self.progress.advance(1, 0);
-                    self.directory(subtree.id, path)?;
-                }
+                Entry::Directory(subtree) => self.directory(subtree.id, path)?,
                 Entry::Leaf(leaf) => self.leaf(leaf, path)?,
             }
             path.pop();
@@ -79,7 +102,8 @@ impl<W: Write> Archive<'_, W> {
         Ok(())
     }
 
-    fn leaf(&mut self, leaf: &Leaf, path: &TreePath) -> Result<()> {
+    /// Writes anything else.
+    pub(super) fn leaf(&mut self, leaf: &Leaf, path: &TreePath) -> Result<()> {
         let name = self.name(path);
         let first = leaf.link.and_then(|link| self.links.get(&link.group));
         let kind = match (first, &leaf.content) {

@@ -8,13 +8,14 @@ use super::mark::{ByMark, Mark, Marks};
 use crate::error::{Error, Result};
 use crate::hash::PackId;
 use crate::index::Index;
-use crate::pack::{Location, ObjectId, Pack};
+use crate::pack::{Density, Location, ObjectId, Pack};
 use crate::store::Inner;
 
 /// What a pack holds.
 #[derive(Clone, Debug)]
 pub(super) struct PackCensus {
     pub(super) id: PackId,
+    pub(super) density: Density,
     /// Bytes of the file.
     pub(super) len: u64,
     /// Objects that are reached, and found here rather than in another pack.
@@ -118,10 +119,14 @@ impl Census {
                 scope.spawn(|| {
                     while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let table = Pack::open(&inner.pack_path(*id), *id)
-                            .and_then(|pack| Ok((pack.len(), pack.objects()?)));
+                            .and_then(|pack| Ok((pack.density(), pack.len(), pack.objects()?)));
                         let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
                         match table {
-                            Ok((len, objects)) => gathered.add(*id, len, &objects, marks),
+                            Ok((density, len, objects)) => {
+                                let (live, dead) = Default::default();
+                                let pack = PackCensus { id: *id, density, len, live, dead };
+                                gathered.add(pack, &objects, marks);
+                            }
                             // It went while nobody kept another gc from it.
                             Err(Error::Io { source, .. })
                                 if source.kind() == io::ErrorKind::NotFound => {}
@@ -142,8 +147,14 @@ impl Census {
         index: Option<&Index>,
     ) -> Result<Vec<(ObjectId, Location)>> {
         let mut unsettled = Vec::new();
-        for Copies { object, packs } in std::mem::take(&mut self.copies) {
-            let named = index.map(|index| index.location_of(object)).transpose()?.flatten();
+        // All at first: an index that proves to be damaged is asked again.
+        let mut places = Vec::with_capacity(self.copies.len());
+        for Copies { object, .. } in &self.copies {
+            places.push(index.map(|index| index.location_of(*object)).transpose()?.flatten());
+        }
+        for (Copies { object, packs }, named) in
+            std::mem::take(&mut self.copies).into_iter().zip(places)
+        {
             let named = named.map(|location| location.pack);
             let named = packs.iter().find(|(at, _)| Some(self.pack(*at).id) == named);
             let (chosen, _) = *named.unwrap_or(&packs[0]);
@@ -176,8 +187,7 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn add(&mut self, id: PackId, len: u64, objects: &[(ObjectId, Location)], marks: &Marks) {
-        let mut pack = PackCensus { id, len, live: Amount::default(), dead: Amount::default() };
+    fn add(&mut self, mut pack: PackCensus, objects: &[(ObjectId, Location)], marks: &Marks) {
         let ordinal = u32::try_from(self.census.packs.len()).expect("fewer than 2^32 packs");
         for (object, location) in objects {
             let mark = Mark::of(*object);

@@ -9,7 +9,7 @@ use super::{Collected, GcPhase, GcProgress, Writer};
 use crate::error::{Error, Result};
 use crate::hash::PackId;
 use crate::index::{Batch, Index};
-use crate::pack::{FRAME_LEN, FinishedPack, Location, ObjectId, Pack, PackWriter, Packer};
+use crate::pack::{FinishedPack, Location, ObjectId, Pack, PackWriter, Packer};
 use crate::store::Inner;
 
 /// About so many bytes are copied before the packs that they come from go.
@@ -27,25 +27,30 @@ pub(super) fn rewrite(
         return Ok(());
     }
     progress.begin(GcPhase::Rewrite, Some(sparse.iter().map(|pack| pack.live.bytes).sum()));
-    sparse.sort_by_key(|pack| (pack.live_len(), pack.id));
+    sparse.sort_by_key(|pack| (pack.density, pack.live_len(), pack.id));
     let mut sparse = sparse.into_iter().peekable();
     while let Some(first) = sparse.next() {
-        let mut len = first.live_len();
+        let (mut len, density) = (first.live_len(), first.density);
         let mut batch = vec![first];
-        while let Some(next) = sparse.next_if(|next| len + next.live_len() <= BATCH_LEN) {
+        while let Some(next) =
+            sparse.next_if(|next| next.density == density && len + next.live_len() <= BATCH_LEN)
+        {
             len += next.live_len();
             batch.push(next);
         }
-        let work = Rewrite { inner, marks, progress };
+        let work = Rewrite { inner, marks, moved: None, progress };
         work.replace(batch, collected)?;
     }
     Ok(())
 }
 
-struct Rewrite<'a> {
-    inner: &'a Inner,
-    marks: &'a Marks,
-    progress: &'a dyn GcProgress,
+pub(super) struct Rewrite<'a> {
+    pub(super) inner: &'a Inner,
+    /// What is kept; records of states are found in it.
+    pub(super) marks: &'a Marks,
+    /// What goes elsewhere than to the copies made here.
+    pub(super) moved: Option<&'a Marks>,
+    pub(super) progress: &'a dyn GcProgress,
 }
 
 impl Rewrite<'_> {
@@ -65,7 +70,8 @@ impl Rewrite<'_> {
             }
         };
         let new_len = copy.as_ref().map_or(0, |copy| copy.len);
-        if self.publish(copy, &batch)? {
+        let ids: Vec<PackId> = batch.iter().map(|pack| pack.id).collect();
+        if self.publish(copy.into_iter().collect(), &ids)? {
             let kept: u64 = batch.iter().map(PackCensus::live_len).sum();
             for pack in &batch {
                 // The new pack is shared out among those that it replaces.
@@ -84,15 +90,17 @@ impl Rewrite<'_> {
         batch: &[PackCensus],
     ) -> std::result::Result<Option<FinishedPack>, (PackId, Error)> {
         let inner = self.inner;
+        let first = batch.first().expect("a batch has a pack");
         let begin = || {
             let path = self.temporary()?;
-            let index = inner.index()?;
-            Ok((index, Packer::new(PackWriter::create(&*inner.disk, &path)?)?))
+            Packer::new(PackWriter::create(&*inner.disk, &path, first.density)?)
         };
-        let any = batch.first().expect("a batch has a pack").id;
-        let (index, mut packer) = begin().map_err(|err| (any, err))?;
+        let any = first.id;
+        let mut packer = begin().map_err(|err| (any, err))?;
         for pack in batch {
-            self.copy_pack(pack.id, &index, &mut packer).map_err(|err| (pack.id, err))?;
+            let copied =
+                inner.with_whole_index(|index| self.copy_pack(pack.id, index, &mut packer));
+            copied.map_err(|err| (pack.id, err))?;
         }
         let finish = || {
             let mut finished = packer.into_pack()?.finish()?;
@@ -115,6 +123,9 @@ impl Rewrite<'_> {
     }
 
     fn is_needed(&self, index: &Index, object: ObjectId, at: &Location) -> Result<bool> {
+        if self.moved.is_some_and(|moved| moved.contains(Mark::of(object))) {
+            return Ok(false);
+        }
         match object {
             // The index does not know them; they lie beside the trees of their state.
             ObjectId::State(_) => Ok(self.marks.contains(Mark::of(object))),
@@ -122,27 +133,27 @@ impl Rewrite<'_> {
         }
     }
 
-    fn copy_pack(&self, id: PackId, index: &Index, packer: &mut Packer) -> Result<()> {
+    /// Copies what the index says lies in a pack.
+    pub(super) fn copy_pack(&self, id: PackId, index: &Index, packer: &mut Packer) -> Result<()> {
         let pack = Pack::open(&self.inner.pack_path(id), id)?;
         let mut objects = pack.objects()?;
         objects.sort_by_key(|(_, at)| (at.frame, at.offset));
+        // All at first: an index that proves to be damaged is asked again.
+        let mut is_needed = Vec::with_capacity(objects.len());
+        for (object, at) in &objects {
+            is_needed.push(self.is_needed(index, *object, at)?);
+        }
+        let mut is_needed = is_needed.into_iter();
         for group in objects.chunk_by(|left, right| left.1.frame == right.1.frame) {
-            let mut needed = Vec::with_capacity(group.len());
-            for (object, at) in group {
-                if self.is_needed(index, *object, at)? {
-                    needed.push((*object, *at));
-                }
-            }
+            let needed: Vec<(ObjectId, Location)> =
+                group.iter().zip(&mut is_needed).filter(|(_, it)| *it).map(|(it, _)| *it).collect();
             let Some((_, first)) = needed.first() else { continue };
             self.progress.advance(needed.iter().map(|(_, at)| at.len).sum());
-            let frames = first.len.div_ceil(FRAME_LEN as u64).max(1);
+            let frames = pack.frames_of(first)?;
             let plain: u64 = group.iter().map(|(_, at)| at.len).sum();
-            let is_full = plain >= FRAME_LEN as u64 / 2;
-            if needed.len() == group.len() && is_full {
-                let frames = (0..frames).map(|number| {
-                    let number = u64::from(first.frame) + number;
-                    pack.stored_frame(u32::try_from(number).unwrap_or(u32::MAX))
-                });
+            let is_full = plain >= pack.density().frame_len() as u64 / 2;
+            if frames.len() > 1 || (needed.len() == group.len() && is_full) {
+                let frames = frames.map(|number| pack.stored_frame(number));
                 let frames = frames.collect::<Result<Vec<_>>>()?;
                 packer.push_frames(
                     &frames,
@@ -168,45 +179,53 @@ impl Rewrite<'_> {
         Ok(())
     }
 
-    /// Puts the copy in the place of the packs.
+    /// Puts copies in the place of packs.
     ///
-    /// Returns false, and removes the copy, if the index now says of an object that
+    /// Returns false, and removes the copies, if the index now says of an object that
     /// it lies in one of the packs which was not copied: it was made anew
-    /// meanwhile, and a transaction may have relied on it. Also if the copy is one of
+    /// meanwhile, and a transaction may have relied on it. Also if a copy is one of
     /// the packs: an index that was made anew since the sweep knows of garbage again, and a
     /// record of a state that lies in several packs is copied from each.
-    fn publish(&self, copy: Option<FinishedPack>, batch: &[PackCensus]) -> Result<bool> {
+    pub(super) fn publish(&self, copies: Vec<FinishedPack>, batch: &[PackId]) -> Result<bool> {
         let inner = self.inner;
         let _lock = inner.wait_for_lock()?;
-        let writer = Writer::open(inner)?;
-        let Some(index) = &writer.index else {
-            return Err(Error::io(inner.index_path())(std::io::ErrorKind::StorageFull.into()));
-        };
+        let mut writer = Writer::open(inner)?;
         // It would go with what it replaces.
-        if copy.as_ref().is_some_and(|copy| batch.iter().any(|pack| pack.id == copy.id)) {
+        if copies.iter().any(|copy| batch.contains(&copy.id)) {
             return inner.remove_leftovers().map(|()| false);
         }
         let copied: HashSet<ObjectId> =
-            copy.iter().flat_map(|copy| &copy.objects).map(|(object, _)| *object).collect();
-        for PackCensus { id, .. } in batch {
-            for (object, at) in Pack::open(&inner.pack_path(*id), *id)?.objects()? {
-                if !copied.contains(&object) && index.location_of(object)? == Some(at) {
-                    return inner.remove_leftovers().map(|()| false);
+            copies.iter().flat_map(|copy| &copy.objects).map(|(object, _)| *object).collect();
+        let full = || Error::io(inner.index_path())(std::io::ErrorKind::StorageFull.into());
+        let is_complete = writer.with_whole(|index| {
+            let index = index.ok_or_else(full)?;
+            for id in batch {
+                for (object, at) in Pack::open(&inner.pack_path(*id), *id)?.objects()? {
+                    if !copied.contains(&object) && index.location_of(object)? == Some(at) {
+                        return Ok(false);
+                    }
                 }
             }
+            Ok(true)
+        })?;
+        if !is_complete {
+            return inner.remove_leftovers().map(|()| false);
         }
+        let index = writer.index.as_deref().ok_or_else(full)?;
         let mut changes = Batch::default();
-        if let Some(copy) = copy {
-            let (path, directory) = (inner.pack_path(copy.id), inner.path.join("packs"));
+        for copy in &copies {
+            let path = inner.pack_path(copy.id);
             inner.disk.rename(&copy.temporary, &path).map_err(Error::io(&path))?;
-            inner.disk.sync_directory(&directory).map_err(Error::io(&directory))?;
-            changes.add(copy.id, copy.len, copy.objects);
         }
-        let ids: Vec<PackId> = batch.iter().map(|pack| pack.id).collect();
-        ids.iter().for_each(|id| changes.remove(*id));
+        if !copies.is_empty() {
+            let directory = inner.path.join("packs");
+            inner.disk.sync_directory(&directory).map_err(Error::io(&directory))?;
+        }
+        copies.into_iter().for_each(|copy| changes.add(copy.id, copy.len, copy.objects));
+        batch.iter().for_each(|id| changes.remove(*id));
         index.write(changes)?;
         inner.note_repack(index)?;
-        inner.remove_packs(&ids)?;
+        inner.remove_packs(batch)?;
         Ok(true)
     }
 }

@@ -1,7 +1,8 @@
-//! Up to [`FRAME_LEN`](super::FRAME_LEN) plain bytes, compressed on their own.
+//! Up to [`Density::frame_len`] plain bytes, compressed on their own.
 
 use std::io;
 
+use super::Density;
 use crate::hash::Checksum;
 
 /// A frame as it lies in a pack.
@@ -52,12 +53,8 @@ impl FrameRecord {
 pub(crate) struct Compressor(zstd::bulk::Compressor<'static>);
 
 impl Compressor {
-    /// zstd's own default level. Higher ones cost twice the time for a
-    /// twentieth less.
-    const LEVEL: i32 = 3;
-
-    pub(crate) fn new() -> io::Result<Self> {
-        zstd::bulk::Compressor::new(Self::LEVEL).map(Self)
+    pub(crate) fn new(density: Density) -> io::Result<Self> {
+        zstd::bulk::Compressor::new(density.level()).map(Self)
     }
 
     /// Compresses `plain`, or keeps it raw when that saves less than a 32nd:

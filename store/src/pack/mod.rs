@@ -6,11 +6,13 @@
 //!
 //! Format: docs/store.md, "Packs".
 
+mod dense;
 mod frame;
 mod packer;
 mod reader;
 mod writer;
 
+pub(crate) use dense::DensePacker;
 pub(crate) use frame::{Compressor, Frame};
 pub(crate) use packer::Packer;
 pub(crate) use reader::{Pack, tables_len};
@@ -19,8 +21,65 @@ pub(crate) use writer::{FinishedPack, PackWriter};
 use crate::hash::{BlobKey, BlobRef, Digest, PackId, PageId, TreeId};
 use crate::state::State;
 
-/// Plain bytes of a full frame: many small objects, or a piece of a large one.
+/// Plain bytes of a full frame of an ordinary pack: many small objects, or a piece of a large
+/// one. No pack cuts a smaller object.
 pub const FRAME_LEN: usize = 128 << 10;
+
+/// Whether a pack is made for being read, or for being small.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Density {
+    /// Version 1: frames of up to [`FRAME_LEN`] plain bytes, compressed in little time.
+    #[default]
+    Ordinary,
+    /// Version 2: larger frames, for what is seldom read.
+    Dense,
+}
+
+impl Density {
+    pub(crate) const fn magic(self) -> &'static [u8; 8] {
+        match self {
+            Self::Ordinary => b"CRNPACK1",
+            Self::Dense => b"CRNPACK2",
+        }
+    }
+
+    const fn end_magic(self) -> &'static [u8; 8] {
+        match self {
+            Self::Ordinary => b"1KCAPNRC",
+            Self::Dense => b"2KCAPNRC",
+        }
+    }
+
+    /// That of the pack which ends with this footer; `None` if none does.
+    pub(crate) fn of_footer(footer: &[u8; FOOTER_LEN]) -> Option<Self> {
+        [Self::Ordinary, Self::Dense].into_iter().find(|it| footer.ends_with(it.end_magic()))
+    }
+
+    /// What the tables of a pack hash to.
+    fn id_of(self, tables: &[u8]) -> PackId {
+        match self {
+            Self::Ordinary => PackId::of(tables),
+            Self::Dense => PackId::of_dense(tables),
+        }
+    }
+
+    /// The most plain bytes of a frame.
+    pub(crate) const fn frame_len(self) -> usize {
+        match self {
+            Self::Ordinary => FRAME_LEN,
+            Self::Dense => 4 << 20,
+        }
+    }
+
+    /// How zstd compresses: with its own default level, since higher ones cost twice the time
+    /// for a twentieth less; or with one that is worth its time once.
+    const fn level(self) -> i32 {
+        match self {
+            Self::Ordinary => 3,
+            Self::Dense => 12,
+        }
+    }
+}
 
 /// A blob of at least this many bytes has a pack of its own, so that dropping
 /// it is an unlink.
@@ -29,8 +88,8 @@ pub(crate) const LARGE_BLOB: u64 = 1 << 20;
 /// A pack is closed when it has this many bytes.
 pub(crate) const PACK_LEN: u64 = 256 << 20;
 
-pub(crate) const MAGIC: &[u8; 8] = b"CRNPACK1";
-const END_MAGIC: &[u8; 8] = b"1KCAPNRC";
+/// Bytes at the beginning and at the end that tell the version.
+pub(crate) const MAGIC_LEN: usize = 8;
 const FRAME_RECORD_LEN: usize = 16;
 const OBJECT_RECORD_LEN: usize = 65;
 pub(crate) const FOOTER_LEN: usize = 48;
@@ -65,9 +124,9 @@ impl ObjectId {
 
 /// Where the first byte of an object lies, and how many there are.
 ///
-/// An object of up to [`FRAME_LEN`] bytes lies in one frame. A longer one
-/// begins a frame and fills it and the next ones with [`FRAME_LEN`] bytes each;
-/// nothing else lies in them.
+/// An object of up to [`FRAME_LEN`] bytes lies in one frame. A longer one may begin a frame and
+/// fill it and the next ones, the last of which may be shorter; nothing else lies in them then.
+/// [`Pack::piece_len`] says how many bytes lie in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Location {
     pub(crate) pack: PackId,

@@ -1,6 +1,6 @@
 //! Putting objects one after the other into frames.
 
-use super::{Compressor, FRAME_LEN, Frame, ObjectId, PackWriter};
+use super::{Compressor, Frame, ObjectId, PackWriter};
 use crate::error::{Error, Result};
 
 /// Fills the frames of a pack with objects, in the order in which they come.
@@ -15,13 +15,13 @@ pub(crate) struct Packer {
 impl Packer {
     /// Goes on with a pack after the frames that it has.
     pub(crate) fn new(pack: PackWriter) -> Result<Self> {
-        let compressor = Compressor::new().map_err(Error::io(pack.path()))?;
+        let compressor = Compressor::new(pack.density()).map_err(Error::io(pack.path()))?;
         Ok(Self { pack, compressor, plain: Vec::new(), pending: Vec::new() })
     }
 
     /// Appends an object.
     pub(crate) fn push(&mut self, id: ObjectId, bytes: &[u8]) -> Result<()> {
-        if self.plain.len() + bytes.len() > FRAME_LEN {
+        if self.plain.len() + bytes.len() > self.pack.density().frame_len() {
             self.flush()?;
         }
         let offset = u32::try_from(self.plain.len()).expect("a frame is below 4 GiB");
@@ -30,7 +30,7 @@ impl Packer {
         Ok(())
     }
 
-    /// Appends frames of another pack as they are, with the objects that begin in
+    /// Appends frames of another pack of the same density as they are, with the objects that begin in
     /// them: frame (the first of these is 0), offset and length of each.
     pub(crate) fn push_frames(
         &mut self,
@@ -63,7 +63,7 @@ impl Packer {
         for (id, offset, len) in self.pending.drain(..) {
             self.pack.place(id, first, offset, len);
         }
-        for piece in self.plain.chunks(FRAME_LEN) {
+        for piece in self.plain.chunks(self.pack.density().frame_len()) {
             let frame = self.compressor.frame(piece).map_err(Error::io(self.pack.path()))?;
             self.pack.push_frame(&frame)?;
         }

@@ -1,12 +1,13 @@
 //! Reading a pack: a frame at a time, each verified.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::frame::{Frame, FrameRecord};
 use super::{
-    END_MAGIC, FOOTER_LEN, FRAME_LEN, FRAME_RECORD_LEN, Location, MAGIC, OBJECT_RECORD_LEN,
+    Density, FOOTER_LEN, FRAME_LEN, FRAME_RECORD_LEN, Location, MAGIC_LEN, OBJECT_RECORD_LEN,
     ObjectId,
 };
 use crate::error::{Error, Result};
@@ -18,6 +19,7 @@ pub(crate) struct Pack {
     file: File,
     path: PathBuf,
     id: PackId,
+    density: Density,
     frames: Vec<(u64, FrameRecord)>,
     objects_at: u64,
     object_count: u32,
@@ -39,17 +41,18 @@ impl Pack {
         let read =
             |offset: u64, buf: &mut [u8]| file.read_exact_at(buf, offset).map_err(Error::io(path));
 
-        let smallest = (MAGIC.len() + FOOTER_LEN) as u64;
+        let smallest = (MAGIC_LEN + FOOTER_LEN) as u64;
         if len < smallest {
             return Err(damaged("it is too short"));
         }
-        let mut magic = [0; MAGIC.len()];
+        let mut magic = [0; MAGIC_LEN];
         read(0, &mut magic)?;
         let mut footer = [0; FOOTER_LEN];
         read(len - FOOTER_LEN as u64, &mut footer)?;
-        if &magic != MAGIC || !footer.ends_with(END_MAGIC) {
+        let density = Density::of_footer(&footer).filter(|density| *density.magic() == magic);
+        let Some(density) = density else {
             return Err(damaged("it does not begin and end as a pack does"));
-        }
+        };
         let [f0, f1, f2, f3, o0, o1, o2, o3, rest @ ..] = footer;
         let frame_count = u32::from_le_bytes([f0, f1, f2, f3]);
         let object_count = u32::from_le_bytes([o0, o1, o2, o3]);
@@ -67,7 +70,7 @@ impl Pack {
         let Some(frames_at) = len
             .checked_sub(smallest)
             .and_then(|rest| rest.checked_sub(objects_len + frames_len))
-            .map(|stored_len| stored_len + MAGIC.len() as u64)
+            .map(|stored_len| stored_len + MAGIC_LEN as u64)
         else {
             return Err(damaged("its tables are longer than itself"));
         };
@@ -81,19 +84,27 @@ impl Pack {
         let (frames, end) = frames_of(&table);
         // What compression would have made longer is stored as it is.
         let longest = |record: &FrameRecord| record.plain_len.max(record.stored_len);
-        if frames.iter().any(|(_, record)| longest(record) as usize > FRAME_LEN) {
-            return Err(damaged("it has a frame of more than 128 KiB"));
+        if frames.iter().any(|(_, record)| longest(record) as usize > density.frame_len()) {
+            return Err(damaged(match density {
+                Density::Ordinary => "it has a frame of more than 128 KiB",
+                Density::Dense => "it has a frame of more than 4 MiB",
+            }));
         }
         if end != frames_at {
             return Err(damaged("its frames do not fill it"));
         }
         let objects_at = frames_at + frames_len;
-        Ok(Self { file, path: path.into(), id, frames, objects_at, object_count, objects_checksum })
+        let path = path.into();
+        Ok(Self { file, path, id, density, frames, objects_at, object_count, objects_checksum })
     }
 
     /// What its tables hash to.
     pub(crate) fn id(&self) -> PackId {
         self.id
+    }
+
+    pub(crate) fn density(&self) -> Density {
+        self.density
     }
 
     /// Bytes of the file.
@@ -104,7 +115,12 @@ impl Pack {
 
     /// A pack whose frames lie in the file at `path`, and whose tables do not yet;
     /// `table` is that of its frames. Its objects cannot be listed.
-    pub(crate) fn unfinished(path: &Path, id: PackId, table: &[u8]) -> Result<Self> {
+    pub(crate) fn unfinished(
+        path: &Path,
+        id: PackId,
+        density: Density,
+        table: &[u8],
+    ) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path))?;
         let (frames, objects_at) = frames_of(table);
         let objects_checksum = Checksum::of(b"");
@@ -112,6 +128,7 @@ impl Pack {
             file,
             path: path.into(),
             id,
+            density,
             frames,
             objects_at,
             object_count: 0,
@@ -127,7 +144,7 @@ impl Pack {
         tables.resize(frames_len + self.object_count as usize * OBJECT_RECORD_LEN, 0);
         let objects = &mut tables[frames_len..];
         self.file.read_exact_at(objects, self.objects_at).map_err(Error::io(&self.path))?;
-        Ok(PackId::of(&tables) == self.id)
+        Ok(self.density.id_of(&tables) == self.id)
     }
 
     /// Where the stored bytes of a frame begin in the file, and where they end.
@@ -176,10 +193,36 @@ impl Pack {
         Ok(Frame { stored, record: *record })
     }
 
+    /// How many bytes of an object lie in each frame but the last, if it lies in several.
+    pub(crate) fn piece_len(&self, at: &Location) -> u64 {
+        let least = FRAME_LEN as u64;
+        match self.density {
+            Density::Ordinary => least,
+            // No smaller object is cut; a shorter frame before another one is no such frame.
+            Density::Dense => self
+                .frames
+                .get(at.frame as usize)
+                .map_or(least, |(_, record)| u64::from(record.plain_len).max(least)),
+        }
+    }
+
+    /// The frames in which an object lies.
+    pub(crate) fn frames_of(&self, at: &Location) -> Result<Range<u32>> {
+        let count = at.len.div_ceil(self.piece_len(at)).max(1);
+        let end = u32::try_from(u64::from(at.frame).saturating_add(count)).ok();
+        match end.filter(|end| *end <= self.frame_count()) {
+            Some(end) => Ok(at.frame..end),
+            None => {
+                let problem = "it has an object outside of its frames";
+                Err(Error::DamagedPack { path: self.path.clone(), problem })
+            }
+        }
+    }
+
     /// Whether an object can lie there: within a frame, or in several, from the beginning
     /// of the first one to the end of the last one.
     fn has_room_at(&self, at: &Location) -> bool {
-        let full = FRAME_LEN as u64;
+        let full = self.piece_len(at);
         let before = at.len.saturating_sub(1) / full;
         let last = usize::try_from(u64::from(at.frame) + before).ok();
         let Some((_, record)) = last.and_then(|last| self.frames.get(last)) else {
@@ -187,7 +230,9 @@ impl Pack {
         };
         let (offset, room) = (u64::from(at.offset), u64::from(record.plain_len));
         let is_alone = offset == 0 && at.len - before * full == room;
-        if before == 0 { offset + at.len <= room } else { is_alone }
+        let (_, first) = self.frames[at.frame as usize];
+        let is_full = self.density == Density::Ordinary || u64::from(first.plain_len) == full;
+        if before == 0 { offset + at.len <= room } else { is_alone && is_full }
     }
 
     /// Reads and checks the object table: each object lies in frames that there are.
@@ -238,7 +283,7 @@ pub(crate) fn tables_len(footer: &[u8; FOOTER_LEN]) -> u64 {
 
 /// Where each frame of a frame table begins, and where the last one ends.
 fn frames_of(table: &[u8]) -> (Vec<(u64, FrameRecord)>, u64) {
-    let mut offset = MAGIC.len() as u64;
+    let mut offset = MAGIC_LEN as u64;
     let (records, _) = table.as_chunks();
     let mut frames = Vec::with_capacity(records.len());
     for record in records {
@@ -258,10 +303,21 @@ mod tests {
     /// The objects of a pack of two full frames and one of 100 bytes, one of which is said
     /// to lie there.
     fn listed(frame: u32, offset: u32, len: u64) -> Result<Vec<PackedObject>> {
+        listed_in(Density::Ordinary, &[FRAME_LEN, FRAME_LEN, 100], (frame, offset, len))
+    }
+
+    /// The same for a pack of frames of these lengths.
+    fn listed_in(
+        density: Density,
+        frames: &[usize],
+        (frame, offset, len): (u32, u32, u64),
+    ) -> Result<Vec<PackedObject>> {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut compressor = Compressor::new().expect("memory");
-        let mut pack = PackWriter::create(&RealDisk, &directory.path().join("pack"))?;
-        for plain in [&[0; FRAME_LEN][..], &[1; FRAME_LEN], &[2; 100]] {
+        let mut compressor = Compressor::new(density).expect("memory");
+        let mut pack = PackWriter::create(&RealDisk, &directory.path().join("pack"), density)?;
+        for (byte, len) in frames.iter().enumerate() {
+            let plain = vec![u8::try_from(byte).expect("few frames"); *len];
+            let plain = &plain[..];
             pack.push_frame(&compressor.frame(plain).expect("memory"))?;
         }
         pack.place(ObjectId::Tree(TreeId::of(b"")), frame, offset, len);
@@ -301,5 +357,41 @@ mod tests {
             let err = listed(frame, offset, len).expect_err("it cannot be so");
             assert!(matches!(err, Error::DamagedPack { .. }), "{frame} {offset} {len}: {err}");
         }
+    }
+
+    #[test]
+    fn in_a_dense_pack_the_first_frame_of_an_object_says_how_it_is_cut() {
+        let full = FRAME_LEN as u64;
+        let frames = [3 * FRAME_LEN, 3 * FRAME_LEN, 50, FRAME_LEN, FRAME_LEN - 1, 7];
+        let check = |at| listed_in(Density::Dense, &frames, at);
+        for at in [
+            (0, 9, 2 * full),
+            (0, 0, 3 * full),
+            (0, 0, 6 * full),
+            (0, 0, 6 * full + 50),
+            (1, 0, 3 * full + 50),
+            (3, 0, 2 * full - 1),
+            (4, 0, full - 1),
+            (5, 7, 0),
+        ] {
+            let objects = check(at).expect("it can be so");
+            let (_, location) = objects[0];
+            assert_eq!((location.frame, location.offset, location.len), at);
+        }
+        for at in [
+            (0, 1, 3 * full),
+            (0, 0, 4 * full),
+            (0, 0, 6 * full + 51),
+            (2, 0, 57),
+            (4, 0, full + 6),
+            (5, 0, u64::MAX),
+            (6, 0, 0),
+        ] {
+            assert!(check(at).is_err(), "{at:?}");
+        }
+        let long = [4 * FRAME_LEN];
+        assert!(listed_in(Density::Ordinary, &long, (0, 0, 1)).is_err(), "an ordinary pack");
+        let long = [Density::Dense.frame_len() + 1];
+        assert!(listed_in(Density::Dense, &long, (0, 0, 1)).is_err(), "longer than any");
     }
 }

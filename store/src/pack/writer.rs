@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::frame::Frame;
-use super::{
-    END_MAGIC, FOOTER_LEN, FRAME_RECORD_LEN, Location, MAGIC, OBJECT_RECORD_LEN, ObjectId, Pack,
-};
+use super::{Density, FOOTER_LEN, FRAME_RECORD_LEN, Location, OBJECT_RECORD_LEN, ObjectId, Pack};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, Result};
 use crate::hash::{Checksum, PackId};
@@ -15,6 +13,7 @@ use crate::hash::{Checksum, PackId};
 pub(crate) struct PackWriter {
     file: Box<dyn DiskFile>,
     path: PathBuf,
+    density: Density,
     len: u64,
     frames: Vec<u8>,
     objects: Vec<Placed>,
@@ -45,21 +44,26 @@ impl PackWriter {
     /// Small writes are gathered up to this many bytes.
     const WRITE_LEN: usize = 1 << 20;
 
-    pub(crate) fn create(disk: &dyn Disk, path: &Path) -> Result<Self> {
+    pub(crate) fn create(disk: &dyn Disk, path: &Path, density: Density) -> Result<Self> {
         let file = disk.create(path).map_err(Error::io(path))?;
         Ok(Self {
             file,
             path: path.into(),
+            density,
             len: 0,
             frames: Vec::new(),
             objects: Vec::new(),
-            buf: MAGIC.to_vec(),
+            buf: density.magic().to_vec(),
         })
     }
 
     /// Where it grows.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn density(&self) -> Density {
+        self.density
     }
 
     /// Bytes so far, tables excluded.
@@ -91,7 +95,7 @@ impl PackWriter {
         self.flush()?;
         // It has no id before all of it is there.
         let id = PackId::from_bytes([0; PackId::LEN]);
-        let pack = Pack::unfinished(&self.path, id, &self.frames)?;
+        let pack = Pack::unfinished(&self.path, id, self.density, &self.frames)?;
         let objects = self.objects.iter().map(|placed| placed.in_pack(id));
         Ok((pack, objects.collect()))
     }
@@ -103,7 +107,7 @@ impl PackWriter {
         for placed in &self.objects {
             tables.extend_from_slice(&placed.to_bytes());
         }
-        let id = PackId::of(&tables);
+        let id = self.density.id_of(&tables);
         let (frames, objects) = tables.split_at(frames_len);
         let mut footer = Vec::with_capacity(FOOTER_LEN);
         let count = |len: usize| u32::try_from(len).expect("a pack has fewer than 2^32 objects");
@@ -112,7 +116,7 @@ impl PackWriter {
         footer.extend_from_slice(&Checksum::of(frames).0.to_le_bytes());
         footer.extend_from_slice(&Checksum::of(objects).0.to_le_bytes());
         footer.extend_from_slice(id.as_bytes());
-        footer.extend_from_slice(END_MAGIC);
+        footer.extend_from_slice(self.density.end_magic());
         self.buf.extend_from_slice(&tables);
         self.buf.extend_from_slice(&footer);
         self.flush()?;

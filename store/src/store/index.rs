@@ -288,6 +288,23 @@ impl Inner {
         }
     }
 
+    /// Does something with the index as it is now; once more with one that was made anew if
+    /// it proves to be damaged. What is not found is not looked for again.
+    pub(crate) fn with_whole_index<T>(
+        &self,
+        mut work: impl FnMut(&Index) -> Result<T>,
+    ) -> Result<T> {
+        let index = self.index()?;
+        match work(&index) {
+            Err(err) if err.is_of_damaged_index() && !index.is_writable() => {
+                self.replace_view(&index)?;
+                drop(index);
+                work(&*self.index()?)
+            }
+            result => result,
+        }
+    }
+
     /// Looks up something that a tree or a state refers to. If it is not there,
     /// the index may have lost entries: packs that it does not know are read.
     pub(super) fn find<T>(

@@ -21,25 +21,29 @@ pub(crate) struct Piece {
 
 impl Piece {
     /// The bytes of an object from `offset` to the end of the frame or object;
-    /// `frame` gives the frame of a number.
+    /// `frame` gives the frame of a number. `piece_len` is what [`Pack::piece_len`] says; for
+    /// an object of at most [`FRAME_LEN`] bytes anything that is not less than its length.
     pub(crate) fn of(
         location: &Location,
         offset: u64,
+        piece_len: u64,
         frame: impl FnOnce(u32) -> Result<Arc<Vec<u8>>>,
     ) -> Result<Self> {
         if offset >= location.len {
             return Ok(Self { frame: None, from: 0, to: 0 });
         }
         let rest = location.len - offset;
-        let number = u64::from(location.frame) + offset / FRAME_LEN as u64;
+        let number = u64::from(location.frame) + offset / piece_len;
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         let frame = frame(number)?;
-        let within = usize::try_from(offset % FRAME_LEN as u64).expect("it is below FRAME_LEN");
-        let from = location.offset as usize + within;
+        let before = usize::try_from(offset % piece_len).unwrap_or(usize::MAX);
+        let from = (location.offset as usize).saturating_add(before);
         let to = usize::try_from(rest)
             .map_or(frame.len(), |rest| frame.len().min(from.saturating_add(rest)));
         let is_whole = to - from.min(to) == usize::try_from(rest).unwrap_or(usize::MAX);
-        if from >= to || (!is_whole && from + FRAME_LEN - within != to) {
+        // Nothing else lies in a frame after which the object goes on.
+        let is_full = before as u64 + (to - from.min(to)) as u64 == piece_len;
+        if from >= to || !(is_whole || is_full) {
             let (pack, problem) = (location.pack, "it is shorter than an object in it");
             return Err(Error::DamagedFrame { pack, frame: number, problem });
         }
@@ -103,8 +107,13 @@ impl Inner {
     }
 
     /// The bytes of an object from `offset` to the end of the frame or object.
-    pub(super) fn piece(&self, location: &Location, offset: u64) -> Result<Piece> {
-        Piece::of(location, offset, |number| self.frame(location.pack, number))
+    pub(crate) fn piece(&self, location: &Location, offset: u64) -> Result<Piece> {
+        let piece_len = if location.len <= FRAME_LEN as u64 {
+            FRAME_LEN as u64
+        } else {
+            self.pack(location.pack)?.piece_len(location)
+        };
+        Piece::of(location, offset, piece_len, |number| self.frame(location.pack, number))
     }
 
     /// Looks up where an object lies, and reads it there; `None` when it is nowhere.

@@ -1,7 +1,8 @@
 //! What has arrived becomes packs of this store: those of which most is needed as they are, and
 //! of the others what is needed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,9 +11,7 @@ use super::mirror::{Arriving, MOST_TREE, Mirror, OPEN};
 use super::walk::Needs;
 use crate::error::{Error, Result};
 use crate::hash::{BlobHasher, BlobRef, PackId};
-use crate::pack::{
-    FRAME_LEN, FinishedPack, Location, ObjectId, PACK_LEN, Pack, PackWriter, Packer,
-};
+use crate::pack::{Density, FinishedPack, Location, ObjectId, PACK_LEN, Pack, PackWriter, Packer};
 use crate::store::objects::Piece;
 
 /// A pack stays as it is if of 4 bytes in it at least so many lie in frames that are needed.
@@ -40,7 +39,7 @@ impl Mirror<'_> {
             let pack = self.arriving(*id)?;
             let mut frames = Vec::new();
             for (_, at) in objects {
-                frames.extend(pack.frames_of(at).map_err(|err| self.damaged(err))?);
+                frames.extend(pack.pack.frames_of(at).map_err(|err| self.damaged(err))?);
             }
             frames.sort_unstable();
             frames.dedup();
@@ -73,7 +72,8 @@ impl Mirror<'_> {
         }
         let disk = &self.store.inner().disk;
         let mut finished = Vec::with_capacity(packs.len());
-        let mut mixer = Mixer { mirror: self, packer: None, finished: Vec::new() };
+        let mut mixer =
+            Mixer { mirror: self, packers: BTreeMap::new(), made: 0, finished: Vec::new() };
         for Arrival { id, part, .. } in packs {
             let pack = self.arriving(id)?;
             match part {
@@ -132,7 +132,9 @@ impl Mirror<'_> {
 /// Gathers what is needed of packs that do not stay.
 struct Mixer<'a> {
     mirror: &'a Mirror<'a>,
-    packer: Option<Packer>,
+    packers: BTreeMap<Density, Packer>,
+    /// How many packs were begun.
+    made: usize,
     finished: Vec<FinishedPack>,
 }
 
@@ -155,12 +157,19 @@ impl Mixer<'_> {
         group: &[(ObjectId, Location)],
         needed: &HashSet<ObjectId>,
     ) -> Result<()> {
-        if self.packer.as_ref().is_some_and(|packer| packer.len() >= PACK_LEN) {
-            self.end_pack()?;
+        let density = from.pack.density();
+        if self.packers.get(&density).is_some_and(|packer| packer.len() >= PACK_LEN)
+            && let Some(full) = self.packers.remove(&density)
+        {
+            self.finished.push(full.into_pack()?.finish()?);
         }
-        let packer = match &mut self.packer {
-            Some(packer) => packer,
-            None => self.packer.insert(Packer::new(self.mirror.create_pack(self.finished.len())?)?),
+        let packer = match self.packers.entry(density) {
+            Entry::Occupied(packer) => packer.into_mut(),
+            Entry::Vacant(new) => {
+                let pack = self.mirror.create_pack(self.made, density)?;
+                self.made += 1;
+                new.insert(Packer::new(pack)?)
+            }
         };
         let is_needed = |(object, _): &&(ObjectId, Location)| needed.contains(object);
         let sum = |objects: &mut dyn Iterator<Item = &(ObjectId, Location)>| -> u64 {
@@ -169,9 +178,10 @@ impl Mixer<'_> {
         let (_, first) = group[0];
         let wanted = sum(&mut group.iter().filter(is_needed));
         let is_dense = wanted.saturating_mul(2) >= sum(&mut group.iter());
-        if is_dense && wanted >= FRAME_LEN as u64 / 2 {
-            let longest =
-                group.iter().map(|(_, at)| from.frames_of(at)).collect::<Result<Vec<_>>>()?;
+        let longest = group.iter().map(|(_, at)| from.pack.frames_of(at));
+        let longest = longest.collect::<Result<Vec<_>>>()?;
+        let is_full = is_dense && wanted >= density.frame_len() as u64 / 2;
+        if is_full || longest.iter().any(|frames| frames.len() > 1) {
             let end = longest.iter().map(|frames| frames.end).max().unwrap_or(first.frame);
             let frames = (first.frame..end).map(|number| from.pack.stored_frame(number));
             let frames = frames.collect::<Result<Vec<_>>>()?;
@@ -192,29 +202,24 @@ impl Mixer<'_> {
         Ok(())
     }
 
-    fn end_pack(&mut self) -> Result<()> {
-        if let Some(packer) = self.packer.take() {
+    fn finish(mut self) -> Result<Vec<FinishedPack>> {
+        for packer in self.packers.into_values() {
             self.finished.push(packer.into_pack()?.finish()?);
         }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Vec<FinishedPack>> {
-        self.end_pack()?;
         Ok(self.finished)
     }
 }
 
 impl Mirror<'_> {
     /// A pack that is made here.
-    fn create_pack(&self, number: usize) -> Result<PackWriter> {
+    fn create_pack(&self, number: usize, density: Density) -> Result<PackWriter> {
         let disk = &*self.store.inner().disk;
         let path = self.directory.join(format!("{number}.new"));
         if path.exists() {
             // What an interrupted pull has made.
             disk.remove(&path).map_err(Error::io(&path))?;
         }
-        PackWriter::create(disk, &path)
+        PackWriter::create(disk, &path, density)
     }
 }
 
@@ -232,7 +237,7 @@ fn check_pack(pack: &Pack, objects: &[(ObjectId, Location)]) -> Result<()> {
         // An empty object lies in a frame as well.
         touched.insert(at.frame);
         while done < at.len {
-            let piece = Piece::of(at, done, |number| {
+            let piece = Piece::of(at, done, pack.piece_len(at), |number| {
                 touched.insert(number);
                 match &last {
                     Some((of, frame)) if *of == number => Ok(frame.clone()),

@@ -35,7 +35,7 @@ impl PullSource for Store {
     }
 
     fn packs(&self) -> Result<Vec<PackAt>> {
-        self.inner().packs_by_age()
+        self.inner().by_age(self.inner().list_packs()?)
     }
 
     fn read(&self, ranges: &[PackRange], take: TakeBytes<'_>) -> Result<()> {
@@ -62,10 +62,10 @@ impl PullSource for Store {
 }
 
 impl Inner {
-    /// All packs, the newest last.
-    fn packs_by_age(&self) -> Result<Vec<PackAt>> {
+    /// Those of `ids` that are there, the newest last.
+    pub(super) fn by_age(&self, ids: Vec<PackId>) -> Result<Vec<PackAt>> {
         let mut packs = Vec::new();
-        for id in self.list_packs()? {
+        for id in ids {
             packs.extend(self.stat_pack(id)?);
         }
         packs.sort_unstable_by_key(|(time, at)| (*time, at.id));

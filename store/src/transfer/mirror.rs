@@ -4,6 +4,7 @@
 //! The tables come first, at their own place, and are believed when they hash to the id of the
 //! pack. From then on the checksum of each frame says whether it is there, after any interruption.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
@@ -13,11 +14,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{PackAt, PackRange, PullPhase, PullProgress, PullSource};
 use crate::cache::Cache;
+use crate::disk::DiskFile;
 use crate::error::{Error, Result};
 use crate::hash::PackId;
-use crate::pack::{FOOTER_LEN, FRAME_LEN, Location, MAGIC, ObjectId, Pack, tables_len};
+use crate::pack::{Density, FOOTER_LEN, Location, MAGIC_LEN, ObjectId, Pack, tables_len};
 use crate::store::Store;
 use crate::store::objects::Piece;
+
+/// Where packs arrive, below the store.
+pub(super) const DIRECTORY: &str = "cache/pull";
 
 /// Bytes at the end of a pack that are asked for first: the tables of most.
 const TAIL: u64 = 16 << 10;
@@ -54,6 +59,8 @@ pub(super) struct Mirror<'a> {
 /// Where objects lie at a source that cannot tell: the packs that were not read yet, and what
 /// lies in the others.
 struct Tables {
+    /// All of them.
+    all: Vec<PackAt>,
     unread: Vec<PackAt>,
     known: HashMap<ObjectId, PackAt>,
 }
@@ -74,7 +81,7 @@ impl<'a> Mirror<'a> {
         source: &'a dyn PullSource,
         progress: &'a dyn PullProgress,
     ) -> Result<Self> {
-        let directory = store.path().join("cache/pull");
+        let directory = store.path().join(DIRECTORY);
         for directory in [&store.path().join("cache"), &directory] {
             store.inner().disk.create_directory(directory).map_err(Error::io(directory))?;
         }
@@ -114,6 +121,19 @@ impl<'a> Mirror<'a> {
         self.source.expect(bytes)
     }
 
+    /// Has what the source says of its packs be asked again.
+    pub(super) fn look_again(&self) {
+        *self.tables.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Says of a pack that the source lacks that the source has changed.
+    fn changed(&self, error: Error) -> Error {
+        match error {
+            Error::MissingPack { .. } => Error::SourceChanged { name: self.source.name() },
+            error => error,
+        }
+    }
+
     /// Says of an error about what has arrived that it is about the source.
     pub(super) fn damaged(&self, error: Error) -> Error {
         match error {
@@ -136,7 +156,7 @@ impl<'a> Mirror<'a> {
     pub(super) fn locate(&self, objects: &[ObjectId]) -> Result<Vec<(ObjectId, Location)>> {
         let mut found = Vec::with_capacity(objects.len());
         for some in objects.chunks(ASK) {
-            let at = match self.source.locate(some)? {
+            let at = match self.source.locate(some).map_err(|err| self.changed(err))? {
                 Some(at) if at.len() == some.len() => at,
                 Some(_) => return Err(self.damaged(missing(some[0]))),
                 None => self.look_up(some)?,
@@ -153,7 +173,7 @@ impl<'a> Mirror<'a> {
                     for object in &by_pack[&pack.id].1 {
                         let at = pack.objects.get(object);
                         let at = at.ok_or_else(|| self.damaged(missing(*object)))?;
-                        pack.frames_of(at).map_err(|err| self.damaged(err))?;
+                        pack.pack.frames_of(at).map_err(|err| self.damaged(err))?;
                         found.push((*object, *at));
                     }
                 }
@@ -167,12 +187,19 @@ impl<'a> Mirror<'a> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let tables = match &mut *tables {
             Some(tables) => tables,
-            none => none.insert(Tables { unread: self.source.packs()?, known: HashMap::new() }),
+            none => {
+                let all = self.source.packs()?;
+                none.insert(Tables { unread: all.clone(), all, known: HashMap::new() })
+            }
         };
         while objects.iter().any(|object| !tables.known.contains_key(object)) {
             let from = tables.unread.len().saturating_sub(OPEN / 8);
             let some = tables.unread.split_off(from);
             if some.is_empty() {
+                // A list that was older than the log may have lacked it.
+                if self.source.packs()? != tables.all {
+                    return Err(Error::SourceChanged { name: self.source.name() });
+                }
                 break;
             }
             for (at, pack) in some.iter().zip(self.open(&some)?) {
@@ -244,8 +271,10 @@ impl<'a> Mirror<'a> {
     fn fetch_tables(&self, packs: &[PackAt]) -> Result<()> {
         let disk = &self.store.inner().disk;
         let (mut files, mut tails, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
+        let is_whole =
+            !packs.is_empty() && !self.source.gives_parts().map_err(|err| self.changed(err))?;
         for PackAt { id, len } in packs {
-            if *len < (MAGIC.len() + FOOTER_LEN) as u64 || i64::try_from(*len).is_err() {
+            if *len < (MAGIC_LEN + FOOTER_LEN) as u64 || i64::try_from(*len).is_err() {
                 let path = PathBuf::from(format!("{id}.pack"));
                 let problem = "it is too short";
                 return Err(self.damaged(Error::DamagedPack { path, problem }));
@@ -253,25 +282,32 @@ impl<'a> Mirror<'a> {
             let path = self.directory.join(format!("{id}.pack"));
             let file = disk.create(&path).and_then(|mut file| {
                 file.set_len(*len)?;
-                file.write_at(MAGIC, 0)?;
                 Ok(file)
             });
             files.push((file.map_err(Error::io(&path))?, path));
-            let tail = TAIL.min(len - MAGIC.len() as u64);
+            let tail = if is_whole { *len } else { TAIL.min(len - MAGIC_LEN as u64) };
             ranges.push(PackRange { pack: *id, from: len - tail, len: tail });
             tails.push(Vec::new());
         }
         self.read(&ranges, |number, at, bytes| {
             let (file, path) = &mut files[number];
-            tails[number].extend_from_slice(bytes);
+            // The rest of a whole one is there with it.
+            if !is_whole {
+                tails[number].extend_from_slice(bytes);
+            }
             file.write_at(bytes, at).map_err(Error::io(&*path))
         })?;
         let (mut rest, mut of) = (Vec::new(), Vec::new());
         for (number, (PackAt { id, len }, tail)) in packs.iter().zip(&tails).enumerate() {
             let Some(footer) = tail.last_chunk::<FOOTER_LEN>() else { continue };
+            // It begins as its end says, or is none.
+            if let Some(density) = Density::of_footer(footer) {
+                let (file, path) = &mut files[number];
+                file.write_at(density.magic(), 0).map_err(Error::io(&*path))?;
+            }
             let wanted = tables_len(footer) + FOOTER_LEN as u64;
             let have = tail.len() as u64;
-            if wanted > have && wanted <= (*len - MAGIC.len() as u64).min(MOST_TABLES) {
+            if wanted > have && wanted <= (*len - MAGIC_LEN as u64).min(MOST_TABLES) {
                 rest.push(PackRange { pack: *id, from: len - wanted, len: wanted - have });
                 of.push(number);
             }
@@ -293,7 +329,7 @@ impl<'a> Mirror<'a> {
         mut write: impl FnMut(usize, u64, &[u8]) -> Result<()>,
     ) -> Result<()> {
         let mut done = vec![0; ranges.len()];
-        self.source.read(ranges, &mut |number, bytes| {
+        let read = self.source.read(ranges, &mut |number, bytes| {
             let (range, done) = (&ranges[number], &mut done[number]);
             let at = range.from + *done;
             *done += bytes.len() as u64;
@@ -307,7 +343,8 @@ impl<'a> Mirror<'a> {
             // Bytes of directories are not counted, their number is.
             let is_copying = self.is_copying.load(Ordering::Relaxed);
             self.advance(if is_copying { bytes.len() as u64 } else { 0 })
-        })
+        });
+        read.map_err(|err| self.changed(err))
     }
 
     /// Reads directories and pages, which arrive where they are missing.
@@ -330,7 +367,7 @@ impl<'a> Mirror<'a> {
                         problem: "it has a directory that is larger than any",
                     }));
                 }
-                frames.extend(pack.frames_of(at).map_err(|err| self.damaged(err))?);
+                frames.extend(pack.pack.frames_of(at).map_err(|err| self.damaged(err))?);
             }
             self.ensure(&[(pack.clone(), frames)])?;
             for (object, at) in objects {
@@ -351,7 +388,8 @@ impl<'a> Mirror<'a> {
     fn object(&self, pack: &Arriving, at: &Location) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         loop {
-            let piece = Piece::of(at, bytes.len() as u64, |number| {
+            let piece_len = pack.pack.piece_len(at);
+            let piece = Piece::of(at, bytes.len() as u64, piece_len, |number| {
                 if let Some(frame) = self.frames.get(&(pack.id, number)) {
                     return Ok(frame);
                 }
@@ -379,14 +417,14 @@ impl<'a> Mirror<'a> {
             return Ok(());
         }
         let disk = &self.store.inner().disk;
-        let mut open = None;
+        // Several packs may come at once.
+        let mut open: HashMap<PackId, Box<dyn DiskFile>> = HashMap::new();
         self.read(&ranges, |number, at, bytes| {
             let pack = &wanted[of[number]].0;
-            let file = match &mut open {
-                Some((id, file)) if *id == pack.id => file,
-                other => {
-                    let file = disk.open(&pack.path).map_err(Error::io(&pack.path))?;
-                    &mut other.insert((pack.id, file)).1
+            let file = match open.entry(pack.id) {
+                Entry::Occupied(file) => file.into_mut(),
+                Entry::Vacant(new) => {
+                    new.insert(disk.open(&pack.path).map_err(Error::io(&pack.path))?)
                 }
             };
             file.write_at(bytes, at).map_err(Error::io(&pack.path))
@@ -414,19 +452,6 @@ impl Arriving {
         }
         let objects = pack.objects()?.into_iter().collect();
         Ok(Self { id: at.id, path, pack, objects, there: Mutex::default() })
-    }
-
-    /// The frames that an object lies in.
-    pub(super) fn frames_of(&self, at: &Location) -> Result<std::ops::Range<u32>> {
-        let count = at.len.div_ceil(FRAME_LEN as u64).max(1);
-        let end = u64::from(at.frame) + count;
-        match u32::try_from(end) {
-            Ok(end) if end <= self.pack.frame_count() => Ok(at.frame..end),
-            _ => {
-                let problem = "it has an object outside of its frames";
-                Err(Error::DamagedPack { path: self.path.clone(), problem })
-            }
-        }
     }
 
     /// Those of `frames` that have not arrived, sorted.

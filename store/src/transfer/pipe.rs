@@ -174,9 +174,18 @@ impl<R: Read + Send, W: Write + Send> PullSource for Pipe<R, W> {
     fn read(&self, ranges: &[PackRange], take: TakeBytes<'_>) -> Result<()> {
         let mut ends = self.ends();
         let mut buf = vec![0; 256 << 10];
+        let asks = |some: &[PackRange]| {
+            Ask::Read(some.iter().map(|range| (range.pack, range.from, range.len)).collect())
+        };
+        let mut next = ranges.chunks(RANGES);
+        if let Some(first) = next.next() {
+            self.ask(&mut ends, &asks(first))?;
+        }
         for (first, some) in ranges.chunks(RANGES).enumerate() {
-            let asked = some.iter().map(|range| (range.pack, range.from, range.len)).collect();
-            self.ask(&mut ends, &Ask::Read(asked))?;
+            // The next question is there before the answer of this one ends.
+            if let Some(next) = next.next() {
+                self.ask(&mut ends, &asks(next))?;
+            }
             for (number, range) in some.iter().enumerate() {
                 match self.answer(&mut ends)? {
                     Answer::Bytes(len) if len == range.len => {}
@@ -200,8 +209,9 @@ impl<R: Read + Send, W: Write + Send> PullSource for Pipe<R, W> {
     }
 }
 
-/// Ranges that are asked for at once.
-const RANGES: usize = 1024;
+/// Ranges that are asked for at once. Two such questions are shorter than what a pipe holds:
+/// none waits for a reader that waits for this side to read.
+const RANGES: usize = 256;
 
 /// Is told how far the other side has come.
 pub trait ServeProgress {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::PullPhase;
+use super::links::Links;
 use super::mirror::Mirror;
 use crate::error::{Error, Result};
 use crate::hash::{BlobKey, BlobRef, PackId, PageId, TreeId};
@@ -45,6 +46,7 @@ pub(super) struct Walk<'a> {
     /// What directories say of those below them.
     told: Vec<Subtree>,
     blobs: HashMap<BlobKey, BlobRef>,
+    links: Links,
     missing: Vec<ObjectId>,
     needs: Needs,
 }
@@ -64,6 +66,7 @@ impl<'a> Walk<'a> {
             seen: HashMap::new(),
             told: Vec::new(),
             blobs: HashMap::new(),
+            links: Links::default(),
             missing: Vec::new(),
             needs: Needs { base: base.map(|base| base.id), ..Needs::default() },
         };
@@ -88,6 +91,14 @@ impl<'a> Walk<'a> {
         for Subtree { id, summary } in &walk.told {
             if walk.seen.get(id) != Some(&Some(*summary)) {
                 return Err(mirror.damaged(Error::DamagedTree { id: *id }));
+            }
+        }
+        for (root, _) in roots {
+            let summary = walk.seen.get(&root).copied().flatten();
+            if summary.is_some_and(|summary| summary.linked > 0)
+                && let Some(id) = walk.links.wrong(root, store)?
+            {
+                return Err(mirror.damaged(Error::DamagedTree { id }));
             }
         }
         walk.find_blobs()?;
@@ -164,6 +175,7 @@ impl<'a> Walk<'a> {
     fn directory(&mut self, step: &Step, tree: &Tree, next: &mut Vec<Step>) -> Result<()> {
         self.mirror.advance(1)?;
         self.seen.insert(step.id, Some(tree.summary()));
+        self.links.note(step.id, tree);
         let base = step.base.and_then(|id| self.store.tree(id).ok());
         for (name, entry) in tree.entries() {
             match entry {

@@ -28,16 +28,18 @@ fn length(bytes: &[u8]) -> usize {
 /// "Packs": adds the objects of one to `objects`, and returns its id as in its name,
 /// and how many of its frames are raw.
 pub fn read_pack(bytes: &[u8], objects: &mut Objects) -> (String, usize) {
-    assert_eq!(&bytes[..8], b"CRNPACK1");
+    let is_dense = &bytes[..8] == b"CRNPACK2";
+    assert!(is_dense || &bytes[..8] == b"CRNPACK1");
     let (body, footer) = bytes.split_at(bytes.len() - 48);
-    assert_eq!(&footer[40..], b"1KCAPNRC");
+    assert_eq!(&footer[40..], if is_dense { b"2KCAPNRC" } else { b"1KCAPNRC" });
     let (frame_count, object_count) = (length(&footer[..4]), length(&footer[4..8]));
     let objects_at = body.len() - 65 * object_count;
     let frames_at = objects_at - 16 * frame_count;
     let (frame_table, object_table) = (&body[frames_at..objects_at], &body[objects_at..]);
     assert_eq!(number(&footer[8..16]), xxh3_64(frame_table));
     assert_eq!(number(&footer[16..24]), xxh3_64(object_table));
-    let id = blake3::derive_key("cairn 2026 pack v1", &body[frames_at..]);
+    let context = if is_dense { "cairn 2026 pack v2" } else { "cairn 2026 pack v1" };
+    let id = blake3::derive_key(context, &body[frames_at..]);
     assert_eq!(&footer[24..40], &id[..16]);
 
     let (mut at, mut frames, mut raw) = (8, Vec::new(), 0);
@@ -48,7 +50,8 @@ pub fn read_pack(bytes: &[u8], objects: &mut Objects) -> (String, usize) {
         let stored = &bytes[at..at + stored_len];
         assert_eq!(number(&record[8..16]), xxh3_64(stored));
         let plain = if is_raw { stored.to_vec() } else { zstd::decode_all(stored).unwrap() };
-        assert!(plain.len() == plain_len && plain_len <= 131_072);
+        let most = if is_dense { 4_194_304 } else { 131_072 };
+        assert!(plain.len() == plain_len && plain_len <= most);
         // The plain bytes where compression would have saved less than a 32nd.
         assert!(is_raw || stored_len < plain_len - plain_len / 32);
         frames.push(plain);
@@ -61,14 +64,16 @@ pub fn read_pack(bytes: &[u8], objects: &mut Objects) -> (String, usize) {
         let (kind, hash) = (record[0], <[u8; 32]>::try_from(&record[1..33]).unwrap());
         let (frame, offset) = (length(&record[49..53]), length(&record[53..57]));
         let len = length(&record[57..65]);
-        let object = if len <= 131_072 {
+        // What a dense pack cuts, it cuts as long as the first frame is.
+        let full_len = if is_dense { frames[frame].len().max(131_072) } else { 131_072 };
+        let object = if len <= full_len {
             frames[frame][offset..offset + len].to_vec()
         } else {
             assert_eq!(offset, 0, "a long object begins a frame");
-            let pieces = &frames[frame..frame + len.div_ceil(131_072)];
+            let pieces = &frames[frame..frame + len.div_ceil(full_len)];
             let (last, full) = pieces.split_last().unwrap();
-            assert!(full.iter().all(|piece| piece.len() == 131_072));
-            assert_eq!(full.len() * 131_072 + last.len(), len, "it shares no frame");
+            assert!(full.iter().all(|piece| piece.len() == full_len));
+            assert_eq!(full.len() * full_len + last.len(), len, "it shares no frame");
             pieces.concat()
         };
         let mut key = [0; 16];
@@ -83,7 +88,7 @@ pub fn read_pack(bytes: &[u8], objects: &mut Objects) -> (String, usize) {
             _ => panic!("an object of kind {kind}"),
         };
         assert_eq!((hash, &record[33..49]), (expected, &key[..]));
-        if kind == BLOB && len >= 1 << 20 {
+        if kind == BLOB && len >= 1 << 20 && !is_dense {
             assert_eq!(object_count, 1, "a large blob has a pack of its own");
         }
         assert!(objects.insert((kind, hash), object).is_none(), "an object lies twice");

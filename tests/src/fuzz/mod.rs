@@ -31,9 +31,9 @@ const MIB: usize = 1 << 20;
 pub const TARGETS: [Target; 9] = [
     // Several pages of the smallest entries, decoded and encoded.
     Target { name: "tree", corpus: "tree", memory: (MIB, 64), parse: store::tree },
-    // A frame has up to 128 KiB, and zstd makes those of few bytes.
-    Target { name: "pack", corpus: "pack", memory: (64 * MIB, 1 << 14), parse: store::pack },
-    Target { name: "index", corpus: "pack", memory: (64 * MIB, 1 << 14), parse: store::index },
+    // A frame has up to 4 MiB, and zstd makes those of few bytes.
+    Target { name: "pack", corpus: "pack", memory: (64 * MIB, 1 << 15), parse: store::pack },
+    Target { name: "index", corpus: "pack", memory: (64 * MIB, 1 << 15), parse: store::index },
     Target { name: "log", corpus: "log", memory: (MIB, 64), parse: store::log },
     Target { name: "tar", corpus: "tar", memory: (64 * MIB, 64), parse: store::tar },
     Target { name: "oci", corpus: "oci", memory: (64 * MIB, 64), parse: store::oci },

@@ -92,7 +92,9 @@ fn seal(pack: &mut [u8]) -> Option<PackId> {
     }
     let of = |bytes: &[u8]| Checksum::of(bytes).0.to_le_bytes();
     let (frames, objects) = (of(&pack[frames_at..objects_at]), of(&pack[objects_at..footer]));
-    let id = PackId::of(&pack[frames_at..footer]);
+    let tables = &pack[frames_at..footer];
+    let is_dense = pack.ends_with(b"2KCAPNRC");
+    let id = if is_dense { PackId::of_dense(tables) } else { PackId::of(tables) };
     pack[footer + 8..footer + 16].copy_from_slice(&frames);
     pack[footer + 16..footer + 24].copy_from_slice(&objects);
     pack[footer + 24..footer + 40].copy_from_slice(id.as_bytes());

@@ -8,6 +8,8 @@
 //!
 //! Only the layer is walked. What it does not mention is as it was.
 
+mod tree;
+
 use std::path::Path;
 
 use cairn_store::host::{Scan, ScanOptions, ScanProgress, ScannedEntry, ScannedLeaf, scan};
@@ -15,15 +17,38 @@ use cairn_store::tree::Device;
 use cairn_store::workspace::LayerMarks;
 use cairn_store::{Attributes, Content, Entry, Name, TreeId, TreePath, TreeReader, Xattr, resolve};
 
-use super::overlay;
 use crate::error::{Error, Result};
+use crate::workspace::prefix;
 use crate::xattrs::ESCAPE;
+
+/// How a layer is read.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerRules {
+    /// Which attributes are overlayfs's own.
+    pub marks: LayerMarks,
+    /// Whether everything belongs to root, whoever it belongs to in the layer:
+    /// so it is where an ordinary user is root in a namespace of its own.
+    pub all_of_root: bool,
+    /// Whether times tell nothing: files get the time 0, directories keep that
+    /// which they have below, and what differs by its time alone does not differ.
+    pub without_times: bool,
+}
+
+impl LayerRules {
+    /// Everything is as the layer says.
+    #[must_use]
+    pub const fn plain(marks: LayerMarks) -> Self {
+        Self { marks, all_of_root: false, without_times: false }
+    }
+}
 
 /// A layer that was read; the bytes of its files were not.
 #[derive(Debug)]
-pub(crate) struct Layer {
-    pub(crate) scan: Scan,
-    marks: LayerMarks,
+pub struct Layer {
+    /// What lies in it. Contents of files have to be taken in, or named, before
+    /// [`Self::put`].
+    pub scan: Scan,
+    rules: LayerRules,
     /// What lies below each directory of the scan.
     places: Vec<Option<Place>>,
     /// Whether something in it has its content in another tree than the uppermost
@@ -57,7 +82,21 @@ impl Layer {
         progress: &dyn ScanProgress,
     ) -> Result<Self> {
         let scan = scan(upper, &ScanOptions::default(), progress)?;
-        let mut layer = Self { scan, marks, places: Vec::new(), takes_from_below: false };
+        Self::of(scan, LayerRules::plain(marks), trees, below)
+    }
+
+    /// Understands a layer that was scanned, and lies over the trees `below`, the uppermost
+    /// first.
+    ///
+    /// # Errors
+    /// [`Error::DamagedLayer`] when a mark leads to nothing.
+    pub fn of(
+        scan: Scan,
+        rules: LayerRules,
+        trees: &impl TreeReader,
+        below: &[TreeId],
+    ) -> Result<Self> {
+        let mut layer = Self { scan, rules, places: Vec::new(), takes_from_below: false };
         layer.resolve(trees, below)?;
         Ok(layer)
     }
@@ -127,7 +166,7 @@ impl Layer {
 
     /// The value of overlayfs's own attribute `name`.
     fn mark<'a>(&self, attributes: &'a Attributes, name: &[u8]) -> Option<&'a [u8]> {
-        attributes.xattr(&[overlay::prefix(self.marks), name].concat())
+        attributes.xattr(&[prefix(self.rules.marks), name].concat())
     }
 
     /// Whether a leaf of the directory `number` says that there is nothing.
@@ -149,7 +188,7 @@ impl Layer {
 
     /// The attributes as programs on the overlay see them.
     pub(crate) fn shown(&self, attributes: &Attributes) -> Attributes {
-        let prefix = overlay::prefix(self.marks);
+        let prefix = prefix(self.rules.marks);
         let xattrs = attributes.xattrs.iter().filter_map(|Xattr { name, value }| {
             let name = match name.strip_prefix(prefix) {
                 Some(own) => [prefix, own.strip_prefix(ESCAPE)?].concat().into(),
@@ -159,7 +198,11 @@ impl Layer {
         });
         let mut xattrs: Vec<Xattr> = xattrs.collect();
         xattrs.sort_unstable();
-        Attributes { xattrs, ..attributes.clone() }
+        let mut attributes = Attributes { xattrs, ..attributes.clone() };
+        if self.rules.all_of_root {
+            (attributes.uid, attributes.gid) = (0, 0);
+        }
+        attributes
     }
 }
 
@@ -231,5 +274,107 @@ impl<R: TreeReader> Origin<'_, R> {
             Some((from, Entry::Leaf(leaf))) if leaf.blob().is_some() => Ok((from, leaf.content)),
             _ => Err(Lost::Mark("its content is not below it")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, lchown};
+
+    use cairn_store::{Edit, Leaf, Store, Timestamp, Transaction, Tree, edit};
+    use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
+
+    use super::*;
+
+    fn file(text: &str, seconds: i64) -> Edit {
+        let mut attributes = Attributes::of_root(0o644);
+        attributes.mtime = Timestamp::new(seconds, 0).unwrap();
+        let content = Content::File(cairn_store::BlobRef::of(text.as_bytes()));
+        Edit::Leaf(Leaf { attributes, content, link: None })
+    }
+
+    fn put(transaction: &mut Transaction, edits: &[(&str, Edit)]) -> TreeId {
+        let empty = transaction.put_tree(Tree::empty(Attributes::implied_directory())).unwrap();
+        let path = |text: &str| TreePath::new(text.as_bytes()).unwrap();
+        let edits: BTreeMap<TreePath, Edit> =
+            edits.iter().map(|(text, edit)| (path(text), edit.clone())).collect();
+        edit(transaction, empty, &edits).unwrap()
+    }
+
+    #[test]
+    fn a_layer_adds_replaces_hides_and_takes_away() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::create(&home.path().join("store")).unwrap();
+        let mut transaction = store.begin().unwrap();
+        let below = put(
+            &mut transaction,
+            &[
+                ("a/gone", file("1", 1)),
+                ("a/stays", file("1", 1)),
+                ("b/x", file("1", 1)),
+                ("c/x", file("1", 1)),
+                ("d", file("1", 1)),
+                ("e/x", file("1", 1)),
+                ("touched", file("1", 1)),
+            ],
+        );
+        // As an ordinary user may make it; the time of everything is now.
+        let upper = home.path().join("upper");
+        for (path, text) in
+            [("a/new", "2"), ("b/y", "2"), ("c/y", "2"), ("d/z", "2"), ("touched", "1")]
+        {
+            let path = upper.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        for whiteout in ["a/gone", "a/never", "e"] {
+            let path = upper.join(whiteout);
+            mknodat(CWD, &path, FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+        }
+        for directory in ["", "a", "b", "c", "d"] {
+            let path = upper.join(directory);
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        // A filesystem that has no such attributes shows nothing of these two.
+        let mark = |of: &str, name: &str| {
+            setxattr(upper.join(of), name, b"y", XattrFlags::empty()).is_ok()
+        };
+        let is_marked = mark("b", "user.overlay.opaque") && mark("c", "user.overlay.impure");
+        let _ = lchown(upper.join("a/new"), Some(1), Some(1));
+
+        let mut expected = vec![
+            ("a/stays", file("1", 1)),
+            ("a/new", file("2", 0)),
+            ("b/y", file("2", 0)),
+            ("c/x", file("1", 1)),
+            ("c/y", file("2", 0)),
+            ("d/z", file("2", 0)),
+            ("touched", file("1", 1)),
+        ];
+        if !is_marked {
+            expected.push(("b/x", file("1", 1)));
+        }
+        let expected = put(&mut transaction, &expected);
+        let mut applied = |rules| {
+            let scan = scan(&upper, &ScanOptions::default(), &()).unwrap();
+            let mut layer = Layer::of(scan, rules, &transaction, &[below]).unwrap();
+            layer.scan.take_in(&mut transaction, &()).unwrap();
+            layer.put(&mut transaction, below).unwrap()
+        };
+        let marks = LayerMarks::User;
+        let rules = LayerRules { marks, all_of_root: true, without_times: true };
+        assert_eq!(applied(rules), expected);
+        // With times, and a mark that belongs to others.
+        let applied = applied(LayerRules::plain(LayerMarks::Trusted));
+        let entry = |path: &str| {
+            let path = TreePath::new(path.as_bytes()).unwrap();
+            resolve(&transaction, applied, &path).unwrap()
+        };
+        assert!(entry("b/x").is_some() && entry("b/y").is_some());
+        let touched = entry("touched").unwrap();
+        assert!(touched.as_leaf().unwrap().attributes.mtime.seconds() > 9);
     }
 }

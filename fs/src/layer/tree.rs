@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use cairn_store::host::{ScannedEntry, ScannedLeaf};
 use cairn_store::tree::{HardLink, LinkGroup};
 use cairn_store::{
-    Attributes, Entry, Leaf, Name, Subtree, Tree, TreeId, TreeWriter, recount_links,
+    Attributes, Entry, Leaf, Name, Subtree, Timestamp, Tree, TreeId, TreeWriter, recount_links,
 };
 
-use super::layer::{Layer, Place};
+use super::{Layer, Place};
 use crate::error::Result;
 
 /// What makes two names of a layer one file: filesystem and inode.
@@ -27,7 +27,10 @@ impl Layer {
     ///
     /// Costs the directories in which something is changed, and, when names of hard
     /// links come or go, those that hold hard links.
-    pub(crate) fn put(&self, trees: &mut impl TreeWriter, base: TreeId) -> Result<TreeId> {
+    ///
+    /// # Errors
+    /// Those of reading and writing trees.
+    pub fn put(&self, trees: &mut impl TreeWriter, base: TreeId) -> Result<TreeId> {
         let mut build = Build { layer: self, base, groups: self.groups(), moves_links: false };
         let tree = build.directory(trees, 0)?;
         if build.moves_links { Ok(recount_links(trees, tree)?) } else { Ok(tree) }
@@ -86,7 +89,11 @@ impl Build<'_> {
         let Some(directory) = layer.scan.directory(number) else {
             return Ok(trees.write_tree(tree)?);
         };
+        let time_below = tree.attributes.mtime;
         tree.attributes = layer.shown(&directory.attributes);
+        if layer.rules.without_times {
+            tree.attributes.mtime = time_below;
+        }
         for (name, entry) in &directory.entries {
             let (before, is_linked) = match entry {
                 ScannedEntry::Directory(number) => {
@@ -105,6 +112,12 @@ impl Build<'_> {
                 }
                 ScannedEntry::Leaf(leaf) => {
                     let leaf = self.leaf(leaf);
+                    if layer.rules.without_times
+                        && let Some(Entry::Leaf(before)) = tree.get(name)
+                        && is_same_but_for_time(before, &leaf)
+                    {
+                        continue;
+                    }
                     let is_linked = leaf.link.is_some();
                     (tree.insert(name.clone(), Entry::Leaf(leaf)), is_linked)
                 }
@@ -131,8 +144,19 @@ impl Build<'_> {
             count: group.count,
         });
         let content = leaf.content.clone().expect("all contents were found out before");
-        Leaf { attributes: self.layer.shown(&leaf.attributes), content, link }
+        let mut attributes = self.layer.shown(&leaf.attributes);
+        if self.layer.rules.without_times {
+            attributes.mtime = Timestamp::default();
+        }
+        Leaf { attributes, content, link }
     }
+}
+
+fn is_same_but_for_time(one: &Leaf, other: &Leaf) -> bool {
+    let mtime = other.attributes.mtime;
+    let timeless = |leaf: &Leaf| Attributes { mtime, ..leaf.attributes.clone() };
+    // Copying a file up takes it out of its group of hard links.
+    one.content == other.content && timeless(one) == timeless(other) && other.link.is_none()
 }
 
 /// What a directory of the layer lies over, as one directory.
