@@ -284,7 +284,8 @@ impl<'a> Writer<'a> {
         dead: &[PackId],
     ) -> Result<()> {
         let Some(index) = &self.index else {
-            return Err(Error::io(self.inner.index_path())(io::ErrorKind::StorageFull.into()));
+            let full = io::Error::from_raw_os_error(libc::ENOSPC);
+            return Err(Error::io(self.inner.index_path())(full));
         };
         let mut batch = Batch::default();
         for (object, location) in settled {

@@ -180,7 +180,8 @@ impl Rewrite<'_> {
         let _lock = inner.wait_for_lock()?;
         let writer = Writer::open(inner)?;
         let Some(index) = &writer.index else {
-            return Err(Error::io(inner.index_path())(std::io::ErrorKind::StorageFull.into()));
+            let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
+            return Err(Error::io(inner.index_path())(full));
         };
         // It would go with what it replaces.
         if copy.as_ref().is_some_and(|copy| batch.iter().any(|pack| pack.id == copy.id)) {
