@@ -5,7 +5,7 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 
-.PHONY: help demo test long recipes check bench build static boot deb install bootstrap posix fuzz
+.PHONY: help demo test long recipes check bench build static boot deb install bootstrap posix fuzz crash
 
 help:
 	@echo 'make demo      build, and show with real packages what Cairn does'
@@ -15,6 +15,7 @@ help:
 	@echo 'make check     check format, lints and documentation'
 	@echo 'make bench     measure, with the peers beside'
 	@echo 'make fuzz      give each parser changed bytes for FUZZ_SECONDS=60'
+	@echo 'make crash     cut the power CRASH_POINTS=1000 times, and have each change fail, as root'
 	@echo 'make posix     run the suites of others on mounts, as root'
 	@echo 'make build     build target/release/cairn'
 	@echo 'make static    build target/static/cairn, one file without libraries, and try it'
@@ -56,6 +57,12 @@ posix: build
 fuzz: build
 	@tools/bootstrap tests
 	$(CARGO) test --release --workspace --test fuzz -- --ignored --nocapture
+
+# Power cuts on ext4, XFS and Btrfs, filesystems that go away, and each change of each command
+# that fails or is its last: half an hour. CRASH_SEED repeats the choices of a run.
+crash: build
+	@tools/bootstrap crash
+	$(CARGO) test --release --workspace --test crash --test faults --test adverse -- --ignored --nocapture --test-threads 1
 
 build: bootstrap
 	$(CARGO) build --release --workspace

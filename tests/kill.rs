@@ -12,18 +12,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cairn_tests::{Cairn, Deb, Mount, Need, Random, real, signal};
 use serde_json::Value;
-
-/// Changes of the disk. Opening is none of them: what is made by it is written to
-/// next.
-const CHANGES: &str = "write,pwrite64,pwritev,fsync,fdatasync,syncfs,rename,renameat,renameat2,\
-                       unlink,unlinkat,rmdir,mkdir,mkdirat,link,linkat,ftruncate,fallocate,flock";
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     Random(seed).bytes(len)
@@ -64,107 +59,6 @@ fn copy(from: &Path, to: &Path) {
     }
     let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
     assert!(copied.success());
-}
-
-/// Ends `cairn WORDS` by SIGKILL when a thread of it wants to make a change to the
-/// disk for the `number`th time; it has to succeed if none does.
-fn killed_at(cairn: &Cairn, words: &[&str], number: usize) -> ExitStatus {
-    let mut strace = Command::new("strace");
-    strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={CHANGES}")]);
-    strace.args(["-e", &format!("inject={CHANGES}:signal=SIGKILL:when={number}")]);
-    strace.arg(cairn.program()).args(words);
-    let ended = cairn.settle(&mut strace).output().unwrap();
-    let is_killed = ended.status.signal() == Some(libc::SIGKILL);
-    assert!(is_killed || ended.status.success(), "{words:?}: {ended:?}");
-    ended.status
-}
-
-/// Ends `cairn WORDS` by SIGKILL at every change that its main thread wants to make
-/// to the disk, each time from the same store; returns how often.
-///
-/// After each: the store opens, the current state and the set of states are those
-/// of before or of after, verify finds nothing, and `WORDS` can be said again.
-fn killed_everywhere(cairn: &Cairn, words: &[&str]) -> usize {
-    let (store, saved) = (cairn.store(), cairn.directory().join("saved"));
-    copy(&store, &saved);
-    let before = shown(cairn);
-    cairn.data(words);
-    let after = shown(cairn);
-    for number in 1.. {
-        copy(&saved, &store);
-        let ended = killed_at(cairn, words, number);
-        if ended.signal() != Some(libc::SIGKILL) {
-            assert_eq!(shown(cairn), after, "{words:?}");
-            copy(&saved, &store);
-            return number - 1;
-        }
-        let at = format!("{words:?} killed at change {number}");
-        let now = shown(cairn);
-        assert!(now == before || now == after, "{at}: {now:?}, not {before:?} or {after:?}");
-        let verified = cairn.run(["verify"]);
-        assert_eq!(verified.code(), Some(0), "{at}: {}{}", verified.stdout, verified.stderr);
-        let again = cairn.run(words);
-        // What had been done before the end cannot always be done twice.
-        let is_done = now == after && again.code() == Some(1);
-        assert!(again.code() == Some(0) || is_done, "{at}, and then: {}", again.stderr);
-        let (_, states) = shown(cairn);
-        assert!(states.is_superset(&after.1) || states == after.1, "{at}: {states:?}");
-    }
-    unreachable!("the command makes finitely many changes")
-}
-
-#[test]
-fn a_writer_that_is_killed_at_any_change_leaves_the_old_or_the_new_state() {
-    if !Need::all(&[Need::Program("strace", "strace")]) {
-        return;
-    }
-    let check = |words: &[&str], least: usize| {
-        let cairn = prepared();
-        cairn.data(["state", "tag", "first", "1"]);
-        let points = killed_everywhere(&cairn, words);
-        assert!(points >= least, "{words:?}: killed {points} times");
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            check(&["--yes", "install", "app"], 20);
-            check(&["switch", "1"], 3);
-            check(&["state", "tag", "second", "2"], 3);
-            check(&["repo", "update"], 3);
-        });
-        check(&["--yes", "remove", "tool"], 20);
-        check(&["state", "untag", "first"], 3);
-        check(&["store", "rebuild"], 20);
-        let cairn = prepared();
-        cairn.data(["--yes", "install", "app"]);
-        cairn.data(["switch", "2"]);
-        let words = ["--yes", "state", "prune", "--keep-daily", "0", "--gc"];
-        let points = killed_everywhere(&cairn, &words);
-        assert!(points >= 10, "killed {points} times");
-    });
-}
-
-#[test]
-fn a_command_that_is_killed_while_it_makes_the_store_can_be_repeated() {
-    if !Need::all(&[Need::Program("strace", "strace")]) {
-        return;
-    }
-    let cairn = prepared();
-    let stones = format!("file://{}", cairn.directory().join("stones").display());
-    let words = ["repo", "add", "small", &stones];
-    let number = (1..).find(|number| {
-        fs::remove_dir_all(cairn.store()).unwrap();
-        let ended = killed_at(&cairn, &words, *number);
-        let at = format!("{words:?} killed at change {number}");
-        let is_there = cairn.run(["repo", "list"]).stdout.contains("small");
-        if !is_there {
-            let again = cairn.run(words);
-            assert_eq!(again.code(), Some(0), "{at}: {}", again.stderr);
-        }
-        cairn.data(["--yes", "install", "base"]);
-        assert_eq!(cairn.current(), 1, "{at}");
-        ended.signal() != Some(libc::SIGKILL)
-    });
-    assert!(number > Some(10), "killed {number:?} times");
 }
 
 /// Waits until `done` says so, and not for ever.

@@ -308,7 +308,8 @@ fn forget(
     dead: &[PackId],
 ) -> Result<()> {
     let Some(index) = index else {
-        return Err(Error::io(inner.index_path())(io::ErrorKind::StorageFull.into()));
+        let full = io::Error::from_raw_os_error(libc::ENOSPC);
+        return Err(Error::io(inner.index_path())(full));
     };
     let mut batch = Batch::default();
     for (object, location) in settled {

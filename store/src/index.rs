@@ -389,8 +389,11 @@ fn key_of(kind: u8, key: &[u8]) -> Vec<u8> {
 fn options() -> Result<Options, rocksdb::Error> {
     // The write-ahead log is replayed by the next opening; writing it out as a
     // table at each opening and closing would cost every transaction a sync.
-    // The wrapper has no setters for these two.
-    let text = "avoid_flush_during_recovery=true;avoid_flush_during_shutdown=true";
+    // Nor is room taken before it is needed: on a disk that has little, each opening would
+    // take all of it, and leave none for what the index is opened for.
+    // The wrapper has no setters for these three.
+    let text = "avoid_flush_during_recovery=true;avoid_flush_during_shutdown=true;\
+                allow_fallocate=false";
     let mut options = Options::default().get_options_from_string(text)?;
     // Keys are hashes: nothing is found by order, and nothing compresses.
     let mut table = rocksdb::BlockBasedOptions::default();

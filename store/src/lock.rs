@@ -1,7 +1,7 @@
 //! One writer at a time, and who it is.
 
 use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -62,7 +62,7 @@ impl Lock {
     /// Takes the writer's lock as soon as whoever has it lets it go.
     pub(crate) fn wait(store: &Path) -> Result<Self> {
         let (path, file) = open(store, WRITER)?;
-        file.lock().map_err(Error::io(&path))?;
+        undisturbed(|| file.lock()).map_err(Error::io(&path))?;
         Self::sign(path, file)
     }
 
@@ -85,14 +85,16 @@ impl Lock {
 
     fn try_file(store: &Path, name: &str) -> Result<Self> {
         let (path, mut file) = open(store, name)?;
-        match file.try_lock() {
-            Ok(()) => Self::sign(path, file),
-            Err(TryLockError::Error(err)) => Err(Error::io(&path)(err)),
-            Err(TryLockError::WouldBlock) => {
-                let (pid, command) = read(&mut file);
-                Err(Error::Locked { store: store.into(), pid, command })
-            }
+        let tried = undisturbed(|| match file.try_lock() {
+            Err(TryLockError::Error(err)) => Err(err),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Ok(()) => Ok(true),
+        });
+        if tried.map_err(Error::io(&path))? {
+            return Self::sign(path, file);
         }
+        let (pid, command) = read(&mut file);
+        Err(Error::Locked { store: store.into(), pid, command })
     }
 
     /// Says who has the lock.
@@ -116,9 +118,28 @@ impl Lock {
 
 fn open(store: &Path, name: &str) -> Result<(PathBuf, File)> {
     let path = store.join(name);
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = match open() {
+        // Copies of a store may lack what only running processes need.
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {
+            let directory = store.join("run");
+            std::fs::create_dir(&directory).map_err(Error::io(&directory))?;
+            open()
+        }
+        result => result,
+    };
     let file = file.map_err(Error::io(&path))?;
     Ok((path, file))
+}
+
+/// Goes on when a signal interrupts `call`.
+fn undisturbed<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// Process and command of the holder; what the file says may be half written.

@@ -125,8 +125,9 @@ impl Log {
 
     /// Appends one record and makes it durable: the commit point.
     ///
-    /// One barrier. When it fails, the record may or may not be found later;
-    /// the log must then be read again.
+    /// One barrier. When it fails, the record is taken back, so that nobody follows
+    /// what was not reported as done. Where even that fails, and after a power cut, it may
+    /// be found: the log must then be read again.
     pub(crate) fn append(&mut self, disk: &dyn Disk, changes: Vec<Change>) -> Result<()> {
         let record = Record {
             sequence: self.sequence + 1,
@@ -139,10 +140,14 @@ impl Log {
 
         let mut file = disk.open(&self.path).map_err(Error::io(&self.path))?;
         let end = self.len + line.len() as u64;
-        file.set_len(self.len)
+        let written = file
+            .set_len(self.len)
             .and_then(|()| file.write_at(line.as_bytes(), self.len))
-            .and_then(|()| file.sync())
-            .map_err(Error::io(&self.path))?;
+            .and_then(|()| file.sync());
+        if let Err(err) = written {
+            let _ = file.set_len(self.len);
+            return Err(Error::io(&self.path)(err));
+        }
 
         for change in changes {
             if change.moves_objects() {

@@ -13,6 +13,8 @@
 //! | the same over TLS | [`Authority`] |
 //! | a mount that goes away with the test | [`Mount`] |
 //! | an empty root to run programs in | [`Room`] |
+//! | a disk whose power can be cut | [`disk`] |
+//! | a program that is ended, or meets an error, at one of its changes | [`Change`] |
 //! | bytes to parse, by whoever parses such | [`fuzz`] |
 //! | to say that a test cannot run here | [`Need`] |
 //!
@@ -25,7 +27,9 @@ pub mod builder;
 mod cairn;
 mod call;
 mod deb;
+pub mod disk;
 pub mod fuzz;
+mod inject;
 mod listing;
 mod mount;
 mod need;
@@ -42,6 +46,7 @@ mod tls;
 pub use cairn::{Cairn, Ended};
 pub use call::Call;
 pub use deb::Deb;
+pub use inject::{Change, Fault};
 pub use listing::{Entry, Kind, Listing};
 pub use mount::Mount;
 pub use need::Need;

@@ -11,6 +11,8 @@ pub enum Need {
     Fuse,
     /// The rights of root.
     Root,
+    /// Filesystems in files: /dev/loop-control.
+    Loop,
     /// Debian packages: apt and dpkg-deb.
     Debian,
     /// A program, and the Debian package that has it.
@@ -35,6 +37,9 @@ impl Need {
         match self {
             Self::Fuse if !Path::new("/dev/fuse").exists() => Some("there is no /dev/fuse".into()),
             Self::Root if !crate::sys::is_root() => Some("it needs the rights of root".into()),
+            Self::Loop if std::fs::File::open("/dev/loop-control").is_err() => {
+                Some("there are no loop devices (/dev/loop-control)".into())
+            }
             Self::Debian => [("apt-get", "apt"), ("dpkg-deb", "dpkg")]
                 .into_iter()
                 .find_map(|(program, package)| Self::Program(program, package).missing()),
@@ -44,7 +49,7 @@ impl Need {
                     || format!("there is no {program} (Debian: apt-get install {package})");
                 version.is_err().then(missing)
             }
-            Self::Fuse | Self::Root => None,
+            Self::Fuse | Self::Root | Self::Loop => None,
         }
     }
 }

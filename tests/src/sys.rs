@@ -4,6 +4,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -94,6 +95,26 @@ pub fn umount_lazily(path: &Path) -> io::Result<()> {
     let path = c_path(path);
     // SAFETY: the path ends in NUL.
     check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) })
+}
+
+/// Gives the calling thread mounts of its own, of which nobody else sees changes: unshare(2).
+/// They go away with the last thread or process that has them.
+pub(crate) fn own_mounts() -> io::Result<()> {
+    // SAFETY: takes a number only, and changes what this thread sees.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    let (none, flags) = (std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
+    // SAFETY: the path ends in NUL, and nothing else is read when only flags change.
+    check(unsafe { libc::mount(none, c"/".as_ptr(), none, flags, std::ptr::null()) })
+}
+
+/// Cuts a filesystem off its disk, without writing its journal: ioctl_xfs_goingdown(2), which
+/// ext4 knows as well.
+pub(crate) fn shut_down(root: &File) -> io::Result<()> {
+    // _IOR('X', 125, __u32), though it reads.
+    const GOING_DOWN: libc::c_ulong = 0x8004_587d;
+    let no_log_flush = 2_u32;
+    // SAFETY: the descriptor is open, and the number outlives the call.
+    check(unsafe { libc::ioctl(root.as_raw_fd(), GOING_DOWN, &raw const no_log_flush) })
 }
 
 /// The major and minor number of a device, as `st_rdev` has them.

@@ -409,7 +409,9 @@ fn advice_on_access(error: &io::Error) -> Option<&'static str> {
         io::ErrorKind::PermissionDenied => {
             Some("run it as root, or name a store of your own with --store")
         }
-        io::ErrorKind::StorageFull => Some("free some space and try again; nothing was changed"),
+        io::ErrorKind::StorageFull => {
+            Some("free some space and try again; the current state is as it was")
+        }
         _ => None,
     }
 }

@@ -196,7 +196,10 @@ impl Rewrite<'_> {
         }
         let copied: HashSet<ObjectId> =
             copies.iter().flat_map(|copy| &copy.objects).map(|(object, _)| *object).collect();
-        let full = || Error::io(inner.index_path())(std::io::ErrorKind::StorageFull.into());
+        let full = || {
+            let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
+            Error::io(inner.index_path())(full)
+        };
         let is_complete = writer.with_whole(|index| {
             let index = index.ok_or_else(full)?;
             for id in batch {

@@ -1,0 +1,172 @@
+//! What is done to the store whose power is cut, and with what.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cairn_store::Store;
+use cairn_tests::{Cairn, Deb, Ended, Random};
+use serde_json::Value;
+
+/// One command, or damage.
+pub struct Operation {
+    pub name: &'static str,
+    /// What is said to the program; TREE, OTHER and MORE stand for paths. None for damage.
+    words: &'static str,
+}
+
+/// In this order: each goes on from what the one before has left.
+pub const OPERATIONS: [Operation; 17] = [
+    Operation { name: "repo add", words: "repo add more file://MORE" },
+    Operation { name: "import", words: "import TREE" },
+    Operation { name: "install", words: "--yes install tool" },
+    Operation { name: "install, large", words: "--yes install app" },
+    Operation { name: "tag", words: "state tag first 1" },
+    Operation { name: "rollback", words: "rollback" },
+    Operation { name: "switch", words: "switch 4" },
+    Operation { name: "remove", words: "--yes remove tool" },
+    Operation { name: "state remove", words: "--yes state remove 2" },
+    Operation { name: "prune --gc", words: "--yes state prune --keep-last 1 --gc" },
+    Operation { name: "gc", words: "gc --rewrite-below 100" },
+    Operation { name: "untag", words: "state untag first" },
+    Operation { name: "pull", words: "pull OTHER" },
+    Operation { name: "rebuild", words: "store rebuild" },
+    Operation { name: "damage", words: "" },
+    Operation { name: "repair", words: "verify --repair --from OTHER" },
+    Operation { name: "upgrade", words: "--yes upgrade" },
+];
+
+/// The number of an operation.
+pub fn number_of(name: &str) -> usize {
+    OPERATIONS.iter().position(|it| it.name == name).unwrap()
+}
+
+/// From this on until the repair is done the store may be damaged.
+pub fn may_be_damaged(begun: usize, done: usize) -> bool {
+    begun > number_of("damage") && done <= number_of("repair")
+}
+
+/// The machine around the disk: repositories, another store, and a store to begin with.
+pub struct World {
+    pub cairn: Cairn,
+    tree: PathBuf,
+    other: PathBuf,
+    more: PathBuf,
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    Random(seed).bytes(len)
+}
+
+impl World {
+    /// A store with one state, which has the package base.
+    pub fn new() -> Self {
+        let cairn = Cairn::new();
+        let at = |name: &str| cairn.directory().join(name);
+        let (tree, other, more) = (at("tree"), at("other"), at("more"));
+        fs::create_dir_all(tree.join("below")).unwrap();
+        for number in 0..20 {
+            fs::write(tree.join(format!("below/{number}")), noise(number + 50, 3000)).unwrap();
+        }
+        fs::write(tree.join("large"), noise(49, 1_100_000)).unwrap();
+
+        let base = Deb::new("base", "1.0-1").file("usr/bin/base", 0o755, "#!/bin/sh\n");
+        let base = base.file("usr/share/base/a", 0o644, noise(1, 300));
+        let tool = Deb::new("tool", "1.0-1").file("usr/bin/tool", 0o755, noise(2, 9000));
+        let mut app = Deb::new("app", "1.0-1").field("Depends", "base");
+        for number in 0..30 {
+            app = app.file(&format!("usr/share/app/{number}"), 0o644, noise(number + 10, 4000));
+        }
+        app = app.file("usr/lib/app.so", 0o644, noise(3, 1_200_000));
+        let later = Deb::new("later", "1.0-1").file("usr/bin/later", 0o755, noise(4, 5000));
+        let guest = Deb::new("guest", "1.0-1").file("usr/bin/guest", 0o755, noise(6, 700_000));
+        cairn.offer([base, tool, app, later, guest]);
+        let newer = Deb::new("base", "2.0-1").file("usr/bin/base", 0o755, "#!/bin/sh\nexit\n");
+        let deb = newer.write(&at("debs"));
+        cairn.data(
+            ["--quiet", "convert", "-o"]
+                .map(OsString::from)
+                .into_iter()
+                .chain([more.clone().into_os_string(), deb.into_os_string()]),
+        );
+        cairn.data([OsString::from("repo"), "index".into(), more.clone().into()]);
+
+        // What the other store has is all that this one will have, and more.
+        cairn.data(["--yes", "install", "app", "guest"]);
+        fs::rename(cairn.store(), &other).unwrap();
+        cairn.data(["repo", "add", "small", &format!("file://{}", at("stones").display())]);
+        cairn.data(["--yes", "install", "base"]);
+        Self { cairn, tree, other, more }
+    }
+
+    /// The program with a store somewhere else.
+    pub fn command(&self, store: &Path, words: &[String]) -> Command {
+        let mut command = self.cairn.command([OsString::from("--store"), store.into()]);
+        command.args(words);
+        command
+    }
+
+    /// The same, run to its end.
+    pub fn run(&self, store: &Path, words: &str) -> Ended {
+        let words: Vec<String> = words.split(' ').map(Into::into).collect();
+        self.command(store, &words).output().unwrap().into()
+    }
+
+    /// What is said to the program for an operation; none for damage.
+    pub fn words(&self, operation: &Operation) -> Option<Vec<String>> {
+        let places = [("TREE", &self.tree), ("OTHER", &self.other), ("MORE", &self.more)];
+        let word = |word: &str| {
+            let replace = |word: String, (name, path): (&str, &PathBuf)| {
+                word.replace(name, path.to_str().unwrap())
+            };
+            places.into_iter().fold(word.to_owned(), replace)
+        };
+        (!operation.words.is_empty()).then(|| operation.words.split(' ').map(word).collect())
+    }
+
+    /// What is in a store as far as its user is concerned.
+    pub fn shown(&self, store: &Path) -> Result<Shown, String> {
+        let opened = Store::open(store).map_err(|err| format!("does not open: {err}"))?;
+        let refs = opened.refs();
+        let listed = self.run(store, "--json repo list");
+        if listed.code() != Some(0) {
+            return Err(format!("cannot list repositories: {}", listed.stderr));
+        }
+        let mut repositories: Value =
+            serde_json::from_str(&listed.stdout).map_err(|err| err.to_string())?;
+        for repository in repositories.as_array_mut().ok_or("there is no list")? {
+            // What was read of it may vanish.
+            repository.as_object_mut().ok_or("it is no repository")?.remove("index");
+        }
+        let states = refs.states.values().map(|it| {
+            // All but the time, so that it is the same each time.
+            format!("{:?} {:?} {} {} {}", it.id, it.parent, it.request, it.tree, it.packages)
+        });
+        let tags = refs.tags.iter().map(|tag| format!("{tag:?}"));
+        Ok(Shown(
+            [format!("{:?}", refs.current), repositories.to_string()]
+                .into_iter()
+                .chain(states)
+                .chain(tags)
+                .collect(),
+        ))
+    }
+}
+
+/// The current state, all states, tags and repositories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown(pub Vec<String>);
+
+/// Flips a byte of the largest pack, durably.
+pub fn damage(store: &Path) {
+    let packs = fs::read_dir(store.join("packs")).unwrap().map(|entry| entry.unwrap().path());
+    let packs = packs.filter(|path| path.is_file());
+    let largest = packs.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let pack = File::options().read(true).write(true).open(largest).unwrap();
+    let mut byte = [0];
+    pack.read_exact_at(&mut byte, 600_000).unwrap();
+    pack.write_all_at(&[byte[0] ^ 1], 600_000).unwrap();
+    pack.sync_all().unwrap();
+}
