@@ -12,37 +12,21 @@ use std::time::{Duration, Instant};
 
 use cairn_benches::debian::fetch_debs;
 use cairn_benches::{binary, cairn, compare, median_of, report, run};
+use cairn_tests::real::BUILD_ROOTS;
 
-/// What is asked for; with all that these need it is a build root.
-const ROOTS: [&str; 28] = [
-    "base-files",
-    "bash",
-    "binutils",
+/// What is asked for beside [`BUILD_ROOTS`]; with all that these need it is a build root.
+const MORE: &[&str] = &[
     "cmake",
-    "coreutils",
-    "dash",
-    "diffutils",
-    "findutils",
-    "g++",
-    "gawk",
-    "gcc",
     "git",
-    "grep",
-    "gzip",
-    "libc6-dev",
     "libcurl4-openssl-dev",
     "libglib2.0-dev",
     "libncurses-dev",
     "libssl-dev",
-    "make",
     "meson",
     "ninja-build",
     "patch",
     "perl",
-    "pkgconf",
     "python3",
-    "sed",
-    "util-linux",
 ];
 
 /// Those of them that no other needs.
@@ -51,7 +35,7 @@ const UNNEEDED: [&str; 4] = ["patch", "meson", "git", "libcurl4-openssl-dev"];
 #[expect(clippy::print_stdout, reason = "printing results is what a benchmark does")]
 fn main() {
     let home = tempfile::tempdir().expect("a temporary directory");
-    let debs = fetch_debs(&binary().with_file_name("../debs"), &ROOTS);
+    let debs = fetch_debs(&binary().with_file_name("../debs"), &[BUILD_ROOTS, MORE].concat());
     assert!(debs.len() >= 150, "{} packages are too few", debs.len());
     println!("{} packages", debs.len());
     let stones = home.path().join("stones");

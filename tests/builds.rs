@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cairn_tests::builder::{Builder, Built, needed, objdump, texts};
-use cairn_tests::real;
+use cairn_tests::ordinary::{as_user, give_to_user};
+use cairn_tests::{Cairn, Need, real};
 
 /// Makes an archive of one directory `name-version`, and a recipe of it.
 fn project(world: &Builder, name: &str, files: &[(&str, &str)], more: &str) {
@@ -28,17 +29,6 @@ fn project(world: &Builder, name: &str, files: &[(&str, &str)], more: &str) {
     fs::write(&archive, tar.into_inner().unwrap()).unwrap();
     world.draft(&[&archive], name);
     world.edit(name, "release: 1\n", &format!("release: 1\ntoolchain: gnu\n{more}"));
-}
-
-fn read(directory: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .filter(|entry| entry.path().extension().is_some_and(|it| it == "stone"))
-        .map(|entry| (entry.file_name().to_string_lossy().into(), fs::read(entry.path()).unwrap()))
-        .collect();
-    files.sort();
-    files
 }
 
 const VERSION_C: &str = "#include <stdio.h>\n#include <zlib.h>\n\
@@ -78,13 +68,7 @@ fn a_library_becomes_packages_that_others_are_built_with_and_run_with() {
     assert!(!sections.contains(".debug_info"), "{sections}");
 
     // Once more, with other numbers of processes, nothing is different.
-    let manifest = "local/manifests/zlib/manifest.x86_64.bin";
-    let _ = world.build(&["zlib", "--no-check", "-j1", "-o", "again", "--verify", manifest]);
-    let (first, second) = (read(&world.path("local")), read(&world.path("again")));
-    assert_eq!(first.len(), 3);
-    for (one, other) in first.iter().zip(&second) {
-        assert!(one == other, "{} differs from the first build", other.0);
-    }
+    world.assert_same_again("zlib", "local", &built);
 
     // A program that is built with it needs it.
     let files = [("zversion.c", VERSION_C), ("Makefile", VERSION_MAKE)];
@@ -110,6 +94,66 @@ fn a_library_becomes_packages_that_others_are_built_with_and_run_with() {
     assert!(installed.contains("zlib") && !installed.contains("zlib-devel"), "{installed:?}");
     let said = world.cairn.data(["run", "zversion"]);
     assert_eq!(said.trim(), version);
+}
+
+#[test]
+fn an_ordinary_user_builds_the_bytes_that_root_builds() {
+    if !Need::all(&[Need::Program("fusermount3", "fuse3")]) {
+        return;
+    }
+    let (Some(archive), Some(world)) = (real::source("zlib"), Builder::new()) else { return };
+    let theirs = Cairn::new();
+    let directory = theirs.directory();
+    // The checkout may lie where the user must not look.
+    let stones = real::build_repository().unwrap();
+    let copied = Command::new("cp").arg("-r").args([&stones, &directory.join("stones")]).status();
+    assert!(copied.unwrap().success());
+    fs::copy(&archive, directory.join(archive.file_name().unwrap())).unwrap();
+    give_to_user(directory);
+    let told = as_user(
+        &theirs,
+        r#"
+        c repo add debian "file://$PWD/stones" >said
+        c recipe new zlib_*.orig.tar.* -o recipe --cache-dir cache >said
+        user 65534 sed -i 's/^release: 1$/&\ntoolchain: gnu/' recipe/stone.yaml
+        c build recipe --no-check --to local --cache-dir cache >said
+        c build recipe --no-check -o again --cache-dir cache \
+            --verify local/manifests/zlib/manifest.x86_64.bin >said
+        c --yes install zlib >said
+        c run -- /lib64/ld-linux-x86-64.so.2 --list /usr/lib/libz.so.1 | grep -c libc.so.6
+
+        # A build that fails is looked at by them, too.
+        cp -r recipe broken
+        sed -i 's/%make$/%make nothing/; s/^name: .*/name: broken/' broken/stone.yaml
+        chown -R 65534 broken
+        c build broken -o out --cache-dir cache 2>said && exit 1
+        grep -c "the phase build failed with exit code 2" said
+        echo 'id -u; ls zlib.h; test -w zlib.h && echo writable' |
+            c build --shell broken --cache-dir cache
+        c mount
+        "#,
+    );
+    let expected = "1\n1\n0\nzlib.h\nwritable\nNothing is mounted.\n";
+    assert_eq!(told, expected);
+
+    let recipe = directory.join("recipe");
+    let _ = world.build(&[recipe.to_str().unwrap(), "--no-check", "-o", "ours"]);
+    let (ours, built) = (stones_in(&world.path("ours")), stones_in(&directory.join("local")));
+    assert_eq!(ours.len(), 3);
+    for (path, name) in ours.iter().zip(&built) {
+        assert_eq!(path.file_name(), name.file_name());
+        let is_same = fs::read(path).unwrap() == fs::read(name).unwrap();
+        assert!(is_same, "{} differs", name.display());
+    }
+}
+
+/// The stones in a directory.
+fn stones_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|it| it.unwrap().path());
+    let mut stones: Vec<PathBuf> =
+        entries.filter(|it| it.extension().is_some_and(|it| it == "stone")).collect();
+    stones.sort();
+    stones
 }
 
 #[test]
@@ -144,6 +188,38 @@ fn a_build_that_fails_is_looked_at_in_a_shell() {
     ] {
         assert!(said.lines().any(|line| line == text), "{text:?}: {said}{complained}");
     }
+}
+
+const HOT_C: &str = "#include <stdio.h>\nint main(int argc, char **argv) { unsigned sum = 0;\n\
+                     for (unsigned at = 0; at < 1000; at++) sum += at % 3 ? at : argc * at;\n\
+                     printf(\"%u\\n\", sum); return 0; }\n";
+
+#[test]
+fn a_program_is_built_again_for_what_its_workload_has_counted() {
+    let Some(world) = Builder::new() else { return };
+    let make = "hot: hot.o\n\t$(CC) $(LDFLAGS) -o $@ $<\n\
+                hot.o: hot.c\n\t$(CC) $(CFLAGS) -c -o $@ $<\ninstall:\n\tinstall -D hot $(DESTDIR)$(PREFIX)/bin/hot\n";
+    project(&world, "hot", &[("Makefile", make), ("hot.c", HOT_C)], "");
+    let workload = "workload: |\n    echo this is stage $PGO_STAGE\n    ./hot\ninstall: |\n";
+    world.edit("hot", "install: |\n", workload);
+    let built = world.build(&["hot", "--to", "local"]);
+    let log = |name: &str| {
+        let logs = PathBuf::from(built.0["logs"].as_str().unwrap());
+        fs::read_to_string(logs.join(name)).unwrap()
+    };
+    let compiled = |stage: &str| {
+        let log = log(&format!("x86_64-{stage}-build.log"));
+        let line = log.lines().find(|line| line.contains("-c -o hot.o"));
+        assert!(!log.contains("profile count data file"), "{log}");
+        line.unwrap_or_else(|| panic!("it was not compiled: {log}")).to_owned()
+    };
+    assert!(compiled("one").contains("-fprofile-generate="));
+    let counted = log("x86_64-one-workload.log");
+    assert!(counted.contains("this is stage ONE"), "{counted}");
+    assert!(compiled("use").contains("-fprofile-use="), "{}", compiled("use"));
+    world.assert_same_again("hot", "local", &built);
+    world.cairn.data(["-y", "install", "hot"]);
+    assert_eq!(world.cairn.data(["run", "hot"]), "499500\n");
 }
 
 const GREET_MAKE: &str = "\

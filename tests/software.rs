@@ -13,31 +13,12 @@ use std::process::Command;
 use cairn_tests::builder::{Builder, Built, objdump, sonames, texts};
 use cairn_tests::{Kind, Listing, real};
 
-/// What build roots need beside the toolchain.
-const MORE: &[&str] = &[
-    "cmake",
-    "golang-go",
-    "libb-cow-perl",
-    "libncurses-dev",
-    "libperl-dev",
-    "meson",
-    "ninja-build",
-    "python3-build",
-    "python3-installer",
-    "python3-markdown-it",
-    "python3-markupsafe",
-    "python3-packaging",
-    "python3-poetry-core",
-    "python3-pygments",
-    "python3-setuptools",
-    "python3-wheel",
-];
-
 /// What is built, and what must come of it.
 #[derive(Clone, Copy, Default)]
 struct Project {
-    /// Debian's name of the source.
+    /// Debian's name of the source; with a version, the name of a crate.
     source: &'static str,
+    version: &'static str,
     /// What a packager changes in the draft.
     edits: &'static [(&'static str, &'static str)],
     /// Packages that the edits give all paths that begin so, beside those by the
@@ -100,6 +81,7 @@ fn nano_with_autotools_and_ncurses() {
         install: "nano",
         run: &["nano", "--version"],
         says: "GNU nano, version 7.2",
+        ..Project::default()
     });
 }
 
@@ -157,6 +139,7 @@ fn fribidi_with_meson_and_its_tests() {
         install: "fribidi",
         run: &["fribidi", "--version"],
         says: "fribidi (GNU FriBidi) 1.0.8",
+        ..Project::default()
     });
 }
 
@@ -233,23 +216,126 @@ fn clone_with_makefile_pl() {
     });
 }
 
+#[test]
+#[ignore = "many minutes: make recipes"]
+fn cmark_with_cmake_and_c() {
+    prove(&Project {
+        source: "cmark",
+        files: &[
+            ("usr/bin/cmark", "cmark"),
+            ("usr/lib/libcmark.so.0.30.2", "cmark"),
+            ("usr/lib/libcmark.so", "cmark-devel"),
+            ("usr/include/cmark.h", "cmark-devel"),
+            ("usr/lib/pkgconfig/libcmark.pc", "cmark-devel"),
+            ("usr/share/man/man1/cmark.1", "cmark"),
+            ("usr/share/man/man3/cmark.3", "cmark-devel"),
+        ],
+        debian: &[("cmark", "cmark")],
+        install: "cmark",
+        run: &["cmark", "/proc/sys/kernel/ostype"],
+        says: "<p>Linux</p>",
+        ..Project::default()
+    });
+}
+
+#[test]
+#[ignore = "many minutes: make recipes"]
+fn hexyl_with_cargo_and_crates_beside_it() {
+    prove(&Project {
+        source: "hexyl",
+        version: "0.8.0",
+        files: &[("usr/bin/hexyl", "hexyl")],
+        debian: &[("hexyl", "hexyl")],
+        install: "hexyl",
+        run: &["hexyl", "--color", "never", "--length", "4", "/usr/bin/hexyl"],
+        says: "7f 45 4c 46",
+        ..Project::default()
+    });
+}
+
+#[test]
+#[ignore = "many minutes: make recipes"]
+fn a_crate_goes_to_its_next_release() {
+    let Some(old) = real::released_crate("hexyl", "0.7.0") else { return };
+    let Some(new) = real::released_crate("hexyl", "0.8.0") else { return };
+    let crates = ["-vendor.tar.gz:\n        hash: ", ".crate: "];
+    goes_to(&old, &new, "0.8.0", &crates, &["hexyl", "--version"], "hexyl 0.8.0");
+}
+
+#[test]
+#[ignore = "many minutes: make recipes"]
+fn a_project_of_python_goes_to_its_next_release() {
+    let (old, new) = (real::source("rich"), real::source_of("trixie", "rich"));
+    let (Some(old), Some(new)) = (old, new) else { return };
+    let run = ["python3", "-c", "import importlib.metadata as m; print('is', m.version('rich'))"];
+    goes_to(&[old], &[new], "13.9.4", &[".orig.tar.xz: "], &run, "is 13.9.4");
+}
+
+/// Drafts a recipe of old archives, writes comments into it, updates it to the new ones,
+/// of which each has what `ends` says behind its version, and builds that.
+fn goes_to(
+    old: &[PathBuf],
+    new: &[PathBuf],
+    version: &str,
+    ends: &[&str],
+    run: &[&str],
+    says: &str,
+) {
+    let Some(world) = Builder::with(real::software_repository) else { return };
+    let here = |path: &PathBuf| {
+        let to = world.path(path.file_name().unwrap().to_str().unwrap());
+        fs::copy(path, &to).unwrap();
+        to
+    };
+    let old: Vec<PathBuf> = old.iter().map(here).collect();
+    let new: Vec<PathBuf> = new.iter().map(here).collect();
+    let text = world.draft(&old.iter().map(PathBuf::as_path).collect::<Vec<_>>(), "recipe");
+    let before = text.lines().find_map(|it| it.strip_prefix("version: \"")).unwrap();
+    let before = before.trim_end_matches('"');
+    world.edit("recipe", GNU.0, GNU.1);
+    world.edit("recipe", "release: 1\n", "release  :   1   # of this version\n\n# Kept.\n");
+    let mut changes = vec![
+        (format!("version: \"{before}\""), format!("version: \"{version}\"")),
+        ("release  :   1 ".into(), "release  :   2 ".into()),
+    ];
+    for end in ends {
+        let hash = |archives: &[PathBuf]| {
+            let file = end.split(':').next().unwrap();
+            let archive = archives.iter().find(|it| it.to_str().unwrap().ends_with(file)).unwrap();
+            cairn_tests::builder::sha256(archive)
+        };
+        let change = |version: &str, archives| format!("{version}{end}{}", hash(archives));
+        changes.push((change(before, &old), change(version, &new)));
+    }
+    let changes: Vec<(&str, &str)> = changes.iter().map(|(a, b)| (&**a, &**b)).collect();
+    world.update("recipe", version, &changes);
+
+    let built = world.build(&["recipe", "--no-check", "--to", "local"]);
+    assert_eq!((built.version(), built.0["release"].as_u64()), (version, Some(2)));
+    let name = built.0["recipe"].as_str().unwrap();
+    world.cairn.data(["-y", "install", name]);
+    let said = world.cairn.data([&["run", "--"], run].concat());
+    assert!(said.contains(says), "{run:?}: {said}");
+}
+
 /// Takes a project all the way, unless this machine cannot.
 fn prove(project: &Project) {
-    let Some(archive) = real::source(project.source) else {
+    let archives = if project.version.is_empty() {
+        real::source(project.source).map(|it| vec![it])
+    } else {
+        real::released_crate(project.source, project.version)
+    };
+    let (Some(archives), Some(world)) = (archives, Builder::with(real::software_repository)) else {
         return;
     };
-    let Some(world) = Builder::with(|| {
-        let debs = real::debs_for(&[real::BUILD_ROOTS, MORE].concat(), "list-software")?;
-        Some(real::repository_of(&debs, "stones-software"))
-    }) else {
-        return;
-    };
-    world.draft(&[&archive], "recipe");
+    let archives: Vec<&Path> = archives.iter().map(PathBuf::as_path).collect();
+    world.draft(&archives, "recipe");
     for (from, to) in [&[GNU], project.edits].concat() {
         world.edit("recipe", from, to);
     }
     world.cairn.data(["recipe", "check", "recipe"]);
     let built = world.build(&["recipe", "--to", "local"]);
+    world.assert_same_again("recipe", "local", &built);
 
     let trees: BTreeMap<&str, PathBuf> = built
         .names()

@@ -3,47 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::fs;
 use std::process::Command;
 
 use cairn_store::{StateId, Store};
+use cairn_tests::ordinary::{as_user, give_to_user};
 use cairn_tests::{Cairn, Listing, Need, real};
 use serde_json::Value;
 
 /// What is installed, with all that these need.
 const PACKAGES: &[&str] =
     &["base-files", "bash", "coreutils", "dash", "findutils", "git", "passwd", "sed", "tar"];
-
-/// `nobody`, since fusermount3 asks for a name.
-const USER: u32 = 65534;
-
-/// Runs a shell script in which `user NUMBER COMMAND...` runs a command as a user, who may
-/// use /dev/fuse as on most systems, and `c` is `cairn` as the ordinary user. What is
-/// mounted goes away with it.
-fn script(cairn: &Cairn, text: &str) -> String {
-    fs::copy(cairn.program(), cairn.directory().join("cairn")).unwrap();
-    let prelude = "
-        set -eu
-        cp -a /dev/fuse fuse
-        chmod 666 fuse
-        mount --bind fuse /dev/fuse
-        user() {
-            id=$1; shift
-            setpriv --reuid=$id --regid=$id --clear-groups --inh-caps=-all \
-                sh -c 'exec \"$@\"' sh \"$@\"
-        }
-        c() { user 65534 ./cairn --quiet \"$@\"; }
-    ";
-    let mut command = Command::new("timeout");
-    let outer = ["120", "unshare", "--mount", "--propagation", "private", "sh", "-c"];
-    command.args(outer).arg(format!("{prelude}\n{text}"));
-    let output = cairn.settle(&mut command).output().unwrap();
-    let (said, told) =
-        (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
-    assert!(output.status.success(), "{}: {told}{said}", output.status);
-    told.into_owned()
-}
 
 #[test]
 fn an_ordinary_user_changes_a_real_system_and_publishes_it() {
@@ -60,10 +30,9 @@ fn an_ordinary_user_changes_a_real_system_and_publishes_it() {
     assert!(copied.success());
     fs::create_dir(cairn.directory().join("place")).unwrap();
     for path in [cairn.directory(), &cairn.directory().join("place")] {
-        chown(path, Some(USER), Some(USER)).unwrap();
-        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        give_to_user(path);
     }
-    let told = script(
+    let told = as_user(
         &cairn,
         &r#"
         c repo add real "file://$PWD/stones" >said

@@ -26,12 +26,18 @@ use crate::recipe::Options;
 pub trait BuildRoot {
     /// Whether a file is at an absolute path of the build root.
     fn has(&self, path: &str) -> bool;
+    /// The text of the symbolic link at an absolute path of the build root.
+    fn link(&self, path: &str) -> Option<String>;
 }
 
 /// Nothing but what was built.
 impl BuildRoot for () {
     fn has(&self, _: &str) -> bool {
         false
+    }
+
+    fn link(&self, _: &str) -> Option<String> {
+        None
     }
 }
 
@@ -82,6 +88,7 @@ pub fn analyse(
     let mut analysis = Analysis::default();
     let installed: BTreeSet<String> = files.iter().map(|file| file.text.clone()).collect();
     let there = |path: &str| installed.contains(path) || root.has(path);
+    let python = python_of(root);
     for file in files {
         if let Some(reason) = dropped(&file, options) {
             analysis.dropped.push((file.text, reason));
@@ -93,7 +100,7 @@ pub fn analyse(
         };
         analysis.used_rules.insert(rule);
         let contents = analysis.packages.entry(package.to_owned()).or_default();
-        of_file(&file, &there, contents)?;
+        of_file(&file, &there, &python, contents)?;
         contents.files.push(file);
     }
     for (name, contents) in &mut analysis.packages {
@@ -114,7 +121,12 @@ fn dropped(file: &Found, options: &Options) -> Option<Dropped> {
     (is_libtool && options.lastrip).then_some(Dropped::Libtool)
 }
 
-fn of_file(file: &Found, there: &dyn Fn(&str) -> bool, contents: &mut Contents) -> Result<()> {
+fn of_file(
+    file: &Found,
+    there: &dyn Fn(&str) -> bool,
+    python: &str,
+    contents: &mut Contents,
+) -> Result<()> {
     let Some(path) = file.below_usr() else { return Ok(()) };
     if !matches!(file.kind, FoundKind::File(_) | FoundKind::Symlink(_)) {
         return Ok(());
@@ -136,10 +148,10 @@ fn of_file(file: &Found, there: &dyn Fn(&str) -> bool, contents: &mut Contents) 
     } else if analyse::is_python_metadata(&path) {
         let name = analyse::python_distribution(open()?);
         contents.provides.extend(name.map(|name| Dependency::new(Kind::Python, name)));
-        let needs = analyse::python_requirements(open()?, &python_environment(&path));
+        let needs = analyse::python_requirements(open()?, &python_environment(&path, python));
         contents.depends.extend(needs.into_iter().map(|name| Dependency::new(Kind::Python, name)));
     } else if analyse::is_python_egg_requires(&path) {
-        let needs = analyse::python_egg_requirements(open()?, &python_environment(&path));
+        let needs = analyse::python_egg_requirements(open()?, &python_environment(&path, python));
         contents.depends.extend(needs.into_iter().map(|name| Dependency::new(Kind::Python, name)));
     }
     Ok(())
@@ -207,15 +219,30 @@ fn normalise(path: &str) -> String {
     if is_merged { format!("/usr/{path}") } else { format!("/{path}") }
 }
 
-/// The Python for which a distribution was installed, by its path.
-fn python_environment(path: &[&str]) -> PythonEnvironment {
-    let version = path.iter().find_map(|name| {
-        let version = name.strip_prefix("python")?;
-        let is_version = version.split('.').all(|part| part.parse::<u32>().is_ok());
-        (is_version && version.contains('.')).then_some(version)
-    });
+/// The Python that is meant where neither a path nor the build root tells.
+const USUAL_PYTHON: &str = "3.12";
+
+/// The version of the build root's Python, for distributions that are not installed for
+/// one of them: its link has it.
+fn python_of(root: &dyn BuildRoot) -> String {
+    let link = root.link("/usr/bin/python3");
+    let program = link.as_deref().and_then(|it| it.rsplit('/').next());
+    program.and_then(python_version).unwrap_or(USUAL_PYTHON).to_owned()
+}
+
+/// `python3.11`: `3.11`.
+fn python_version(name: &str) -> Option<&str> {
+    let version = name.strip_prefix("python")?;
+    let is_version = version.split('.').all(|part| part.parse::<u32>().is_ok());
+    (is_version && version.contains('.')).then_some(version)
+}
+
+/// The Python for which a distribution was installed, by its path; `usual` where that
+/// does not tell.
+fn python_environment(path: &[&str], usual: &str) -> PythonEnvironment {
+    let version = path.iter().find_map(|name| python_version(name));
     PythonEnvironment {
-        python_version: version.unwrap_or("3.12").into(),
+        python_version: version.unwrap_or(usual).into(),
         machine: std::env::consts::ARCH.into(),
     }
 }
@@ -247,6 +274,11 @@ packages:
     impl BuildRoot for Root {
         fn has(&self, path: &str) -> bool {
             self.0.contains(&path)
+        }
+
+        fn link(&self, path: &str) -> Option<String> {
+            let mut links = self.0.iter().filter_map(|it| it.split_once(" -> "));
+            links.find(|(from, _)| *from == path).map(|(_, to)| to.to_owned())
         }
     }
 
@@ -309,6 +341,22 @@ packages:
             dropped,
             [("/etc/demo.conf", Dropped::OutsideOfUsr), ("/usr/lib/libdemo.la", Dropped::Libtool),]
         );
+    }
+
+    #[test]
+    fn markers_are_about_the_python_of_the_path_or_of_the_build_root() {
+        let metadata = b"Name: x\nRequires-Dist: old; python_version < '3.10'\n\
+                         Requires-Dist: new; python_version >= '3.10'\n";
+        let needs = |path: &str, root: &'static [&'static str]| {
+            let analysis = analysed(&[(path, metadata)], &Root(root));
+            texts(&analysis.packages["demo"].depends).join(" ")
+        };
+        let shared = "usr/lib/python3/dist-packages/x-1.dist-info/METADATA";
+        assert_eq!(needs(shared, &["/usr/bin/python3 -> python3.9"]), "python(old)");
+        assert_eq!(needs(shared, &["/usr/bin/python3 -> /usr/bin/python3.11"]), "python(new)");
+        assert_eq!(needs(shared, &["/usr/bin/python3 -> snake"]), "python(new)");
+        let own = "usr/lib/python3.11/site-packages/x-1.dist-info/METADATA";
+        assert_eq!(needs(own, &["/usr/bin/python3 -> python3.9"]), "python(new)");
     }
 
     #[test]

@@ -108,9 +108,24 @@ pub struct RootTree<'a, T> {
 
 impl<T: TreeReader> BuildRoot for RootTree<'_, T> {
     fn has(&self, path: &str) -> bool {
-        let Ok(path) = TreePath::new(path.as_bytes()) else { return false };
+        self.leaf(path).is_some()
+    }
+
+    fn link(&self, path: &str) -> Option<String> {
+        match self.leaf(path)?.content {
+            Content::Symlink(text) => String::from_utf8(text.into()).ok(),
+            _ => None,
+        }
+    }
+}
+
+impl<T: TreeReader> RootTree<'_, T> {
+    fn leaf(&self, path: &str) -> Option<Leaf> {
+        let path = TreePath::new(path.as_bytes()).ok()?;
         // Damage is found where the file is used.
-        let found = resolve(self.from, self.tree, &path).ok().flatten();
-        found.is_some_and(|entry| matches!(entry, Entry::Leaf(_)))
+        match resolve(self.from, self.tree, &path).ok().flatten()? {
+            Entry::Leaf(leaf) => Some(leaf),
+            _ => None,
+        }
     }
 }

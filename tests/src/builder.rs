@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::cairn::Cairn;
 use crate::need::Need;
@@ -91,6 +92,45 @@ impl Builder {
         Built(built["recipes"][0].clone())
     }
 
+    /// Updates a recipe to another version, and checks that nothing but `changes` is
+    /// changed in it.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn update(&self, recipe: &str, version: &str, changes: &[(&str, &str)]) {
+        let file = self.path(recipe).join("stone.yaml");
+        let mut expected = fs::read_to_string(&file).unwrap();
+        self.cairn.data(self.words(&["-y", "recipe", "update", recipe, "--ver", version]));
+        for (from, to) in changes {
+            assert!(expected.contains(from), "{from:?} is not in {expected}");
+            expected = expected.replace(from, to);
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), expected);
+    }
+
+    /// Commits the manifest of a recipe that was built into `to`, and builds it again,
+    /// with other numbers of processes: it must become the same bytes.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn assert_same_again(&self, recipe: &str, to: &str, built: &Built) {
+        let name = built.0["recipe"].as_str().expect("a recipe has a name");
+        let manifest = format!("{to}/manifests/{name}/manifest.x86_64.bin");
+        let committed = format!("{recipe}/manifest.x86_64.bin");
+        fs::copy(self.path(&manifest), self.path(&committed)).unwrap();
+        let words = [recipe, "--no-check", "-j3", "-o", "again", "--verify", &committed];
+        let again = self.build(&words);
+        assert_eq!(again.names(), built.names());
+        for (first, second) in built.packages().zip(again.packages()) {
+            let [first, second] = [first, second].map(|it| it["stone"].as_str().unwrap());
+            assert_ne!(first, second);
+            let is_same =
+                fs::read(self.path(first)).unwrap() == fs::read(self.path(second)).unwrap();
+            assert!(is_same, "{second} differs from the first build");
+        }
+        fs::remove_dir_all(self.path("again")).unwrap();
+    }
+
     /// Everything below a package's files.
     ///
     /// # Panics
@@ -153,6 +193,15 @@ impl Built {
 #[must_use]
 pub fn texts(list: &Value) -> BTreeSet<&str> {
     list.as_array().expect("a list").iter().map(|it| it.as_str().expect("a text")).collect()
+}
+
+/// The SHA-256 of a file, as recipes write it.
+///
+/// # Panics
+/// If it cannot be read.
+#[must_use]
+pub fn sha256(file: &Path) -> String {
+    Sha256::digest(fs::read(file).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What `objdump` prints of a file.

@@ -11,6 +11,8 @@
 //! | a repository of small stones | [`Stones`] |
 //! | a server that misbehaves | [`Server`] |
 //! | the same over TLS | [`Authority`] |
+//! | a git repository, and a server that speaks git | [`git`] |
+//! | commands of an ordinary user | [`ordinary`] |
 //! | a mount that goes away with the test | [`Mount`] |
 //! | an empty root to run programs in | [`Room`] |
 //! | a disk whose power can be cut | [`disk`] |
@@ -29,10 +31,12 @@ mod call;
 mod deb;
 pub mod disk;
 pub mod fuzz;
+pub mod git;
 mod inject;
 mod listing;
 mod mount;
 mod need;
+pub mod ordinary;
 pub mod page;
 mod plain;
 pub mod real;

@@ -178,6 +178,31 @@ pub const BUILD_ROOTS: &[&str] = &[
     "util-linux",
 ];
 
+/// What is asked for beside [`BUILD_ROOTS`] to build with each build system and for the
+/// 32-bit emulation.
+pub const SOFTWARE: &[&str] = &[
+    "cargo-web",
+    "cmake",
+    "g++-multilib",
+    "gcc-multilib",
+    "golang-go",
+    "libb-cow-perl",
+    "libc6-dev-i386",
+    "libncurses-dev",
+    "libperl-dev",
+    "meson",
+    "ninja-build",
+    "python3-build",
+    "python3-installer",
+    "python3-markdown-it",
+    "python3-markupsafe",
+    "python3-packaging",
+    "python3-poetry-core",
+    "python3-pygments",
+    "python3-setuptools",
+    "python3-wheel",
+];
+
 /// A repository with all of them as stones.
 ///
 /// Returns nothing where they cannot be had, and says so as [`Need::all`] does.
@@ -196,6 +221,16 @@ pub fn repository() -> Option<PathBuf> {
 #[must_use]
 pub fn build_repository() -> Option<PathBuf> {
     Some(repository_of(&debs_for(BUILD_ROOTS, "list-build")?, "stones-build"))
+}
+
+/// A repository with what building real software of each build system needs.
+///
+/// # Panics
+/// As [`repository`].
+#[must_use]
+pub fn software_repository() -> Option<PathBuf> {
+    let debs = debs_for(&[BUILD_ROOTS, SOFTWARE].concat(), "list-software")?;
+    Some(repository_of(&debs, "stones-software"))
 }
 
 /// A repository with these packages in the directory of the build, where it has
@@ -240,20 +275,47 @@ pub fn repository_of(debs: &[PathBuf], name: &str) -> PathBuf {
 /// If it could be had, and something goes wrong.
 #[must_use]
 pub fn source(package: &str) -> Option<PathBuf> {
+    let directory = crate::target().join("sources");
+    Some(upstream("fetch-sources", &[directory.as_os_str(), package.as_ref()])?.swap_remove(0))
+}
+
+/// The same of another release of Debian.
+///
+/// # Panics
+/// As [`source`].
+#[must_use]
+pub fn source_of(suite: &str, package: &str) -> Option<PathBuf> {
+    let directory = crate::target().join("sources").join(suite);
+    let words = ["--suite".as_ref(), suite.as_ref(), directory.as_os_str(), package.as_ref()];
+    Some(upstream("fetch-sources", &words)?.swap_remove(0))
+}
+
+/// What was released of a crate, and an archive of the crates that it needs.
+///
+/// # Panics
+/// As [`source`].
+#[must_use]
+pub fn released_crate(name: &str, version: &str) -> Option<Vec<PathBuf>> {
+    let directory = crate::target().join("sources/crates");
+    upstream("fetch-crate", &[directory.as_os_str(), name.as_ref(), version.as_ref()])
+}
+
+fn upstream(script: &str, words: &[&OsStr]) -> Option<Vec<PathBuf>> {
     if !Need::all(&[Need::Debian]) {
         return None;
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/fetch-sources");
-    let directory = crate::target().join("sources");
-    let fetched = Command::new(script).arg(directory).arg(package).output().unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("support").join(script);
+    let fetched = Command::new(path).args(words).output().unwrap();
     let stderr = String::from_utf8_lossy(&fetched.stderr);
     if fetched.status.code() == Some(3) {
         skip(&stderr);
         return None;
     }
-    assert!(fetched.status.success(), "fetch-sources: {stderr}");
+    assert!(fetched.status.success(), "{script}: {stderr}");
     let paths = String::from_utf8(fetched.stdout).expect("names of archives are ASCII");
-    Some(paths.lines().next().expect("a package has an archive").into())
+    let paths: Vec<PathBuf> = paths.lines().map(Into::into).collect();
+    assert!(!paths.is_empty(), "{script}: nothing came");
+    Some(paths)
 }
 
 /// The index of all packages that apt knows of: a `Packages` file. Where the

@@ -191,7 +191,8 @@ impl Shared {
         request: &Request,
         behaviour: Option<&Behaviour>,
     ) -> Option<()> {
-        let path = self.root.join(request.path.trim_start_matches('/'));
+        let file = request.path.split('?').next()?;
+        let path = self.root.join(file.trim_start_matches('/'));
         let bytes = match behaviour {
             Some(Behaviour::Other(bytes)) => Ok(bytes.clone()),
             _ => fs::read(path),

@@ -96,7 +96,8 @@ pub fn draft(archives: &[Downloaded], directory: &Path) -> Result<Draft> {
     if let System::Unknown = system {
         notes.push("no build system was recognised; write the phases".into());
     }
-    let downloads = system.downloads(root);
+    let crates = crates_beside(system, &roots);
+    let downloads = system.downloads(root) && crates.is_none();
     if downloads {
         notes.push("it downloads what it needs, so that the recipe asks for the network".into());
     }
@@ -113,8 +114,14 @@ pub fn draft(archives: &[Downloaded], directory: &Path) -> Result<Draft> {
     let _ = writeln!(text, "release: 1");
     let _ = writeln!(text, "homepage: {}", scalar(&homepage));
     text.push_str("upstreams:\n");
-    for archive in archives {
-        let _ = writeln!(text, "    - {}: {}", scalar(&archive.url), archive.hash);
+    for (number, archive) in archives.iter().enumerate() {
+        if crates == Some(number) {
+            let _ = writeln!(text, "    - {}:", scalar(&archive.url));
+            let _ = writeln!(text, "        hash: {}", archive.hash);
+            let _ = writeln!(text, "        unpackdir: {CRATES}");
+        } else {
+            let _ = writeln!(text, "    - {}: {}", scalar(&archive.url), archive.hash);
+        }
     }
     let _ = writeln!(text, "summary: {}", scalar(&summary));
     let description = facts.description.unwrap_or(summary);
@@ -135,13 +142,30 @@ pub fn draft(archives: &[Downloaded], directory: &Path) -> Result<Draft> {
         // What the standard flags ask for takes no notice of the directory.
         text.push_str("tuning:\n    - golang-modflags: false\n");
     }
-    for (phase, script) in system.phases(root) {
+    let mut phases = system.phases(root, downloads);
+    if system == System::Cargo
+        && let Some(script) = system::setup_of_crates(root, crates.is_some().then_some(CRATES))
+    {
+        phases.insert(0, ("setup", script));
+    }
+    for (phase, script) in phases {
         let _ = writeln!(text, "{phase}: |");
         for line in script.lines() {
             let _ = writeln!(text, "    {line}");
         }
     }
     Ok(Draft { text, system, notes })
+}
+
+/// The directory beside the project into which an archive of crates is unpacked.
+const CRATES: &str = "vendor";
+
+/// The number of the archive that has the crates of a project, as `cargo vendor` puts them
+/// into a directory.
+fn crates_beside(system: System, roots: &[PathBuf]) -> Option<usize> {
+    let has_crates = |root: &PathBuf| system::is_of_crates(root);
+    let beside = roots.iter().skip(1).position(has_crates).map(|at| at + 1);
+    beside.filter(|_| system == System::Cargo)
 }
 
 /// A text as a scalar of YAML, quoted only where it must be.
@@ -177,6 +201,54 @@ mod tests {
         }
     }
 
+    /// Makes an archive in a directory.
+    fn archive(directory: &Path, name: &str, files: &[(&str, &str)]) -> Downloaded {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, text) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, text.as_bytes()).expect("a tar archive");
+        }
+        let path = directory.join(name);
+        fs::write(&path, tar.into_inner().expect("a tar archive")).expect("a file");
+        let hash = crate::fetch::hash_of(&path).expect("a hash");
+        Downloaded { url: format!("https://example.org/releases/{name}"), path, hash }
+    }
+
+    #[test]
+    fn a_crate_is_built_with_the_crates_that_come_beside_it_or_in_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let manifest = ("x-1.0/Cargo.toml", "[package]\nname = 'x'\nlicense = 'MIT'\n");
+        let drafted = |name: &str, archives: &[Downloaded]| {
+            let draft = draft(archives, &directory.path().join(name)).expect("a draft");
+            let recipe = Recipe::parse(&draft.text).expect("a recipe").recipe;
+            let places: Vec<String> =
+                recipe.upstreams.iter().filter_map(|it| it.directory()).map(Into::into).collect();
+            let setup = recipe.build.setup.map(|it| it.text).unwrap_or_default();
+            (recipe.options.networking, places, setup)
+        };
+        let main = archive(directory.path(), "x-1.0.tar", &[manifest]);
+        let (networking, _, setup) = drafted("alone", std::slice::from_ref(&main));
+        assert!(networking && setup.trim() == "%cargo_fetch", "{setup}");
+
+        let checksum = ("vendor/libc/.cargo-checksum.json", "{}");
+        let crates = archive(directory.path(), "x-1.0-vendor.tar", &[checksum]);
+        let (networking, places, setup) = drafted("beside", &[main, crates]);
+        assert!(!networking && setup.contains("directory = \"../vendor\"\n"), "{setup}");
+        assert_eq!(places, ["x-1.0.tar", "vendor"]);
+
+        let checksum = ("x-1.0/vendor/libc/.cargo-checksum.json", "{}");
+        let whole = archive(directory.path(), "x-1.0.tar", &[manifest, checksum]);
+        let (networking, _, setup) = drafted("in it", &[whole]);
+        assert!(!networking && setup.contains("directory = \"vendor\"\n"), "{setup}");
+
+        // A project that says itself where its crates are is not told.
+        let config = ("x-1.0/.cargo/config.toml", "[source.crates-io]\nreplace-with = 'a'\n");
+        let told = archive(directory.path(), "x-1.0.tar", &[manifest, checksum, config]);
+        assert_eq!(drafted("told", &[told]).2, "");
+    }
+
     #[test]
     fn a_draft_is_a_recipe() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -187,19 +259,8 @@ mod tests {
             ),
             ("x-1.0/README", "X is an example.\n"),
         ];
-        let mut tar = tar::Builder::new(Vec::new());
-        for (name, text) in files {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(text.len() as u64);
-            header.set_mode(0o644);
-            tar.append_data(&mut header, name, text.as_bytes()).expect("a tar archive");
-        }
-        let path = directory.path().join("x-1.0.tar");
-        fs::write(&path, tar.into_inner().expect("a tar archive")).expect("a file");
-        let hash = crate::fetch::hash_of(&path).expect("a hash");
-        let url = "https://example.org/releases/x-1.0.tar".to_owned();
-        let draft = draft(&[Downloaded { url, path, hash }], &directory.path().join("out"));
-        let draft = draft.expect("a draft");
+        let archive = archive(directory.path(), "x-1.0.tar", &files);
+        let draft = draft(&[archive], &directory.path().join("out")).expect("a draft");
         assert_eq!(draft.system, System::Meson);
         let recipe = Recipe::parse(&draft.text).expect("a recipe").recipe;
         assert_eq!((recipe.name.as_str(), recipe.version.as_str()), ("x", "1.0"));

@@ -87,8 +87,8 @@ impl System {
         needs && !root.join("vendor").is_dir()
     }
 
-    /// The phases with their scripts.
-    pub(super) fn phases(self, root: &Path) -> Vec<(&'static str, String)> {
+    /// The phases with their scripts; `downloads` says whether what it needs is not there.
+    pub(super) fn phases(self, root: &Path, downloads: bool) -> Vec<(&'static str, String)> {
         let text = |text: &str| text.to_owned();
         let has_check = |name: &str| {
             read(&root.join(name)).is_some_and(|text| {
@@ -133,7 +133,7 @@ impl System {
                 phases
             }
             Self::Cargo => with_download(
-                self.downloads(root),
+                downloads,
                 "%cargo_fetch",
                 &[
                     ("build", "%cargo_build"),
@@ -148,7 +148,7 @@ impl System {
                 vec![("build", text("%python_setup")), ("install", text("%python_install"))]
             }
             Self::Go => with_download(
-                self.downloads(root),
+                downloads,
                 "%go_mod",
                 &[("build", "%go_build ./..."), ("install", "%go_install"), ("check", "%go_test")],
             ),
@@ -184,6 +184,29 @@ fn with_download(
 ) -> Vec<(&'static str, String)> {
     let setup = downloads.then_some(("setup", setup));
     setup.iter().chain(phases).map(|(phase, script)| (*phase, (*script).to_owned())).collect()
+}
+
+/// Whether a directory has crates as `cargo vendor` puts them there.
+pub(super) fn is_of_crates(directory: &Path) -> bool {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.take(MAX_CRATES).any(|it| it.path().join(".cargo-checksum.json").is_file())
+}
+
+/// As many entries are looked at; the first one tells, unless there are other things.
+const MAX_CRATES: usize = 1000;
+
+/// The script that tells cargo of crates in a directory: of those in `beside`, next to the
+/// project, else of those in its own. None where there are none, or it is told already.
+pub(super) fn setup_of_crates(root: &Path, beside: Option<&str>) -> Option<String> {
+    let configs = ["config.toml", "config"].map(|name| read(&root.join(".cargo").join(name)));
+    let is_told = configs.iter().flatten().any(|text| text.contains("replace-with"));
+    let own = is_of_crates(&root.join("vendor")).then(|| "vendor".to_owned());
+    let directory = beside.map(|name| format!("../{name}")).or(own);
+    let directory = directory.filter(|_| !is_told)?;
+    Some(format!(
+        "mkdir -p .cargo\ncat >>.cargo/config.toml <<END\n[source.crates-io]\n\
+         replace-with = \"vendor\"\n[source.vendor]\ndirectory = \"{directory}\"\nEND"
+    ))
 }
 
 /// The programs of a crate, unless it is the one that is called like the crate, which
@@ -321,10 +344,10 @@ mod tests {
         let module = root.path().join("go.mod");
         fs::write(&module, "module x.org/x\n\ngo 1.12\n").expect("a file");
         assert!(!System::Go.downloads(root.path()));
-        assert_eq!(System::Go.phases(root.path())[0].0, "build");
+        assert_eq!(System::Go.phases(root.path(), false)[0].0, "build");
         fs::write(&module, "module x.org/x\n\nrequire (\n\ty v1\n)\n").expect("a file");
         assert!(System::Go.downloads(root.path()));
-        assert_eq!(System::Go.phases(root.path())[0], ("setup", "%go_mod".to_owned()));
+        assert_eq!(System::Go.phases(root.path(), true)[0], ("setup", "%go_mod".to_owned()));
         fs::create_dir(root.path().join("vendor")).expect("a directory");
         assert!(!System::Go.downloads(root.path()));
     }

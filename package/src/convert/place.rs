@@ -14,6 +14,9 @@ use cairn_store::{Name, TreePath};
 /// Directories of the root that are links into `/usr` in a merged system.
 const MERGED: [&[u8]; 7] = [b"bin", b"sbin", b"lib", b"lib32", b"lib64", b"libx32", b"libo32"];
 
+/// Those of them for which roots here have no link, since few systems have them.
+const UNLINKED: [&[u8]; 3] = [b"lib32", b"libx32", b"libo32"];
+
 /// Where configuration is shipped, as names below the root.
 const DEFAULTS: [&[u8]; 4] = [b"usr", b"share", b"defaults", b"etc"];
 
@@ -61,10 +64,15 @@ pub(super) fn is_merge_link(path: &TreePath, target: &[u8]) -> bool {
 ///
 /// A link in a merged directory lies one level deeper now; if it climbs to the
 /// root, it has to climb one step more. `/lib/x/y -> ../../usr/z` becomes
-/// `../../../usr/z`. All other links keep their text: those that lead into a
+/// `../../../usr/z`. One that leads into a merged directory for which the root has no
+/// link goes below `/usr`. All other links keep their text: those that lead into another
 /// merged directory go through the links of the root, and those below `/etc`
 /// are right once they have been copied there.
 pub(super) fn link_text(path: &TreePath, text: &[u8]) -> Box<[u8]> {
+    let top = text.strip_prefix(b"/").and_then(|text| text.split(|byte| *byte == b'/').next());
+    if top.is_some_and(|top| UNLINKED.contains(&top)) {
+        return [b"/usr", text].concat().into();
+    }
     let is_moved = path.names().first().is_some_and(|top| MERGED.contains(&top.as_bytes()));
     if !is_moved || text.starts_with(b"/") {
         return text.into();
@@ -85,6 +93,9 @@ pub(super) fn link_text(path: &TreePath, text: &[u8]) -> Box<[u8]> {
     }
     if !climbs_to_root {
         return text.into();
+    }
+    if place.first().is_some_and(|top| UNLINKED.contains(top)) {
+        place.insert(0, b"usr");
     }
     let mut fixed = b"../".repeat(depth + 1);
     fixed.extend_from_slice(&place.join(&b"/"[..]));
@@ -140,6 +151,10 @@ mod tests {
         check("/lib/x/y", "../../usr/z", "../../../usr/z");
         check("/lib/y", "../usr/lib/z", "../../usr/lib/z");
         check("/sbin/a", "../bin/b", "../../bin/b");
+        check("/lib/ld-linux.so.2", "/lib32/ld-linux.so.2", "/usr/lib32/ld-linux.so.2");
+        check("/usr/lib/x", "/libx32/y", "/usr/libx32/y");
+        check("/lib/x", "../lib32/y", "../../usr/lib32/y");
+        check("/lib/x", "/lib32y", "/lib32y");
         check("/lib/x/y", "../z", "../z");
         check("/lib/x/y", "z/../../w", "z/../../w");
         check("/lib/x/y", "a/../../../usr/./z", "../../../usr/z");
