@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cairn_build::Recipe;
 use cairn_build::draft::{Downloaded, draft};
 use cairn_build::fetch::hash_of;
 
@@ -55,6 +56,8 @@ fn drafts_of_real_archives_are_those_that_are_kept() {
         let hash = hash_of(&path).expect("it can be read");
         let directory = tempfile::tempdir().expect("a directory");
         let made = draft(&[Downloaded { url, path, hash }], directory.path()).expect(source);
+        let parsed = Recipe::parse(&made.text).map(|it| it.recipe.name);
+        assert!(parsed.is_ok_and(|name| !name.is_empty()), "{}", made.text);
         let file = kept.join(format!("{source}.yaml"));
         if std::env::var_os("UPDATE_DRAFTS").is_some() {
             fs::write(&file, &made.text).expect("it can be written");

@@ -5,6 +5,7 @@ use std::path::Path;
 use regex::Regex;
 
 use super::facts::capitalised;
+use super::source::is_forge;
 use super::system;
 
 /// READMEs by name, the first of which is read.
@@ -119,7 +120,7 @@ fn without_marks(text: &str) -> String {
 }
 
 /// The first address in the README whose host has the name of the project in it,
-/// or that ends in the name.
+/// or that ends in the name; of a forge, that of the project with the name.
 pub(super) fn homepage(root: &Path, name: &str) -> Option<String> {
     let name = name.trim_start_matches("lib").to_lowercase();
     let mut at_the_end = None;
@@ -133,6 +134,9 @@ pub(super) fn homepage(root: &Path, name: &str) -> Option<String> {
                 if host.to_lowercase().contains(&name) && host.contains('.') {
                     return Some(format!("{begin}{host}"));
                 }
+                // What lies in a project of a forge is about the project.
+                let depth = if is_forge(host) { 4 } else { usize::MAX };
+                let url = url.match_indices('/').nth(depth).map_or(url, |(at, _)| &url[..at]);
                 let last = url.trim_end_matches(".git").rsplit('/').next().unwrap_or_default();
                 if last.to_lowercase() == name && !host.starts_with("ftp") && at_the_end.is_none() {
                     at_the_end = Some(url.trim_end_matches(".git").to_owned());
@@ -211,6 +215,8 @@ mod tests {
         let readme = "From https://other.org/x or\nhttp://some.edu/users/ice/tree/. Good.\n";
         check("tree", readme, Some("http://some.edu/users/ice/tree"));
         check("libx", "git clone https://github.com/y/x.git\n", Some("https://github.com/y/x"));
+        let readme = "![CI](https://github.com/y/x/workflows/CI/badge.svg) https://else.org/x\n";
+        check("x", readme, Some("https://github.com/y/x"));
         check("nothing", "https://x.org\n", None);
     }
 }

@@ -30,8 +30,7 @@ pub fn source_of(url: &str) -> Option<Source> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let file = parts.last()?;
     let stem = SUFFIXES.iter().find_map(|suffix| file.strip_suffix(suffix)).unwrap_or(file);
-    let is_forge = host == "github.com" || host == "codeberg.org" || host.contains("gitlab");
-    if let (true, [owner, project, ..]) = (is_forge, parts.as_slice()) {
+    if let (true, [owner, project, ..]) = (is_forge(host), parts.as_slice()) {
         let homepage = Some(format!("https://{host}/{owner}/{project}"));
         let project = project.trim_end_matches(".git");
         let version = version_of_tag(stem, project)?;
@@ -63,6 +62,11 @@ pub fn source_of(url: &str) -> Option<Source> {
         _ => None,
     };
     Some(Source { name: tidy(&name)?, version, homepage, is_guess: debian.is_some() })
+}
+
+/// Whether the projects of a host have addresses of their owner and their name.
+pub(super) fn is_forge(host: &str) -> bool {
+    host == "github.com" || host == "codeberg.org" || host.contains("gitlab")
 }
 
 fn tidy(name: &str) -> Option<String> {
