@@ -207,9 +207,17 @@ impl Machine {
         // Updating tells of each repository what has become of it.
         let said = &format!("{}{}", ended.stdout, ended.stderr);
         match (fault, ended.code()) {
+            // The state is there, and that the workspace does not go on from it is told.
+            (_, Some(0)) if said.contains("was not told of the state") => {}
             (_, Some(0)) if !is_done => return Err(format!("not done, and ends well: {said}")),
             (_, Some(0)) | (Fault::Kill, None) => {}
             (Fault::Kill, _) => return Err(format!("fails: {said}")),
+            // Of what is lost no source could be used, which is told with the reason.
+            (Fault::Error(error), Some(3)) if self.case.before == "DAMAGE" => {
+                if !said.contains(text_of(error)) {
+                    return Err(format!("does not say why: {said}"));
+                }
+            }
             (Fault::Error(error), Some(1)) => {
                 if is_done && now != before && !is_several {
                     return Err(format!("is done, and fails: {said}"));

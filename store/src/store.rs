@@ -8,7 +8,6 @@ mod refs;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::cache::Cache;
@@ -51,7 +50,7 @@ pub(crate) struct Inner {
     log: RwLock<Log>,
     index: Mutex<Option<Arc<Index>>>,
     /// Whether it was checked that the index knows each pack.
-    knows_all_packs: AtomicBool,
+    knows_all_packs: Mutex<bool>,
     packs: Cache<PackId, Arc<Pack>>,
     frames: Cache<(PackId, u32), Arc<Vec<u8>>>,
     trees: Cache<TreeId, Arc<Tree>>,
@@ -87,7 +86,7 @@ impl Store {
             disk,
             log: RwLock::new(log),
             index: Mutex::new(None),
-            knows_all_packs: AtomicBool::new(false),
+            knows_all_packs: Mutex::default(),
             packs: Cache::new(PACKS_KEPT),
             frames: Cache::new(FRAMES_KEPT),
             trees: Cache::new(TREES_KEPT),
@@ -115,7 +114,7 @@ impl Store {
             self.inner.set_index(None);
             // The disk has the room of a removed pack only when nobody holds it.
             self.inner.packs.clear();
-            self.inner.knows_all_packs.store(false, Ordering::Relaxed);
+            *self.inner.knows_all_packs.lock().unwrap_or_else(PoisonError::into_inner) = false;
         }
         Ok(())
     }

@@ -215,6 +215,53 @@ fn transactions_and_readers_beside_a_collection_lose_nothing() {
     assert!(report.damage.is_empty(), "{:?}", report.damage);
 }
 
+#[test]
+fn readers_beside_an_index_that_is_made_anew_miss_nothing() {
+    let home = fast_directory();
+    let path = home.path().join("store");
+    let store = Store::create(&path).unwrap();
+    let mut dice = Dice::new(11);
+    let mut files = first(&mut dice);
+    let mut states = Vec::new();
+    for _ in 0..40 {
+        change(&mut files, &mut dice);
+        states.push((publish(&store, &files).unwrap(), files.clone()));
+    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers = [0, 1].map(|number| {
+            let (path, states, done) = (&path, &states, &done);
+            scope.spawn(move || {
+                let mut rounds = 0;
+                while !done.load(Ordering::Relaxed) {
+                    // Opened anew, as other processes do.
+                    let store = Store::open(path).unwrap();
+                    let (state, files) = &states[(number + rounds * 7) % states.len()];
+                    // As mounts do, from several threads at once.
+                    std::thread::scope(|scope| {
+                        for _ in 0..3 {
+                            scope.spawn(|| {
+                                assert!(read_back(&store, state.tree).unwrap() == *files);
+                            });
+                        }
+                    });
+                    rounds += 1;
+                }
+                rounds
+            })
+        });
+        let writer = scope.spawn(|| {
+            for _ in 0..60 {
+                assert!(store.rebuild_index().unwrap().is_empty());
+            }
+        });
+        let written = writer.join();
+        done.store(true, Ordering::Relaxed);
+        written.unwrap();
+        readers.into_iter().for_each(|reader| assert!(reader.join().unwrap() > 3));
+    });
+}
+
 /// A directory may have survived a collection in a pack that was mostly needed, while
 /// what lay below it is gone: to make it again must make that again, too.
 #[test]

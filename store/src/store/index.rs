@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::{Inner, Store};
@@ -82,8 +81,10 @@ impl Inner {
                 drop(writer);
                 Index::open_view(&path)
             }),
-            // Another process commits just now, or this one may not write.
-            (Err(_), Some(index)) => return Ok(index),
+            // Another process commits just now, or this one may not write. One that has seen
+            // nothing is being made anew, and does not know yet what there is.
+            (Err(_), Some(index)) if index.generation()? > 0 => return Ok(index),
+            (Err(_), Some(_)) => return self.index_in_memory(&log),
             (Err(_), None) => Index::open_view(&path),
         };
         match healed {
@@ -312,17 +313,22 @@ impl Inner {
         look_up: impl Fn(&Index) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
         let found = self.with_index(&look_up)?;
-        if found.is_some() || self.knows_all_packs.swap(true, Ordering::Relaxed) {
+        if found.is_some() {
             return Ok(found);
         }
-        let index = self.index()?;
-        // What cannot be read is not known: then all of it is made anew.
-        let mut packs = self.list_packs()?.into_iter();
-        if packs.all(|pack| index.has_pack(pack).unwrap_or(false)) {
-            return Ok(None);
+        // One reads them, and all others wait for what that finds.
+        let mut knows_all = self.knows_all_packs.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*knows_all {
+            let index = self.index()?;
+            // What cannot be read is not known: then all of it is made anew.
+            let mut packs = self.list_packs()?.into_iter();
+            let is_whole = packs.all(|pack| index.has_pack(pack).unwrap_or(false));
+            drop(index);
+            let healed = if is_whole { Ok(()) } else { self.heal() };
+            *knows_all = !matches!(healed, Err(Error::Locked { .. }));
+            healed?;
         }
-        drop(index);
-        self.heal()?;
+        drop(knows_all);
         self.with_index(look_up)
     }
 
