@@ -1,11 +1,14 @@
 //! The machine misbehaves: its clock jumps, writes are short or interrupted, locks are left
-//! behind, its disk is full or cannot be written.
+//! behind, several commands run at once.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use cairn_store::Store;
 use cairn_tests::disk::{Filesystem, own_mounts};
@@ -155,6 +158,64 @@ fn locks_that_were_left_behind_hold_nobody() {
     let again = cairn.run(["--yes", "install", "app"]);
     assert_eq!(again.code(), Some(0), "{}", again.stderr);
     assert_sound(&cairn, "without run");
+}
+
+#[test]
+fn commands_of_all_kinds_at_once_are_done_or_told_of_each_other() {
+    const EACH: usize = 10;
+    let cairn = prepared();
+    cairn.data(["--yes", "install", "app"]);
+    let packages = (0..EACH).map(|number| {
+        let name = format!("p{number}");
+        Deb::new(&name, "1-1").file(&format!("usr/share/{name}"), 0o644, Random(7).bytes(3000))
+    });
+    cairn.offer(packages);
+    let refused = AtomicUsize::new(0);
+    let words = |kind: usize, number: usize| -> Vec<String> {
+        let words: &[&str] = match kind {
+            0 => &["--yes", "install", "pN"],
+            1 => &["import", "tree", "--no-cache"],
+            2 => &["gc", "--rewrite-below", "100"],
+            3 => &["state", "tag", "tagN", "current"],
+            4 if number % 3 == 2 => &["store", "rebuild"],
+            _ => &["--yes", "state", "prune", "--keep-last", "3"],
+        };
+        words.iter().map(|word| word.replace('N', &number.to_string())).collect()
+    };
+    thread::scope(|scope| {
+        for kind in 0..5 {
+            let (cairn, refused, words) = (&cairn, &refused, &words);
+            scope.spawn(move || {
+                for number in 0..EACH {
+                    let deadline = Instant::now() + Duration::from_secs(120);
+                    loop {
+                        let words = words(kind, number);
+                        let ended = cairn.run(&words);
+                        if ended.code() == Some(0) {
+                            break;
+                        }
+                        let said = &ended.stderr;
+                        let is_told = said.contains("is being changed by process")
+                            || said.contains("run the command again");
+                        assert!(ended.code() == Some(1) && is_told, "{words:?}: {said}");
+                        assert!(Instant::now() < deadline, "{words:?}: never: {said}");
+                        refused.fetch_add(1, Ordering::Relaxed);
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                }
+            });
+        }
+    });
+    let installed = cairn.installed();
+    for name in (0..EACH).map(|number| format!("p{number}")) {
+        assert!(installed.contains(&name), "{name} got lost: {installed:?}");
+    }
+    let listed = cairn.json(["state", "list"]).to_string();
+    for number in 0..EACH {
+        assert!(listed.contains(&format!("\"tag{number}\"")), "tag{number} got lost: {listed}");
+    }
+    assert!(refused.load(Ordering::Relaxed) > 0, "they were never in each other's way");
+    assert_sound(&cairn, "at the end");
 }
 
 /// What changes a store, with what it needs.
