@@ -90,7 +90,7 @@ fn parse(lines: &str, home: &str) -> Vec<Change> {
         // Of two files the one that is new.
         let ends = |end: char| arguments.split(end).rfind(|piece| piece.contains(home));
         let path = ends('"').filter(|it| !it.contains('<')).or_else(|| ends('>'));
-        let path = path.and_then(|it| it.find(home).map(|at| it[at..].to_owned()));
+        let path = path.and_then(|it| it.rfind(home).map(|at| it[at..].to_owned()));
         let at = changes.len();
         if *found.entry((call.into(), *count)).or_insert(at) == at {
             let path = path.unwrap_or_default();

@@ -115,7 +115,9 @@ impl OsRelease {
         let value = |key: &str| {
             let mut values =
                 text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-            let value = values.next_back()?.trim().trim_matches(['"', '\'']);
+            let value = values.next_back()?.trim();
+            let within = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
+            let value = within('"').or_else(|| within('\'')).unwrap_or(value);
             // What the shell would take from between quotes.
             let value = line(&value.replace("\\\"", "\"").replace("\\$", "$"));
             (!value.is_empty()).then_some(value)
