@@ -100,6 +100,7 @@ impl Work {
 }
 
 #[test]
+#[ignore = "make long runs it"]
 fn a_day_of_work_meets_a_thousand_switches() {
     if !Need::all(&[Need::Fuse, Need::Root]) {
         return;
