@@ -39,7 +39,7 @@ long: build
 # 400 MB of packages to build with, and the sources.
 recipes: build
 	@tools/bootstrap tests
-	$(CARGO) test --release -p cairn-tests --test software --test emul32 -- \
+	$(CARGO) test --release --workspace --test software --test emul32 -- \
 		--ignored --test-threads 1
 
 check: bootstrap

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use cairn_store::Store;
-use cairn_tests::{Cairn, Change, Deb, Fault, Mount, Need, Random};
+use cairn_tests::{Cairn, Change, Deb, Fault, Mount, Need, Random, base_tool_and_app};
 
 /// A command that changes something, and what is done before it.
 struct Case {
@@ -90,16 +90,7 @@ impl Machine {
     fn new(case: &'static Case) -> Self {
         let cairn = Cairn::new();
         let at = |name: &str| cairn.directory().join(name);
-        let base = Deb::new("base", "1.0-1").file("usr/bin/base", 0o755, "#!/bin/sh\n");
-        let base = base.file("etc/base.conf", 0o644, "one");
-        let base = base.file("usr/share/base/a", 0o644, noise(1, 300));
-        let tool = Deb::new("tool", "1.0-1").file("usr/bin/tool", 0o755, noise(2, 9000));
-        let mut app = Deb::new("app", "1.0-1").field("Depends", "base");
-        for number in 0..30 {
-            app = app.file(&format!("usr/share/app/{number}"), 0o644, noise(number + 10, 4000));
-        }
-        app = app.file("usr/lib/app.so", 0o644, noise(3, 1_200_000));
-        cairn.offer([base, tool, app]);
+        cairn.offer(base_tool_and_app());
         fs::create_dir_all(at("tree/below")).unwrap();
         for number in 0..10 {
             fs::write(at(&format!("tree/below/{number}")), noise(number + 50, 3000)).unwrap();

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cairn_tests::{Cairn, Deb, Mount, Need, Random, real, signal};
+use cairn_tests::{Cairn, Deb, Mount, Need, Random, base_tool_and_app, real, signal};
 use serde_json::Value;
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -28,16 +28,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 /// app, which needs base and has a file that fills a pack of its own.
 fn prepared() -> Cairn {
     let cairn = Cairn::new();
-    let base = Deb::new("base", "1.0-1").file("usr/bin/base", 0o755, "#!/bin/sh\n");
-    let base =
-        base.file("etc/base.conf", 0o644, "one").file("usr/share/base/a", 0o644, noise(1, 300));
-    let tool = Deb::new("tool", "1.0-1").file("usr/bin/tool", 0o755, noise(2, 9000));
-    let mut app = Deb::new("app", "1.0-1").field("Depends", "base");
-    for number in 0..30 {
-        app = app.file(&format!("usr/share/app/{number}"), 0o644, noise(number + 10, 4000));
-    }
-    app = app.file("usr/lib/app.so", 0o644, noise(3, 1_200_000));
-    cairn.offer([base, tool, app]);
+    cairn.offer(base_tool_and_app());
     cairn.data(["--yes", "install", "base"]);
     cairn.data(["--yes", "install", "tool"]);
     cairn

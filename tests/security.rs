@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cairn_tests::{Cairn, Mount, Need, Random, make_device, put_programs, set_xattr};
+use cairn_tests::{Cairn, Mount, Need, Random, make_device, ordinary, put_programs, set_xattr};
 
 /// Two ordinary users: `nobody`, since fusermount3 asks for a name, and one without.
 const USER: u32 = 65534;
@@ -137,31 +137,6 @@ fn an_acl_that_a_switch_brings_or_takes_has_effect_at_once() {
     }
 }
 
-/// Runs a shell script in which `user NUMBER COMMAND...` runs a command as a user, who
-/// may use /dev/fuse as on most systems; what it mounts goes away with it.
-fn script(cairn: &Cairn, text: &str) -> String {
-    let program = cairn.directory().join("cairn");
-    fs::copy(cairn.program(), &program).unwrap();
-    let prelude = "
-        set -eu
-        cp -a /dev/fuse fuse
-        chmod 666 fuse
-        mount --bind fuse /dev/fuse
-        user() {
-            id=$1; shift
-            setpriv --reuid=$id --regid=$id --clear-groups --inh-caps=-all \
-                sh -c 'exec \"$@\"' sh \"$@\"
-        }
-    ";
-    let mut command = Command::new("timeout");
-    let outer = ["60", "unshare", "--mount", "--propagation", "private", "sh", "-c"];
-    command.args(outer).arg(format!("{prelude}\n{text}"));
-    let output = cairn.settle(&mut command).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {said}", output.status);
-    String::from_utf8(output.stdout).unwrap()
-}
-
 /// Gives all of the store to an ordinary user.
 fn hand_over(cairn: &Cairn, user: u32) {
     let mut chown = Command::new("chown");
@@ -180,7 +155,7 @@ fn the_mount_of_an_ordinary_user_is_for_that_user_alone() {
     let place = cairn.directory().join("place");
     fs::create_dir(&place).unwrap();
     chown(&place, Some(USER), Some(USER)).unwrap();
-    let told = script(
+    let told = ordinary::as_user(
         &cairn,
         "
         user 65534 ./cairn --quiet mount --follow place >mounted
@@ -219,7 +194,11 @@ fn a_user_gains_nothing_by_copying_a_setuid_program_into_a_layer() {
     put_programs(&tree, &["/usr/bin/touch"]);
     cairn.data([Path::new("import"), &tree]);
     hand_over(&cairn, USER);
-    script(&cairn, "user 65534 ./cairn run --rw layer --state 2 -- /usr/bin/touch /setuid");
+    let told = ordinary::as_user(
+        &cairn,
+        "user 65534 ./cairn run --rw layer --state 2 -- /usr/bin/touch /setuid",
+    );
+    assert_eq!(told, "");
     let layer = cairn.store().join("workspaces/layer");
     let found = Command::new("find").arg(&layer).args(["-name", "setuid"]).output().unwrap();
     let path = PathBuf::from(String::from_utf8(found.stdout).unwrap().trim_end());

@@ -183,14 +183,29 @@ impl Page {
     /// Adds text that goes on below itself where a line would be too long:
     /// `first` stands before its first line, as many spaces before the others.
     ///
-    /// Words are only separated at spaces; without a terminal, never.
+    /// Words are only separated at spaces; without a terminal, never. A line of `text` begins
+    /// a line.
     pub(crate) fn wrapped(&mut self, indent: usize, first: &str, text: &str) {
         let margin = indent + first.chars().count();
         let room = self.look.width.map_or(usize::MAX, |width| width.saturating_sub(margin).max(20));
         self.spaces(indent);
         self.piece(Style::Faint, first);
+        for (number, line) in text.lines().enumerate() {
+            if number > 0 {
+                self.text.push('\n');
+                if !line.trim().is_empty() {
+                    self.spaces(margin);
+                }
+            }
+            self.words(line, margin, room);
+        }
+        self.text.push('\n');
+    }
+
+    /// Adds the words of a line, in `room` columns behind `margin`.
+    fn words(&mut self, line: &str, margin: usize, room: usize) {
         let mut used = 0;
-        for word in visible(text).split_whitespace() {
+        for word in visible(line).split_whitespace() {
             let length = word.chars().count();
             if used > 0 && used + 1 + length > room {
                 self.text.push('\n');
@@ -204,7 +219,6 @@ impl Page {
             self.text.push_str(word);
             used += length;
         }
-        self.text.push('\n');
     }
 
     fn piece(&mut self, style: Style, text: &str) {
@@ -272,6 +286,8 @@ mod tests {
         assert_eq!(page(FILE, build), wide);
         let narrow = "  Name     nano\n  Summary  small, friendly text\n           editor\n";
         assert_eq!(page(NARROW, build), narrow);
+        let lines = page(NARROW, |page| page.fields(0, &[("x", "one\n\n- two\n".into())]));
+        assert_eq!(lines, "x  one\n\n   - two\n");
     }
 
     #[test]

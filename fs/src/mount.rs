@@ -178,7 +178,7 @@ pub(crate) fn serve<S: Source>(
     let unmounter = Unmounter::new(place.target, device);
     let begun = session(fuse, connection).and_then(|session| {
         if let Some(registered) = &mut registered {
-            registered.is_device(device)?;
+            registered.set_device(device)?;
         }
         if let (Some(registered), Some(listener)) = (&registered, &listener) {
             let descriptors: [&dyn AsFd; 2] = [&session, listener];

@@ -162,7 +162,7 @@ impl Registered {
     }
 
     /// Says which device the mount is.
-    pub(crate) fn is_device(&mut self, device: (u32, u32)) -> Result<()> {
+    pub(crate) fn set_device(&mut self, device: (u32, u32)) -> Result<()> {
         self.replace(Registration { device: Some(device), ..self.registration.clone() })
     }
 

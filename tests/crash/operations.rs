@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cairn_store::Store;
-use cairn_tests::{Cairn, Deb, Ended, Random};
+use cairn_tests::{Cairn, Deb, Ended, Random, base_tool_and_app};
 use serde_json::Value;
 
 /// One command, or damage.
@@ -72,14 +72,7 @@ impl World {
         }
         fs::write(tree.join("large"), noise(49, 1_100_000)).unwrap();
 
-        let base = Deb::new("base", "1.0-1").file("usr/bin/base", 0o755, "#!/bin/sh\n");
-        let base = base.file("usr/share/base/a", 0o644, noise(1, 300));
-        let tool = Deb::new("tool", "1.0-1").file("usr/bin/tool", 0o755, noise(2, 9000));
-        let mut app = Deb::new("app", "1.0-1").field("Depends", "base");
-        for number in 0..30 {
-            app = app.file(&format!("usr/share/app/{number}"), 0o644, noise(number + 10, 4000));
-        }
-        app = app.file("usr/lib/app.so", 0o644, noise(3, 1_200_000));
+        let [base, tool, app] = base_tool_and_app();
         let later = Deb::new("later", "1.0-1").file("usr/bin/later", 0o755, noise(4, 5000));
         let guest = Deb::new("guest", "1.0-1").file("usr/bin/guest", 0o755, noise(6, 700_000));
         cairn.offer([base, tool, app, later, guest]);

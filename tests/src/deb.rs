@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::Random;
+
 /// A Debian package that is being made.
 pub struct Deb {
     name: String,
@@ -20,6 +22,23 @@ enum Data {
 
 /// When every file of these packages was changed.
 const MTIME: u64 = 1_700_000_000;
+
+/// Three small packages to try changes with: base, tool, and app, which needs base and has a
+/// file that fills a pack of its own.
+#[must_use]
+pub fn base_tool_and_app() -> [Deb; 3] {
+    let noise = |seed, len| Random(seed).bytes(len);
+    let base = Deb::new("base", "1.0-1").file("usr/bin/base", 0o755, "#!/bin/sh\n");
+    let base = base.file("etc/base.conf", 0o644, "one");
+    let base = base.file("usr/share/base/a", 0o644, noise(1, 300));
+    let tool = Deb::new("tool", "1.0-1").file("usr/bin/tool", 0o755, noise(2, 9000));
+    let mut app = Deb::new("app", "1.0-1").field("Depends", "base");
+    for number in 0..30 {
+        app = app.file(&format!("usr/share/app/{number}"), 0o644, noise(number + 10, 4000));
+    }
+    let app = app.file("usr/lib/app.so", 0o644, noise(3, 1_200_000));
+    [base, tool, app]
+}
 
 impl Deb {
     /// A package without files.

@@ -49,7 +49,7 @@ mod tls;
 
 pub use cairn::{Cairn, Ended};
 pub use call::Call;
-pub use deb::Deb;
+pub use deb::{Deb, base_tool_and_app};
 pub use inject::{Change, Fault};
 pub use listing::{Entry, Kind, Listing};
 pub use mount::Mount;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cairn_package::boot::{Entry, Place, Sync, SyncOptions, Target, named_state, root_options};
+use cairn_package::boot::{Entry, File, Options, Place, Plan, Target, named_state, root_options};
 use cairn_store::Store;
 use serde::Serialize;
 
@@ -81,15 +81,15 @@ struct Wish {
 }
 
 impl Wish {
-    fn plan(&self, store: &Store) -> Result<(Place, Sync), Error> {
+    fn plan(&self, store: &Store) -> Result<(Place, Plan), Error> {
         let place = Place::find(self.esp.as_deref(), self.boot.as_deref())?;
         let machine = match &self.cmdline {
             Some(text) => text.clone(),
             None => root_options(store.path())?,
         };
         let local = LOCAL.into();
-        let options = SyncOptions { place: place.clone(), older: self.older, machine, local };
-        Ok((place, Sync::plan(store, &options)?))
+        let options = Options { place: place.clone(), older: self.older, machine, local };
+        Ok((place, Plan::new(store, &options)?))
     }
 }
 
@@ -134,7 +134,7 @@ impl From<&Entry> for EntryView {
 }
 
 impl Menu {
-    fn new(place: Place, plan: &Sync, synced: bool) -> Self {
+    fn new(place: Place, plan: &Plan, synced: bool) -> Self {
         let new = || plan.files.iter().filter(|file| file.is_new);
         Self {
             esp: place.esp,
@@ -143,7 +143,7 @@ impl Menu {
             write: new().map(|file| file.path.clone()).collect(),
             remove: plan.stale.clone(),
             synced,
-            bytes: new().map(cairn_package::boot::File::size).sum(),
+            bytes: new().map(File::size).sum(),
         }
     }
 }

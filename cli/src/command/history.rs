@@ -65,10 +65,10 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         }
     }
     if let Some(name) = unknown.first() {
-        let installed = match store.current() {
-            Ok(current) => InstalledPackage::load_all(&store, current.packages)?,
-            Err(_) => Installed::default(),
-        };
+        let mut installed = Installed::default();
+        for state in store.refs().states.values() {
+            installed.extend(InstalledPackage::load_all(&store, state.packages)?);
+        }
         return Err(not_installed(&installed, name));
     }
     output.list(&History(events))

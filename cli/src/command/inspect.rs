@@ -155,7 +155,7 @@ pub(crate) fn fields(metadata: &Metadata) -> Vec<(&'static str, String)> {
         ("Release", format!("{}, build {}", metadata.release, metadata.build_release)),
         ("Architecture", metadata.architecture.clone()),
         ("Summary", metadata.summary.clone()),
-        ("Description", metadata.description.split_whitespace().collect::<Vec<_>>().join(" ")),
+        ("Description", paragraphs(&metadata.description)),
         ("Homepage", metadata.homepage.clone()),
         ("Licences", licenses),
         ("Source", metadata.source_id.clone()),
@@ -187,4 +187,37 @@ fn entry_row(entry: &EntryDescription) -> Vec<Cell> {
         Cell::new(&entry.kind).style(Style::Faint),
         Cell::new(path),
     ]
+}
+
+/// A description with a line for each paragraph and each item of a list, however its author
+/// has broken the lines.
+fn paragraphs(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.trim().lines() {
+        let words = line.trim();
+        let is_item = ["-", "*", "•"].iter().any(|mark| words.starts_with(mark));
+        if words.is_empty() {
+            out.push_str("\n\n");
+        } else {
+            if is_item && !out.ends_with('\n') {
+                out.push('\n');
+            } else if !out.is_empty() && !out.ends_with('\n') {
+                out.push(' ');
+            }
+            out.push_str(words);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_paragraphs_of_a_description_stay() {
+        let text = "First\nline:\n - one\n   more\n * two\n\nLast.\n";
+        assert_eq!(paragraphs(text), "First line:\n- one more\n* two\n\nLast.");
+        assert_eq!(paragraphs(""), "");
+    }
 }

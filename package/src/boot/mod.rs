@@ -10,10 +10,10 @@ mod error;
 mod kernel;
 mod loader;
 mod machine;
-mod sync;
+mod plan;
 
 pub use entry::{Entry, Target};
 pub use error::Error;
 pub use kernel::{Kernel, OsRelease, kernels};
 pub use machine::{Place, named_state, root_options};
-pub use sync::{File, Sync, SyncOptions};
+pub use plan::{File, Options, Plan};

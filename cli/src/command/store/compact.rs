@@ -87,12 +87,13 @@ impl View for Done {
             let (would, about) = if self.dry_run { ("Would make", "about ") } else { ("Made", "") };
             page.line(format_args!(
                 "{would} {about}{} of {} in {}: {} objects ({} of files and directories) that only \
-                 {states} need.",
+                 {states} {}.",
                 size(self.bytes_after),
                 size(self.bytes_before),
                 counted(number(self.packs_replaced), "pack"),
                 count(self.objects),
                 size(self.bytes),
+                if self.states == 1 { "needs" } else { "need" }
             ));
         }
         page.line(format_args!("{} in packs.", size(self.stored)));

@@ -28,7 +28,7 @@ const UNFINISHED: &str = ".cairn-new";
 
 /// What entries are made for.
 #[derive(Clone, Debug)]
-pub struct SyncOptions {
+pub struct Options {
     /// Where they go.
     pub place: Place,
     /// How many states older than the current one have entries.
@@ -58,7 +58,7 @@ enum Content {
 
 /// What is to be done so that a boot loader offers the current state and older ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sync {
+pub struct Plan {
     /// The entries, in the order of the menu.
     pub entries: Vec<Entry>,
     /// All files, in the order in which they are written: an entry comes after what it
@@ -69,7 +69,7 @@ pub struct Sync {
     boot: PathBuf,
 }
 
-impl Sync {
+impl Plan {
     /// Finds out what has to be done, and does nothing.
     ///
     /// A blob that has its file is hashed where its length is right: a partition of FAT
@@ -78,7 +78,7 @@ impl Sync {
     /// # Errors
     /// [`Error::NoKernel`]; [`Error::Store`], also [`cairn_store::Error::NoState`];
     /// [`Error::Read`]; [`Error::NoRoom`].
-    pub fn plan(store: &Store, options: &SyncOptions) -> Result<Self, Error> {
+    pub fn new(store: &Store, options: &Options) -> Result<Self, Error> {
         let refs = store.refs();
         let current = refs.current.ok_or(cairn_store::Error::NoState)?;
         let older = refs.states.values().rev().filter(|state| state.id < current);
