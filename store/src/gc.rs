@@ -34,7 +34,7 @@ use crate::error::{Error, Result};
 use crate::hash::{PackId, TreeId};
 use crate::hold::Holder;
 use crate::index::{Batch, Index};
-use crate::lock::Lock;
+use crate::lock::{Lock, Purpose};
 use crate::log::{Change, Refs};
 use crate::pack::{Location, ObjectId};
 use crate::state::{State, StateId};
@@ -159,7 +159,7 @@ impl Store {
     /// nothing else.
     fn sweep(&self, marks: &Marks, options: GcOptions, progress: &dyn GcProgress) -> Result<Swept> {
         let inner = self.inner();
-        let _lock = inner.wait_for_lock()?;
+        let _lock = inner.wait_for_lock(Purpose::Upkeep)?;
         let mut writer = Writer::open(inner)?;
         let refs = inner.log().refs;
         mark_records(marks, &refs);

@@ -17,10 +17,22 @@ pub(crate) struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        // Whoever comes next has not said who it is as soon as it has the lock.
+        let _ = self.0.set_len(0);
         // Closing would leave the lock with a child that another thread has just
         // forked and that has not come to its exec(2) yet.
         let _ = self.0.unlock();
     }
+}
+
+/// What the writer's lock is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A change of states or tags. Others are told who makes it, and do not wait.
+    Change,
+    /// Something that no user asked for and that changes nothing that one sees: steps of a
+    /// collection, an index that is healed. Others wait until it is done.
+    Upkeep,
 }
 
 /// The file that the one writer locks.
@@ -31,39 +43,44 @@ const COLLECTOR: &str = "run/gc.lock";
 /// The file that the one who takes states of other stores locks.
 const PULLER: &str = "run/pull.lock";
 
-/// How long a writer waits for a collector.
+/// The second line of a lock's file that is held for [`Purpose::Upkeep`].
+const UPKEEP: &str = "upkeep";
+
+/// How long upkeep is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a holder is waited for that has not said who it is.
+const UNSIGNED: Duration = Duration::from_millis(200);
 
 impl Lock {
-    /// Takes the writer's lock, or says who has it. A collector is waited for.
-    pub(crate) fn take(store: &Path) -> Result<Self> {
+    /// Takes the writer's lock, or says who has it. Upkeep is waited for.
+    pub(crate) fn take(store: &Path, purpose: Purpose) -> Result<Self> {
         let begun = Instant::now();
-        let mut strangers = 0;
+        let mut seen = None;
         loop {
-            let locked = match Self::try_file(store, WRITER) {
-                Err(err @ Error::Locked { .. }) => err,
-                result => return result,
+            let (path, mut file) = open(store, WRITER)?;
+            if try_lock(&path, &file)? {
+                return Self::sign(path, file, purpose);
+            }
+            let now = Signature::read(&mut file);
+            let patience = match &now {
+                Some(holder) if holder.is_upkeep => PATIENCE,
+                // One that was killed leaves its name to whoever has the lock next.
+                Some(_) if seen == now => Duration::ZERO,
+                Some(_) | None => UNSIGNED,
             };
-            let is_of = |pid| matches!(locked, Error::Locked { pid: holder, .. } if holder == pid);
-            match collector(store) {
-                Some(pid) if is_of(pid) => strangers = 0,
-                // Between taking the lock and saying so, the file tells of the
-                // holder before.
-                Some(_) if strangers < 3 => strangers += 1,
-                _ => return Err(locked),
+            if begun.elapsed() >= patience {
+                return Err(locked(store, now));
             }
-            if begun.elapsed() > PATIENCE {
-                return Err(locked);
-            }
+            seen = now;
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
     /// Takes the writer's lock as soon as whoever has it lets it go.
-    pub(crate) fn wait(store: &Path) -> Result<Self> {
+    pub(crate) fn wait(store: &Path, purpose: Purpose) -> Result<Self> {
         let (path, file) = open(store, WRITER)?;
         undisturbed(|| file.lock()).map_err(Error::io(&path))?;
-        Self::sign(path, file)
+        Self::sign(path, file, purpose)
     }
 
     /// Takes the lock of whoever pulls, or says who has it.
@@ -73,41 +90,33 @@ impl Lock {
 
     /// Takes the collector's lock, or says who has it.
     pub(crate) fn take_collector(store: &Path) -> Result<Self> {
-        for _ in 0..5 {
-            // Whoever looks for a collector holds the file for an instant.
-            match Self::try_file(store, COLLECTOR) {
-                Err(Error::Locked { .. }) => std::thread::sleep(Duration::from_millis(1)),
-                result => return result,
-            }
-        }
         Self::try_file(store, COLLECTOR)
     }
 
     fn try_file(store: &Path, name: &str) -> Result<Self> {
         let (path, mut file) = open(store, name)?;
-        let tried = undisturbed(|| match file.try_lock() {
-            Err(TryLockError::Error(err)) => Err(err),
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Ok(()) => Ok(true),
-        });
-        if tried.map_err(Error::io(&path))? {
-            return Self::sign(path, file);
+        if try_lock(&path, &file)? {
+            return Self::sign(path, file, Purpose::Change);
         }
-        let (pid, command) = read(&mut file);
-        Err(Error::Locked { store: store.into(), pid, command })
+        Err(locked(store, Signature::read(&mut file)))
     }
 
-    /// Says who has the lock.
-    fn sign(path: PathBuf, mut file: File) -> Result<Self> {
+    /// Says who has the lock, and what for.
+    fn sign(path: PathBuf, mut file: File, purpose: Purpose) -> Result<Self> {
         let program = std::env::args_os()
             .map(|arg| arg.to_string_lossy().escape_debug().to_string())
             .take(8)
             .collect::<Vec<_>>()
             .join(" ");
+        let mut text = format!("{} {program}\n", std::process::id());
+        if purpose == Purpose::Upkeep {
+            text.push_str(UPKEEP);
+            text.push('\n');
+        }
         let signed = file
             .set_len(0)
             .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{} {program}", std::process::id()));
+            .and_then(|()| file.write_all(text.as_bytes()));
         match signed {
             // What it says is for people, and room can be made only by who has it.
             Err(err) if !is_full(&err) => Err(Error::io(&path)(err)),
@@ -142,12 +151,38 @@ fn undisturbed<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Process and command of the holder; what the file says may be half written.
-fn read(file: &mut File) -> (u32, String) {
-    let mut holder = String::new();
-    let _ = file.read_to_string(&mut holder);
-    let (pid, command) = holder.split_once(' ').unwrap_or(("0", "unknown"));
-    (pid.parse().unwrap_or(0), command.trim_end().into())
+/// Takes the lock of `file` if nobody has it.
+fn try_lock(path: &Path, file: &File) -> Result<bool> {
+    let tried = undisturbed(|| match file.try_lock() {
+        Err(TryLockError::Error(err)) => Err(err),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Ok(()) => Ok(true),
+    });
+    tried.map_err(Error::io(path))
+}
+
+fn locked(store: &Path, holder: Option<Signature>) -> Error {
+    let Writer { pid, command } = holder.map(|it| it.writer).unwrap_or_default();
+    Error::Locked { store: store.into(), pid, command }
+}
+
+/// What the file of a lock says of its holder.
+#[derive(Debug, PartialEq, Eq)]
+struct Signature {
+    writer: Writer,
+    is_upkeep: bool,
+}
+
+impl Signature {
+    /// `None` if the holder has not written all of it yet.
+    fn read(file: &mut File) -> Option<Self> {
+        let mut text = String::new();
+        file.rewind().and_then(|()| file.read_to_string(&mut text)).ok()?;
+        let (first, rest) = text.split_once('\n')?;
+        let (pid, command) = first.split_once(' ')?;
+        let writer = Writer { pid: pid.parse().ok()?, command: command.into() };
+        Some(Self { writer, is_upkeep: rest.trim_end() == UPKEEP })
+    }
 }
 
 /// Who has the writer's lock of a store.
@@ -157,6 +192,12 @@ pub struct Writer {
     pub pid: u32,
     /// Its command line.
     pub command: String,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self { pid: 0, command: "unknown".into() }
+    }
 }
 
 /// Who changes the store in `store` just now, as far as the kernel tells.
@@ -171,17 +212,8 @@ pub fn writer(store: &Path) -> Option<Writer> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         fields.get(1) == Some(&"FLOCK") && fields.get(5).is_some_and(|it| it.ends_with(&number))
     };
-    locks.lines().any(is_ours).then(|| {
-        let (pid, command) = read(&mut file);
-        Writer { pid, command }
-    })
-}
-
-/// The process that collects just now.
-fn collector(store: &Path) -> Option<u32> {
-    let mut file = File::open(store.join(COLLECTOR)).ok()?;
-    let is_held = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
-    is_held.then(|| read(&mut file).0)
+    let is_held = locks.lines().any(is_ours);
+    is_held.then(|| Signature::read(&mut file).map(|it| it.writer).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -193,7 +225,7 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         std::fs::create_dir(store.path().join("run")).unwrap();
         assert_eq!(writer(store.path()), None);
-        let lock = Lock::take(store.path()).unwrap();
+        let lock = Lock::take(store.path(), Purpose::Change).unwrap();
         assert_eq!(writer(store.path()).map(|it| it.pid), Some(std::process::id()));
         drop(lock);
         assert_eq!(writer(store.path()), None);
@@ -203,29 +235,57 @@ mod tests {
     fn the_second_writer_is_told_of_the_first() {
         let store = tempfile::tempdir().unwrap();
         std::fs::create_dir(store.path().join("run")).unwrap();
-        let first = Lock::take(store.path()).unwrap();
-        match Lock::take(store.path()) {
+        let first = Lock::take(store.path(), Purpose::Change).unwrap();
+        match Lock::take(store.path(), Purpose::Change) {
             Err(Error::Locked { pid, .. }) => assert_eq!(pid, std::process::id()),
             other => panic!("{other:?}"),
         }
         drop(first);
-        Lock::take(store.path()).unwrap();
+        Lock::take(store.path(), Purpose::Change).unwrap();
     }
 
     #[test]
-    fn a_writer_waits_for_a_collector() {
+    fn upkeep_is_waited_for() {
+        let store = tempfile::tempdir().unwrap();
+        std::fs::create_dir(store.path().join("run")).unwrap();
+        let upkeep = Lock::wait(store.path(), Purpose::Upkeep).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| Lock::take(store.path(), Purpose::Change).map(drop));
+            std::thread::sleep(Duration::from_millis(30));
+            assert!(!writer.is_finished());
+            drop(upkeep);
+            writer.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_holder_is_known_by_what_it_says_itself() {
+        let store = tempfile::tempdir().unwrap();
+        std::fs::create_dir(store.path().join("run")).unwrap();
+        let path = store.path().join(WRITER);
+        // Locked by one that says nothing yet, in a file that tells of one that was killed.
+        for left in ["", "812", "812 cairn install nano\n", "812 cairn gc\nupkeep\n"] {
+            std::fs::write(&path, left).unwrap();
+            let file = File::options().read(true).write(true).open(&path).unwrap();
+            file.lock().unwrap();
+            std::thread::scope(|scope| {
+                let writer = scope.spawn(|| Lock::take(store.path(), Purpose::Change).map(drop));
+                std::thread::sleep(Duration::from_micros(300));
+                let _lock = Lock::sign(path.clone(), file, Purpose::Upkeep).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+                assert!(!writer.is_finished(), "left: {left:?}");
+                drop(_lock);
+                writer.join().unwrap().unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn one_collects_at_a_time() {
         let store = tempfile::tempdir().unwrap();
         std::fs::create_dir(store.path().join("run")).unwrap();
         let collector = Lock::take_collector(store.path()).unwrap();
-        assert!(Lock::take_collector(store.path()).is_err(), "one collects at a time");
-        let held = Lock::wait(store.path()).unwrap();
-        std::thread::scope(|scope| {
-            let writer = scope.spawn(|| Lock::take(store.path()).map(drop));
-            std::thread::sleep(Duration::from_millis(30));
-            assert!(!writer.is_finished());
-            drop(held);
-            writer.join().unwrap().unwrap();
-        });
+        assert!(Lock::take_collector(store.path()).is_err());
         drop(collector);
         Lock::take_collector(store.path()).unwrap();
     }

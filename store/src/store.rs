@@ -15,7 +15,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Result};
 use crate::hash::{BlobKey, BlobRef, Digest, PackId, TreeId};
 use crate::index::Index;
-use crate::lock::Lock;
+use crate::lock::{Lock, Purpose};
 use crate::log::{Change, Log, Refs};
 use crate::pack::Pack;
 use crate::reads::{Counts, Reads};
@@ -240,12 +240,12 @@ impl Inner {
 
     /// Takes the writer's lock and looks at the log as it is now.
     pub(crate) fn lock(&self) -> Result<Lock> {
-        self.locked(Lock::take(&self.path)?)
+        self.locked(Lock::take(&self.path, Purpose::Change)?)
     }
 
     /// Does the same as soon as whoever has the lock lets it go.
-    pub(crate) fn wait_for_lock(&self) -> Result<Lock> {
-        self.locked(Lock::wait(&self.path)?)
+    pub(crate) fn wait_for_lock(&self, purpose: Purpose) -> Result<Lock> {
+        self.locked(Lock::wait(&self.path, purpose)?)
     }
 
     fn locked(&self, lock: Lock) -> Result<Lock> {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::hash::{BlobRef, PackId, TreeId};
 use crate::index::{Batch, Index};
 use crate::ingest::{Claims, Ingest, IngestProgress, Source};
-use crate::lock::Lock;
+use crate::lock::{Lock, Purpose};
 use crate::log::Change;
 use crate::pack::{Density, FinishedPack, ObjectId, PACK_LEN, PackWriter, Packer};
 use crate::state::{State, StateId};
@@ -73,7 +73,7 @@ impl Store {
 
     /// Begins a transaction as soon as no other process has one.
     pub(crate) fn begin_when_free(&self) -> Result<Transaction> {
-        self.begin_with(self.inner().wait_for_lock()?)
+        self.begin_with(self.inner().wait_for_lock(Purpose::Change)?)
     }
 
     fn begin_with(&self, lock: Lock) -> Result<Transaction> {

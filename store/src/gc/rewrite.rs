@@ -9,6 +9,7 @@ use super::{Collected, GcPhase, GcProgress, Writer};
 use crate::error::{Error, Result};
 use crate::hash::PackId;
 use crate::index::{Batch, Index};
+use crate::lock::Purpose;
 use crate::pack::{FinishedPack, Location, ObjectId, Pack, PackWriter, Packer};
 use crate::store::Inner;
 
@@ -188,7 +189,7 @@ impl Rewrite<'_> {
     /// record of a state that lies in several packs is copied from each.
     pub(super) fn publish(&self, copies: Vec<FinishedPack>, batch: &[PackId]) -> Result<bool> {
         let inner = self.inner;
-        let _lock = inner.wait_for_lock()?;
+        let _lock = inner.wait_for_lock(Purpose::Upkeep)?;
         let mut writer = Writer::open(inner)?;
         // It would go with what it replaces.
         if copies.iter().any(|copy| batch.contains(&copy.id)) {

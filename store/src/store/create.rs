@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{FORMAT, Store};
 use crate::disk::{Disk, RealDisk, create_directories};
 use crate::error::{Error, Result};
-use crate::lock::Lock;
+use crate::lock::{Lock, Purpose};
 
 impl Store {
     /// Makes an empty store in `path`, which must not exist or be empty, or hold
@@ -31,7 +31,7 @@ impl Store {
         // Packs hold the files of all users, and a key opens every one of them.
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(Error::io(path))?;
         make(&path.join("run"))?;
-        let lock = Lock::take(path)?;
+        let lock = Lock::take(path, Purpose::Change)?;
         // Another process may have made the store before it gave the lock away.
         if !is_unfinished(path).map_err(Error::io(path))? {
             return Err(Error::NotEmpty { path: path.into() });

@@ -11,7 +11,7 @@ use super::{Inner, Store};
 use crate::error::{Error, Result};
 use crate::hash::PackId;
 use crate::index::{Batch, Index};
-use crate::lock::Lock;
+use crate::lock::{Lock, Purpose};
 use crate::log::Log;
 use crate::pack::Pack;
 
@@ -74,21 +74,22 @@ impl Inner {
             }
             Err(_) => None,
         };
-        let lock = Lock::take(&self.path);
+        let lock = Lock::take(&self.path, Purpose::Upkeep);
         let log = Log::read(&self.log_path())?;
-        let healed = match (&lock, lags) {
-            (Ok(_), _) => self.open_writer(&log).and_then(|writer| {
-                drop(writer);
-                Index::open_view(&path)
-            }),
-            // Another process commits just now, or this one may not write. One that has seen
-            // nothing is being made anew, and does not know yet what there is.
-            (Err(_), Some(index)) if index.generation()? > 0 => return Ok(index),
-            (Err(_), Some(_)) => return self.index_in_memory(&log),
-            (Err(_), None) => Index::open_view(&path),
-        };
+        if lock.is_err() {
+            // Another process commits just now, or this one may not write. An index that has
+            // seen nothing is being made anew, and does not know yet what there is.
+            return match lags.map_or_else(|| Index::open_view(&path), Ok) {
+                Ok(index) if index.generation()? > 0 => Ok(index),
+                _ => self.index_in_memory(&log),
+            };
+        }
+        let healed = self.open_writer(&log).and_then(|writer| {
+            drop(writer);
+            Index::open_view(&path)
+        });
         match healed {
-            Err(err) if err.is_full() || lock.is_err() => self.index_in_memory(&log),
+            Err(err) if err.is_full() => self.index_in_memory(&log),
             healed => healed,
         }
     }
@@ -139,7 +140,7 @@ impl Inner {
             return Ok(());
         }
         *slot = None;
-        let lock = Lock::take(&self.path);
+        let lock = Lock::take(&self.path, Purpose::Upkeep);
         let log = Log::read(&self.log_path())?;
         let made = match &lock {
             Ok(_) => self.rebuild(&log).and_then(|(made, _)| {
@@ -219,7 +220,7 @@ impl Inner {
             return self.reconcile(&index);
         }
         drop(index);
-        let _lock = Lock::take(&self.path)?;
+        let _lock = Lock::take(&self.path, Purpose::Upkeep)?;
         self.set_index(None);
         let log = Log::read(&self.log_path())?;
         self.or_anew(self.open_writer(&log)?, &log, |index| self.reconcile(index)).map(drop)
@@ -324,9 +325,16 @@ impl Inner {
             let mut packs = self.list_packs()?.into_iter();
             let is_whole = packs.all(|pack| index.has_pack(pack).unwrap_or(false));
             drop(index);
-            let healed = if is_whole { Ok(()) } else { self.heal() };
-            *knows_all = !matches!(healed, Err(Error::Locked { .. }));
-            healed?;
+            match if is_whole { Ok(()) } else { self.heal() } {
+                Err(Error::Locked { .. }) => {
+                    let whole = self.index_in_memory(&Log::read(&self.log_path())?)?;
+                    self.set_index(Some(Arc::new(whole)));
+                }
+                healed => {
+                    healed?;
+                    *knows_all = true;
+                }
+            }
         }
         drop(knows_all);
         self.with_index(look_up)
