@@ -16,36 +16,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cairn_benches::debian::{
-    copy_without_scripts, dpkg_unpack, fetch_debs, unpack_without_scripts,
+    copy_without_scripts, dpkg_unpack, hundred_debs, unpack_without_scripts,
 };
-use cairn_benches::{binary, cairn, compare, median_of, report, run};
-
-/// What is asked for; with all that these need it is 100 packages of Debian 12.
-const ROOTS: [&str; 16] = [
-    "bash",
-    "bc",
-    "coreutils",
-    "curl",
-    "file",
-    "gawk",
-    "git",
-    "less",
-    "make",
-    "nano",
-    "python3",
-    "rsync",
-    "sqlite3",
-    "tmux",
-    "tree",
-    "vim-tiny",
-];
+use cairn_benches::{cairn, compare, median_of, report, run};
 
 #[expect(clippy::print_stdout, reason = "printing results is what a benchmark does")]
 fn main() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let home = home.path();
-    let fetched = fetch_debs(&binary().with_file_name("../debs"), &ROOTS);
-    assert!(fetched.len() >= 100, "{} packages are too few", fetched.len());
+    let fetched = hundred_debs();
     let [stones, store, xz, zstd, tars] =
         ["stones", "store of conversion", "xz", "zstd", "tar"].map(|name| home.join(name));
     run(cairn(&store).args(["convert", "--without-triggers", "-o"]).arg(&stones).args(&fetched));

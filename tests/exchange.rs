@@ -9,6 +9,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cairn_tests::disk::Filesystem;
 use cairn_tests::{Cairn, Deb, Mount, Need, Plain, make_device, make_fifo, real, set_xattr};
 
 const TOOLS: [Need; 3] = [
@@ -365,6 +366,50 @@ fn an_image_of_another_filesystem_is_made_by_its_own_program() {
     let said = cairn.fails(1, ["--quiet", "export", "1", "out.erofs"]);
     assert!(said.contains("out.erofs is not empty"), "{said}");
     assert_eq!(fs::read_dir(cairn.directory()).unwrap().count(), 5, "nothing else is left");
+}
+
+/// Files with one content take its room once where the filesystem can, and stay files of
+/// their own.
+#[test]
+fn equal_files_of_a_directory_share_their_blocks() {
+    const COPIES: u64 = 5;
+    const LEN: u64 = 8 << 20;
+    for kind in [Filesystem::Xfs, Filesystem::Btrfs] {
+        if !Need::all(&[Need::Root, Need::Loop, kind.need()]) {
+            continue;
+        }
+        let cairn = Cairn::new();
+        let place = |name: &str| cairn.directory().join(name);
+        let content = noise(usize::try_from(LEN).unwrap());
+        for copy in 0..COPIES {
+            let directory = place("root").join(format!("d{copy}"));
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join("file"), &content).unwrap();
+            fs::write(directory.join("small"), "one content").unwrap();
+            fs::write(directory.join("own"), format!("number {copy}")).unwrap();
+            fs::write(directory.join("none"), "").unwrap();
+        }
+        cairn.data(["import", "root"]);
+        kind.make_in(&place("disk"));
+        let disk = kind.mount(&place("disk"), &place("mounted")).unwrap();
+        let before = used(disk.path());
+        cairn.data(["export", "1", "mounted/out"]);
+        let grown = used(disk.path()) - before;
+        assert!((LEN..2 * LEN).contains(&grown), "{}: {grown} bytes", kind.name());
+        let out = place("mounted").join("out");
+        let places = [place("root"), out.clone()].map(|path| format!("{}/", path.display()));
+        let mut rsync = Command::new("rsync");
+        assert_eq!(run(rsync.args(["-aHn", "--checksum", "--itemize-changes"]).args(places)), "");
+        fs::write(out.join("d0/file"), "changed").unwrap();
+        assert!(fs::read(out.join("d1/file")).unwrap() == content, "{}", kind.name());
+    }
+}
+
+/// Bytes that are used on the filesystem of `directory`.
+fn used(directory: &Path) -> u64 {
+    let mut df = Command::new("df");
+    let said = run(df.args(["--sync", "--output=used", "-B1"]).arg(directory));
+    said.lines().last().unwrap().trim().parse().unwrap()
 }
 
 fn noise(len: usize) -> Vec<u8> {

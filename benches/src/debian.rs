@@ -8,7 +8,7 @@ use cairn_package::Metadata;
 use cairn_package::convert::Converter;
 use cairn_package::stone::write_index;
 
-use crate::run;
+use crate::{binary, run};
 
 /// Debian packages with all that they need, as files, downloaded into `directory` where
 /// they are missing.
@@ -20,6 +20,34 @@ pub fn fetch_debs(directory: &Path, packages: &[&str]) -> Vec<PathBuf> {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "fetch-debs: {text}");
     String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect()
+}
+
+/// With all that these need it is 100 packages of Debian 12.
+const ROOTS: [&str; 16] = [
+    "bash",
+    "bc",
+    "coreutils",
+    "curl",
+    "file",
+    "gawk",
+    "git",
+    "less",
+    "make",
+    "nano",
+    "python3",
+    "rsync",
+    "sqlite3",
+    "tmux",
+    "tree",
+    "vim-tiny",
+];
+
+/// 100 real packages as files, in the order of their names.
+#[must_use]
+pub fn hundred_debs() -> Vec<PathBuf> {
+    let debs = fetch_debs(&binary().with_file_name("../debs"), &ROOTS);
+    assert!(debs.len() >= 100, "{} packages are too few", debs.len());
+    debs
 }
 
 /// All packages that apt can download on this machine, as what they would be as stones.

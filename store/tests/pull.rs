@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cairn_store::transfer::{
     PackAt, PackRange, PullExtent, PullPhase, PullProgress, PullSource, Pulled, TakeBytes, pipe,
@@ -15,7 +16,7 @@ use cairn_store::transfer::{
 use cairn_store::tree::{HardLink, LinkGroup};
 use cairn_store::{
     Attributes, BlobRef, BytesSource, Content, Draft, Entry, Error, ImportOptions, Leaf, Name,
-    ObjectId, Refs, Standing, State, Store, Transaction, Tree, import_directory,
+    ObjectId, Refs, Standing, State, StateId, Store, Transaction, Tree, import_directory,
 };
 
 const ASIDE: PullExtent = PullExtent::Publish(Standing::Aside);
@@ -319,6 +320,87 @@ fn more_ranges_than_are_asked_for_at_once_come_through_a_pipe_in_order() {
         assert!(all(&source) == all(&world.from));
         source.done("well".into()).unwrap();
     });
+}
+
+/// What is asked of a store of which a collection takes packs away meanwhile.
+#[test]
+fn a_pack_that_goes_during_a_pull_through_a_pipe_costs_another_look() {
+    let world = World::new();
+    for at in 0..20 {
+        world.write(&format!("kept/{at}"), noise(at, 30_000));
+    }
+    world.import(&world.from);
+    for at in 0..40 {
+        world.write(&format!("more/{at}"), noise(100 + at, 30_000));
+    }
+    world.write("junk", noise(200, 9000));
+    world.import(&world.from);
+    fs::remove_file(world.directory.path().join("root/junk")).unwrap();
+    let state = world.import(&world.from);
+    let there = Store::open(world.from.path()).unwrap();
+    std::thread::scope(|scope| {
+        // Closed as soon as a look fails, so that the other side ends.
+        let (here, other) = UnixStream::pair().unwrap();
+        let there = &there;
+        scope.spawn(move || {
+            let from = other.try_clone().unwrap();
+            pipe::serve(there, from, &other, &()).unwrap()
+        });
+        let pipe = pipe::Pipe::open("it".into(), here.try_clone().unwrap(), &here).unwrap();
+
+        let packs = PullSource::packs(&world.from).unwrap();
+        let mut ranges: Vec<PackRange> =
+            (0..700).map(|at| PackRange { pack: packs[0].id, from: at, len: 100 }).collect();
+        let missing = "00000000000000000000000000000001".parse().unwrap();
+        ranges[300].pack = missing;
+        let read = pipe.read(&ranges, &mut |_, _| Ok(()));
+        assert!(matches!(read, Err(Error::MissingPack { pack }) if pack == missing), "{read:?}");
+        ranges.remove(300);
+        pipe.read(&ranges, &mut |_, _| Ok(())).unwrap();
+
+        let source = Collected { pipe: &pipe, store: &world.from, questions: AtomicUsize::new(0) };
+        world.pull_from(&source, &state, &()).unwrap();
+        assert!(source.questions.into_inner() > 2);
+        pipe.done("well".into()).unwrap();
+    });
+    assert_sound(&world.to);
+}
+
+/// A store at the other end of a pipe, in which everything moves into other packs before the
+/// second question.
+struct Collected<'a> {
+    pipe: &'a dyn PullSource,
+    store: &'a Store,
+    questions: AtomicUsize,
+}
+
+impl PullSource for Collected<'_> {
+    fn name(&self) -> String {
+        "a test".into()
+    }
+
+    fn refs(&self) -> Result<Refs, Error> {
+        self.pipe.refs()
+    }
+
+    fn locate(&self, objects: &[ObjectId]) -> Result<Option<Vec<Option<PackAt>>>, Error> {
+        if self.questions.fetch_add(1, Ordering::Relaxed) == 1 {
+            let before = packs(self.store);
+            let states: Vec<StateId> = self.store.refs().states.keys().copied().collect();
+            self.store.remove_states(&states[..2]).unwrap();
+            self.store.gc(cairn_store::GcOptions { rewrite_below: 100 }, &()).unwrap();
+            assert!(before.difference(&packs(self.store)).count() >= 2, "those with contents");
+        }
+        self.pipe.locate(objects)
+    }
+
+    fn packs(&self) -> Result<Vec<PackAt>, Error> {
+        self.pipe.packs()
+    }
+
+    fn read(&self, ranges: &[PackRange], take: TakeBytes<'_>) -> Result<(), Error> {
+        self.pipe.read(ranges, take)
+    }
 }
 
 #[test]

@@ -10,19 +10,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-    chmodat, chownat, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, symlinkat, utimensat,
+    chmodat, chownat, ioctl_ficlone, linkat, lsetxattr, makedev, mkdirat, mknodat, openat,
+    symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use super::{ExportProgress, Exported};
 use crate::edit::TreeReader;
 use crate::error::{Error, Result};
-use crate::hash::{BlobRef, TreeId};
+use crate::hash::{BlobRef, PackId, TreeId};
 use crate::host::{HostDirectory, full_path};
 use crate::name::{Name, TreePath};
 use crate::proc::NoProc;
 use crate::store::Store;
-use crate::tree::{Attributes, Content, Entry, Leaf, LinkGroup, Tree};
+use crate::tree::{Attributes, Content, Device, Entry, Leaf, LinkGroup, Tree};
 
 /// How a directory is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub struct DirectoryOptions {
 const HOLE_LEN: usize = 4096;
 
 /// Writes a tree into the directory `target`, which must be empty or not exist,
-/// in parallel.
+/// in parallel. Files with equal contents share their blocks where the filesystem can.
 ///
 /// Everything is made anew below a descriptor of `target` and never reached
 /// through a link. Owners are set by root alone; where they cannot be set,
@@ -65,19 +66,21 @@ pub fn export_directory(
     export.make_directories(tree, TreePath::root(), &mut directories)?;
     done.entries += directories.len() as u64 - 1;
     let links = first_names(&directories);
+    let leaves = export.leaves(&directories, &links)?;
 
+    let batches: Vec<_> = leaves.chunks(BATCH).collect();
     let next = AtomicUsize::new(0);
     let workers = std::thread::available_parallelism().map_or(1, Into::into);
     let parts = std::thread::scope(|scope| {
         let work = || {
-            let mut done = Exported::default();
-            while let Some(directory) = directories.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(err) = export.fill(directory, &links, &mut done) {
-                    next.store(directories.len(), Ordering::Relaxed);
+            let mut worker = Worker::new(&export);
+            while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(err) = batch.iter().try_for_each(|leaf| worker.make(leaf)) {
+                    next.store(batches.len(), Ordering::Relaxed);
                     return Err(err);
                 }
             }
-            Ok(done)
+            Ok(worker.done)
         };
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         let lost = |_| Err(Error::Cancelled);
@@ -151,6 +154,99 @@ struct Export<'a> {
     progress: &'a dyn ExportProgress,
 }
 
+/// An entry that is to be made.
+struct NewLeaf<'a> {
+    directory: &'a MadeDirectory,
+    name: &'a Name,
+    leaf: &'a Leaf,
+    /// Where the content of a file lies in the store.
+    place: Option<(PackId, u32, u32)>,
+}
+
+/// How many entries a worker takes at a time.
+const BATCH: usize = 64;
+/// How many directories a worker keeps open.
+const KEPT_OPEN: usize = 8;
+/// A file of fewer bytes has no block to share.
+const SHARED_LEN: u64 = 4096;
+
+/// Makes entries in the order in which contents lie in the store.
+struct Worker<'a> {
+    export: &'a Export<'a>,
+    open: HashMap<TreePath, HostDirectory>,
+    /// The last file that was written.
+    last: Option<(BlobRef, File)>,
+    done: Exported,
+}
+
+impl<'a> Worker<'a> {
+    fn new(export: &'a Export<'a>) -> Self {
+        Self { export, open: HashMap::new(), last: None, done: Exported::default() }
+    }
+
+    fn make(&mut self, new: &NewLeaf<'_>) -> Result<()> {
+        let Self { export, open, last, done } = self;
+        if export.progress.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let NewLeaf { directory, name, leaf, .. } = new;
+        let path = directory.path.join(name);
+        let failed = export.failed(&path);
+        if !open.contains_key(&directory.path) {
+            if open.len() == KEPT_OPEN {
+                open.clear();
+            }
+            let opened = export.root.open_deep(directory.path.names()).map_err(&failed)?;
+            open.insert(directory.path.clone(), opened);
+        }
+        let here = &open[&directory.path];
+        let mut left_out = |reason| done.left_out.push((path.clone(), reason));
+        let node =
+            |kind, device| make_node(here, name, kind, device).map_err(|err| failed(err.into()));
+        let is_made = match &leaf.content {
+            Content::File(blob) => {
+                let file = export.make_file(here, name, blob, last.as_ref(), &failed)?;
+                *last = Some((*blob, file));
+                true
+            }
+            Content::Symlink(text) => {
+                symlinkat(&text[..], here, name.as_bytes()).map_err(|err| failed(err.into()))?;
+                true
+            }
+            Content::CharDevice(device) => node(FileType::CharacterDevice, Some(*device))?,
+            Content::BlockDevice(device) => node(FileType::BlockDevice, Some(*device))?,
+            Content::Fifo => node(FileType::Fifo, None)?,
+            Content::Socket => node(FileType::Socket, None)?,
+        };
+        if !is_made {
+            left_out("only root can make devices");
+            return Ok(());
+        }
+        let is_link = matches!(leaf.content, Content::Symlink(_));
+        export
+            .set(here, name.as_bytes(), &leaf.attributes, is_link, &mut left_out)
+            .map_err(failed)?;
+        done.entries += 1;
+        done.bytes += leaf.size();
+        export.progress.advance(1, leaf.size());
+        Ok(())
+    }
+}
+
+/// Makes a node; `false` for a device that this user may not make.
+fn make_node(
+    here: &HostDirectory,
+    name: &Name,
+    kind: FileType,
+    device: Option<Device>,
+) -> std::result::Result<bool, Errno> {
+    let number = device.map_or(0, |device| makedev(device.major, device.minor));
+    match mknodat(here, name.as_bytes(), kind, Mode::from_raw_mode(0o600), number) {
+        Err(Errno::PERM) if device.is_some() => Ok(false),
+        made => made.map(|()| true),
+    }
+}
+
 impl Export<'_> {
     fn failed<'a>(&'a self, path: &'a TreePath) -> impl Fn(io::Error) -> Error + 'a {
         let name = || full_path(self.target, path).display().to_string();
@@ -186,71 +282,55 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Writes everything in a directory but directories and other names of files.
-    fn fill(&self, made: &MadeDirectory, links: &Links, done: &mut Exported) -> Result<()> {
-        let mut here = None;
-        for (name, entry) in made.tree.entries() {
-            let Entry::Leaf(leaf) = entry else { continue };
-            if self.progress.is_cancelled() {
-                return Err(Error::Cancelled);
+    /// What is to be made beside directories and other names of files, in the order in which
+    /// contents lie in the store: so each frame is decompressed once, and equal contents
+    /// follow each other.
+    fn leaves<'a>(
+        &self,
+        directories: &'a [MadeDirectory],
+        links: &Links,
+    ) -> Result<Vec<NewLeaf<'a>>> {
+        let mut leaves = Vec::new();
+        for directory in directories {
+            for (name, entry) in directory.tree.entries() {
+                let Entry::Leaf(leaf) = entry else { continue };
+                let is_other_name =
+                    leaf.link.is_some_and(|link| links[&link.group] != directory.path.join(name));
+                if is_other_name {
+                    continue;
+                }
+                let place = match &leaf.content {
+                    Content::File(blob) => self.store.inner().place(blob)?,
+                    _ => None,
+                };
+                leaves.push(NewLeaf { directory, name, leaf, place });
             }
-            let path = made.path.join(name);
-            if leaf.link.is_some_and(|link| links[&link.group] != path) {
-                continue;
-            }
-            let failed = self.failed(&path);
-            let here = match &here {
-                Some(here) => here,
-                None => here.insert(self.root.open_deep(made.path.names()).map_err(&failed)?),
-            };
-            let mut left_out = |reason| done.left_out.push((path.clone(), reason));
-            if !self.make(here, name, leaf, &failed, &mut left_out)? {
-                continue;
-            }
-            let is_link = matches!(leaf.content, Content::Symlink(_));
-            self.set(here, name.as_bytes(), &leaf.attributes, is_link, &mut left_out)
-                .map_err(failed)?;
-            done.entries += 1;
-            done.bytes += leaf.size();
-            self.progress.advance(1, leaf.size());
         }
-        Ok(())
+        leaves.sort_by_key(|leaf| leaf.place);
+        Ok(leaves)
     }
 
-    /// Makes an entry; `false` when that is not possible.
-    fn make(
+    /// Makes a file. It shares the blocks of `last` if that has the same content and the
+    /// filesystem can (ioctl_ficlone(2)).
+    fn make_file(
         &self,
         here: &HostDirectory,
         name: &Name,
-        leaf: &Leaf,
+        blob: &BlobRef,
+        last: Option<&(BlobRef, File)>,
         failed: &impl Fn(io::Error) -> Error,
-        left_out: &mut impl FnMut(&'static str),
-    ) -> Result<bool> {
+    ) -> Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let private = Mode::from_raw_mode(0o600);
-        let (kind, device) = match &leaf.content {
-            Content::File(blob) => {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-                let file = openat(here, name.as_bytes(), flags | OFlags::CLOEXEC, private);
-                self.write(&File::from(file.map_err(|err| failed(err.into()))?), blob, failed)?;
-                return Ok(true);
-            }
-            Content::Symlink(text) => {
-                symlinkat(&text[..], here, name.as_bytes()).map_err(|err| failed(err.into()))?;
-                return Ok(true);
-            }
-            Content::CharDevice(device) => (FileType::CharacterDevice, Some(device)),
-            Content::BlockDevice(device) => (FileType::BlockDevice, Some(device)),
-            Content::Fifo => (FileType::Fifo, None),
-            Content::Socket => (FileType::Socket, None),
-        };
-        let number = device.map_or(0, |device| makedev(device.major, device.minor));
-        match mknodat(here, name.as_bytes(), kind, private, number) {
-            Err(Errno::PERM) if device.is_some() => {
-                left_out("only root can make devices");
-                Ok(false)
-            }
-            made => made.map(|()| true).map_err(|err| failed(err.into())),
+        let file = openat(here, name.as_bytes(), flags | OFlags::CLOEXEC, private);
+        let file = File::from(file.map_err(|err| failed(err.into()))?);
+        let is_shared = last.is_some_and(|(content, other)| {
+            content == blob && blob.size >= SHARED_LEN && ioctl_ficlone(&file, other).is_ok()
+        });
+        if !is_shared {
+            self.write(&file, blob, failed)?;
         }
+        Ok(file)
     }
 
     fn write(

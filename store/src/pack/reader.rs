@@ -193,6 +193,25 @@ impl Pack {
         Ok(Frame { stored, record: *record })
     }
 
+    /// Gives `take` bytes of the file as they are, which must lie in it.
+    pub(crate) fn read(
+        &self,
+        from: u64,
+        len: u64,
+        take: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut buf = vec![0; 256 << 10];
+        let mut done = 0;
+        while done < len {
+            let want = usize::try_from(len - done).unwrap_or(buf.len()).min(buf.len());
+            let read = self.file.read_exact_at(&mut buf[..want], from.saturating_add(done));
+            read.map_err(Error::io(&self.path))?;
+            take(&buf[..want])?;
+            done += want as u64;
+        }
+        Ok(())
+    }
+
     /// How many bytes of an object lie in each frame but the last, if it lies in several.
     pub(crate) fn piece_len(&self, at: &Location) -> u64 {
         let least = FRAME_LEN as u64;

@@ -162,6 +162,13 @@ impl Inner {
         self.at(look_up, read)?.ok_or(Error::MissingBlob { key })
     }
 
+    /// Where a blob lies: its pack, its first frame, and the offset in that; to read many in
+    /// an order that decompresses each frame once. It may move.
+    pub(crate) fn place(&self, blob: &BlobRef) -> Result<Option<(PackId, u32, u32)>> {
+        let found = self.with_index(|index| index.blob(blob.key))?;
+        Ok(found.map(|(_, at)| (at.pack, at.frame, at.offset)))
+    }
+
     pub(super) fn tree(&self, id: TreeId) -> Result<Arc<Tree>> {
         if let Some(tree) = self.trees.get(&id) {
             self.counts.tree_was_cached();

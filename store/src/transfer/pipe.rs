@@ -45,6 +45,8 @@ enum Answer {
     /// So many bytes follow.
     Bytes(u64),
     Packs(Vec<Option<(PackId, u64)>>),
+    /// This pack is no longer there.
+    Gone(PackId),
     Failed(String),
 }
 
@@ -122,10 +124,35 @@ impl<R: Read, W: Write> Pipe<R, W> {
             remote(&self.name)(io::Error::new(io::ErrorKind::UnexpectedEof, "it has gone"))
         })?;
         match serde_json::from_str(&line) {
+            Ok(Answer::Gone(pack)) => Err(Error::MissingPack { pack }),
             Ok(Answer::Failed(text)) => Err(remote(&self.name)(io::Error::other(text))),
             Ok(answer) => Ok(answer),
             Err(err) => Err(remote(&self.name)(err.into())),
         }
+    }
+
+    /// Takes the answer of a question for ranges.
+    fn take(
+        &self,
+        ends: &mut (BufReader<R>, W),
+        ranges: &[PackRange],
+        take: TakeBytes<'_>,
+    ) -> Result<()> {
+        let mut buf = vec![0; 256 << 10];
+        for (number, range) in ranges.iter().enumerate() {
+            match self.answer(ends)? {
+                Answer::Bytes(len) if len == range.len => {}
+                _ => return Err(self.unexpected()),
+            }
+            let mut done = 0;
+            while done < range.len {
+                let want = usize::try_from(range.len - done).unwrap_or(buf.len()).min(buf.len());
+                ends.0.read_exact(&mut buf[..want]).map_err(remote(&self.name))?;
+                take(number, &buf[..want])?;
+                done += want as u64;
+            }
+        }
+        Ok(())
     }
 
     fn unexpected(&self) -> Error {
@@ -173,7 +200,6 @@ impl<R: Read + Send, W: Write + Send> PullSource for Pipe<R, W> {
 
     fn read(&self, ranges: &[PackRange], take: TakeBytes<'_>) -> Result<()> {
         let mut ends = self.ends();
-        let mut buf = vec![0; 256 << 10];
         let asks = |some: &[PackRange]| {
             Ask::Read(some.iter().map(|range| (range.pack, range.from, range.len)).collect())
         };
@@ -183,23 +209,20 @@ impl<R: Read + Send, W: Write + Send> PullSource for Pipe<R, W> {
         }
         for (first, some) in ranges.chunks(RANGES).enumerate() {
             // The next question is there before the answer of this one ends.
-            if let Some(next) = next.next() {
+            let next = next.next();
+            if let Some(next) = next {
                 self.ask(&mut ends, &asks(next))?;
             }
-            for (number, range) in some.iter().enumerate() {
-                match self.answer(&mut ends)? {
-                    Answer::Bytes(len) if len == range.len => {}
-                    _ => return Err(self.unexpected()),
-                }
-                let mut done = 0;
-                while done < range.len {
-                    let want = usize::try_from(range.len - done).unwrap_or(buf.len());
-                    let want = want.min(buf.len());
-                    ends.0.read_exact(&mut buf[..want]).map_err(remote(&self.name))?;
-                    take(first * RANGES + number, &buf[..want])?;
-                    done += want as u64;
+            let mut take = |number, bytes: &[u8]| take(first * RANGES + number, bytes);
+            let taken = self.take(&mut ends, some, &mut take);
+            if let (Err(Error::MissingPack { .. }), Some(next)) = (&taken, next) {
+                // It is answered all the same.
+                match self.take(&mut ends, next, &mut |_, _| Ok(())) {
+                    Ok(()) | Err(Error::MissingPack { .. }) => {}
+                    broken => return broken,
                 }
             }
+            taken?;
         }
         Ok(())
     }
@@ -276,27 +299,25 @@ pub fn serve(
                 Err(err) => tell(&mut to, &err)?,
             },
             Ask::Read(ranges) => {
-                for (pack, from, len) in ranges {
-                    let range = PackRange { pack, from, len };
-                    let known = store.inner().pack(pack);
-                    let is_inside = known
-                        .as_ref()
-                        .map(|pack| from.checked_add(len).is_some_and(|end| end <= pack.len()));
-                    match is_inside {
-                        Ok(true) => {}
-                        Ok(false) => {
+                for (id, from, len) in ranges {
+                    // Held open, it can be read to its end even if gc removes it.
+                    let pack = match store.inner().pack(id) {
+                        Ok(pack) if from.checked_add(len).is_some_and(|end| end <= pack.len()) => {
+                            pack
+                        }
+                        Ok(_) => {
                             let problem = "it is shorter than what was asked for";
-                            let path = store.inner().pack_path(pack);
+                            let path = store.inner().pack_path(id);
                             tell(&mut to, &Error::DamagedPack { path, problem })?;
                             break;
                         }
                         Err(err) => {
-                            tell(&mut to, err)?;
+                            tell(&mut to, &err)?;
                             break;
                         }
-                    }
+                    };
                     write_line(&mut to, &Answer::Bytes(len)).map_err(failed())?;
-                    PullSource::read(store, &[range], &mut |_, bytes| {
+                    pack.read(from, len, &mut |bytes| {
                         progress.advance(bytes.len() as u64);
                         to.write_all(bytes).map_err(failed())
                     })?;
@@ -312,6 +333,9 @@ pub fn serve(
 
 /// Tells the other side why it gets no answer.
 fn tell(to: &mut impl Write, error: &Error) -> Result<()> {
+    if let Error::MissingPack { pack } = error {
+        return write_line(to, &Answer::Gone(*pack)).map_err(remote("the other side"));
+    }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(err) = cause {
