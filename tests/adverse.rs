@@ -161,6 +161,25 @@ fn locks_that_were_left_behind_hold_nobody() {
 }
 
 #[test]
+fn a_store_is_read_by_a_relative_path_where_its_index_cannot_be_made_anew() {
+    let cairn = prepared();
+    let expected = cairn.data(["ls", "current:"]);
+    fs::remove_dir_all(cairn.store().join("index")).unwrap();
+    let lock = fs::File::open(cairn.store().join("run/lock")).unwrap();
+    lock.lock().unwrap();
+    let store = cairn.store();
+    let name = store.file_name().unwrap().to_str().unwrap();
+    for (directory, store) in [(store.parent().unwrap(), name), (&store, ".")] {
+        let mut ls = Command::new(cairn.program());
+        let output = ls.current_dir(directory).args(["--store", store, "ls", "current:"]).output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    }
+}
+
+#[test]
 fn commands_of_all_kinds_at_once_are_done_or_told_of_each_other() {
     const EACH: usize = 10;
     let cairn = prepared();

@@ -102,7 +102,9 @@ impl Index {
         options.create_if_missing(true);
         // Only who holds the store's lock may change what others see; nobody sees this one.
         // The wrapper makes the directory that it is told, in the filesystem: one that is there.
-        let db = DB::open(&options, path.parent().unwrap_or(path)).map_err(failed)?;
+        // The memory knows no working directory.
+        let absolute = std::path::absolute(path).map_err(Error::io(path))?;
+        let db = DB::open(&options, absolute.parent().unwrap_or(&absolute)).map_err(failed)?;
         Ok(Self::of(db, path, false, 0))
     }
 

@@ -170,6 +170,9 @@ impl Ingest<'_> {
             }
             drop(sender);
 
+            // An early return drops it, at which the workers stop: else they would wait for
+            // room in it for ever.
+            let receiver = receiver;
             let mut waiting = BTreeMap::new();
             let mut small =
                 jobs.iter().enumerate().filter(|(_, job)| !is_large(&sources[(*job).clone()]));
@@ -186,7 +189,6 @@ impl Ingest<'_> {
                     expected = small.next();
                 }
             }
-            // An early return drops the receiver, at which the workers stop.
             Ok::<(), Error>(())
         })?;
         Ok((blobs.concat(), own_packs))
@@ -389,4 +391,37 @@ fn pieces<S: Source>(source: &S, mut each: impl FnMut(&[u8]) -> Result<()>) -> R
 fn no_memory(err: &io::Error) -> Error {
     let source = io::Error::new(err.kind(), err.to_string());
     Error::Source { name: "the compressor".into(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::disk::RealDisk;
+
+    #[test]
+    fn workers_end_when_nothing_can_be_written() {
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || {
+            let home = tempfile::tempdir().expect("a temporary directory");
+            let index = Index::in_memory(&home.path().join("index")).expect("memory");
+            let contents: Vec<Vec<u8>> =
+                (0_u32..500).map(|number| number.to_le_bytes().repeat(FRAME_LEN / 8)).collect();
+            let sources: Vec<BytesSource<'_>> =
+                contents.iter().map(|bytes| BytesSource { name: "a test", bytes }).collect();
+            let ingest = Ingest {
+                disk: &RealDisk,
+                index: &index,
+                claims: &Claims::default(),
+                temporary: &|| "a test".into(),
+                progress: &(),
+            };
+            let full = || Error::io("a test")(io::Error::from(io::ErrorKind::StorageFull));
+            let _ = sender.send(ingest.run(&sources, |_, _| Err(full())).map(drop));
+        });
+        let ended = receiver.recv_timeout(Duration::from_secs(60)).expect("it ends");
+        assert!(matches!(ended, Err(Error::Io { .. })), "{ended:?}");
+    }
 }
