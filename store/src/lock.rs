@@ -220,10 +220,15 @@ pub fn writer(store: &Path) -> Option<Writer> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn who_writes_is_told_without_the_lock() {
+    fn store() -> tempfile::TempDir {
         let store = tempfile::tempdir().unwrap();
         std::fs::create_dir(store.path().join("run")).unwrap();
+        store
+    }
+
+    #[test]
+    fn who_writes_is_told_without_the_lock() {
+        let store = store();
         assert_eq!(writer(store.path()), None);
         let lock = Lock::take(store.path(), Purpose::Change).unwrap();
         assert_eq!(writer(store.path()).map(|it| it.pid), Some(std::process::id()));
@@ -233,8 +238,7 @@ mod tests {
 
     #[test]
     fn the_second_writer_is_told_of_the_first() {
-        let store = tempfile::tempdir().unwrap();
-        std::fs::create_dir(store.path().join("run")).unwrap();
+        let store = store();
         let first = Lock::take(store.path(), Purpose::Change).unwrap();
         match Lock::take(store.path(), Purpose::Change) {
             Err(Error::Locked { pid, .. }) => assert_eq!(pid, std::process::id()),
@@ -246,8 +250,7 @@ mod tests {
 
     #[test]
     fn upkeep_is_waited_for() {
-        let store = tempfile::tempdir().unwrap();
-        std::fs::create_dir(store.path().join("run")).unwrap();
+        let store = store();
         let upkeep = Lock::wait(store.path(), Purpose::Upkeep).unwrap();
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| Lock::take(store.path(), Purpose::Change).map(drop));
@@ -260,21 +263,20 @@ mod tests {
 
     #[test]
     fn a_holder_is_known_by_what_it_says_itself() {
-        let store = tempfile::tempdir().unwrap();
-        std::fs::create_dir(store.path().join("run")).unwrap();
+        let store = store();
         let path = store.path().join(WRITER);
         // Locked by one that says nothing yet, in a file that tells of one that was killed.
-        for left in ["", "812", "812 cairn install nano\n", "812 cairn gc\nupkeep\n"] {
+        for left in ["", "812", "812 cairn gc\nupkeep\n"] {
             std::fs::write(&path, left).unwrap();
             let file = File::options().read(true).write(true).open(&path).unwrap();
             file.lock().unwrap();
             std::thread::scope(|scope| {
                 let writer = scope.spawn(|| Lock::take(store.path(), Purpose::Change).map(drop));
                 std::thread::sleep(Duration::from_micros(300));
-                let _lock = Lock::sign(path.clone(), file, Purpose::Upkeep).unwrap();
+                let upkeep = Lock::sign(path.clone(), file, Purpose::Upkeep).unwrap();
                 std::thread::sleep(Duration::from_millis(20));
                 assert!(!writer.is_finished(), "left: {left:?}");
-                drop(_lock);
+                drop(upkeep);
                 writer.join().unwrap().unwrap();
             });
         }
@@ -282,8 +284,7 @@ mod tests {
 
     #[test]
     fn one_collects_at_a_time() {
-        let store = tempfile::tempdir().unwrap();
-        std::fs::create_dir(store.path().join("run")).unwrap();
+        let store = store();
         let collector = Lock::take_collector(store.path()).unwrap();
         assert!(Lock::take_collector(store.path()).is_err());
         drop(collector);

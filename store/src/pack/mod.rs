@@ -15,7 +15,7 @@ mod writer;
 pub(crate) use dense::DensePacker;
 pub(crate) use frame::{Compressor, Frame};
 pub(crate) use packer::Packer;
-pub(crate) use reader::{Pack, tables_len};
+pub(crate) use reader::{Pack, read_range, tables_len};
 pub(crate) use writer::{FinishedPack, PackWriter};
 
 use crate::hash::{BlobKey, BlobRef, Digest, PackId, PageId, TreeId};

@@ -200,16 +200,7 @@ impl Pack {
         len: u64,
         take: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        let mut buf = vec![0; 256 << 10];
-        let mut done = 0;
-        while done < len {
-            let want = usize::try_from(len - done).unwrap_or(buf.len()).min(buf.len());
-            let read = self.file.read_exact_at(&mut buf[..want], from.saturating_add(done));
-            read.map_err(Error::io(&self.path))?;
-            take(&buf[..want])?;
-            done += want as u64;
-        }
-        Ok(())
+        read_range(&self.file, &self.path, from, len, take)
     }
 
     /// How many bytes of an object lie in each frame but the last, if it lies in several.
@@ -290,6 +281,25 @@ impl Pack {
         }
         Ok(objects)
     }
+}
+
+/// Gives `take` the bytes of a file in `path` that are asked for, piece by piece.
+pub(crate) fn read_range(
+    file: &File,
+    path: &Path,
+    from: u64,
+    len: u64,
+    take: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut buf = vec![0; 256 << 10];
+    let mut done = 0;
+    while done < len {
+        let want = usize::try_from(len - done).unwrap_or(buf.len()).min(buf.len());
+        file.read_exact_at(&mut buf[..want], from.saturating_add(done)).map_err(Error::io(path))?;
+        take(&buf[..want])?;
+        done += want as u64;
+    }
+    Ok(())
 }
 
 /// Bytes of the two tables of a pack, as its footer tells.

@@ -2,14 +2,13 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::time::SystemTime;
 
 use super::{PackAt, PackRange, PullSource, TakeBytes};
 use crate::error::{Error, Result};
 use crate::hash::PackId;
 use crate::log::Refs;
-use crate::pack::ObjectId;
+use crate::pack::{ObjectId, read_range};
 use crate::store::{Inner, Store};
 
 impl PullSource for Store {
@@ -39,7 +38,6 @@ impl PullSource for Store {
     }
 
     fn read(&self, ranges: &[PackRange], take: TakeBytes<'_>) -> Result<()> {
-        let mut buf = vec![0; 256 << 10];
         for (number, PackRange { pack, from, len }) in ranges.iter().enumerate() {
             let path = self.inner().pack_path(*pack);
             let file = match File::open(&path) {
@@ -48,14 +46,7 @@ impl PullSource for Store {
                 }
                 file => file.map_err(Error::io(&path))?,
             };
-            let mut done = 0;
-            while done < *len {
-                let want = usize::try_from(len - done).unwrap_or(buf.len()).min(buf.len());
-                let read = file.read_exact_at(&mut buf[..want], from.saturating_add(done));
-                read.map_err(Error::io(&path))?;
-                take(number, &buf[..want])?;
-                done += want as u64;
-            }
+            read_range(&file, &path, *from, *len, &mut |bytes| take(number, bytes))?;
         }
         Ok(())
     }
