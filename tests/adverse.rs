@@ -161,6 +161,17 @@ fn locks_that_were_left_behind_hold_nobody() {
 }
 
 #[test]
+fn packages_are_removed_where_no_repository_can_be_reached() {
+    let cairn = prepared();
+    fs::remove_dir_all(cairn.store().join("cache")).unwrap();
+    fs::remove_dir_all(cairn.directory().join("stones")).unwrap();
+    let said = cairn.fails(1, ["--yes", "install", "app"]);
+    assert!(said.contains("stone.index"), "{said}");
+    cairn.data(["--yes", "remove", "tool"]);
+    assert_eq!(cairn.installed(), ["base".to_owned()].into());
+}
+
+#[test]
 fn a_store_is_read_by_a_relative_path_where_its_index_cannot_be_made_anew() {
     let cairn = prepared();
     let expected = cairn.data(["ls", "current:"]);

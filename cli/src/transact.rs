@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cairn_package::changes::beside;
 use cairn_package::model::Model;
 use cairn_package::plan::{self, Action, Plan, System};
-use cairn_package::repository::Retry;
+use cairn_package::repository::{Repositories, Retry};
 use cairn_package::solve::Request;
 use cairn_package::trigger::{Job, Ran};
 use cairn_store::export::{DirectoryOptions, export_directory};
@@ -75,10 +75,9 @@ impl To {
     fn system(
         &self,
         store: &Store,
+        repositories: Repositories,
         stones: &[PathBuf],
-        context: &Context,
     ) -> Result<System, Error> {
-        let repositories = context.repositories(store);
         let Some(path) = &self.to else {
             let system = System::with_repositories(store, repositories, stones)?;
             return Ok(if self.no_switch { system.aside() } else { system });
@@ -146,7 +145,11 @@ pub(crate) fn transact(
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     let store = if mode.dry_run { context.store()? } else { context.store_or_new()? };
-    let system = to.system(&store, stones, context)?;
+    let mut repositories = context.repositories(&store);
+    if request.only_removes() {
+        repositories = repositories.only_at_hand();
+    }
+    let system = to.system(&store, repositories, stones)?;
     warn_of_expired(&system, output);
     let plan = system.plan(request, text)?;
     carry_out(&store, &system, &plan, None, (to, mode), context, output)
@@ -162,7 +165,7 @@ pub(crate) fn transact_model(
     context: &Context,
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
-    let system = to.system(store, &[], context)?;
+    let system = to.system(store, context.repositories(store), &[])?;
     warn_of_expired(&system, output);
     let plan = system.plan_model(model, text)?;
     carry_out(store, &system, &plan, Some(model), (to, mode), context, output)

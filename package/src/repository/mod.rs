@@ -68,6 +68,7 @@ pub struct Repositories {
     cache: PathBuf,
     disk: Arc<dyn Disk>,
     client: Arc<Client>,
+    only_at_hand: bool,
 }
 
 /// A repository and its packages.
@@ -131,7 +132,15 @@ impl Repositories {
             cache: store.join("cache"),
             disk: Arc::new(RealDisk),
             client: Arc::new(Client::new(network)),
+            only_at_hand: false,
         }
+    }
+
+    /// The same without those whose index is not in the cache, for what needs none of them:
+    /// a server may be out of reach, and a disk not plugged in.
+    #[must_use]
+    pub fn only_at_hand(self) -> Self {
+        Self { only_at_hand: true, ..self }
     }
 
     /// The same with indices and downloads in the directory `cache`.
@@ -314,6 +323,9 @@ impl Repositories {
     pub fn load(&self, progress: &dyn DownloadProgress) -> Result<Vec<Repository>> {
         let mut repositories = Vec::new();
         for config in self.list()?.into_iter().filter(|config| config.enabled) {
+            if self.only_at_hand && self.held(&config).is_none() {
+                continue;
+            }
             let (held, catalog) = self.open(&config, progress)?;
             let index = |source: Source| match &held.path {
                 Some(path) => source.url().below(path),

@@ -30,6 +30,14 @@ pub struct Request {
     pub downgrade: Vec<Downgrade>,
 }
 
+impl Request {
+    /// Whether nothing is wanted of repositories.
+    #[must_use]
+    pub fn only_removes(&self) -> bool {
+        *self == Self { remove: self.remove.clone(), ..Self::default() }
+    }
+}
+
 /// An installed package that must become an older build of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Downgrade {
