@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +20,8 @@ use rustix::fs::{AtFlags, FileType, Timespec};
 
 use super::nodes::Entered;
 use super::{Answer, Change, Mirror};
-use crate::fuse::MAX_REQUEST;
+use crate::event::{Event, Journal};
+use crate::fuse::{MAX_REQUEST, message};
 
 /// How long the kernel may believe what it was told. Nobody else changes what is shown;
 /// but hard links change each other's attributes.
@@ -29,14 +31,34 @@ const A_WHILE: Duration = Duration::from_secs(1);
 const THREADS: usize = 4;
 
 /// Begins to speak with the kernel.
-pub(crate) fn session(mirror: Mirror, connection: OwnedFd) -> io::Result<Session<Mirror>> {
+pub(crate) fn session(
+    mirror: Mirror,
+    connection: OwnedFd,
+    journal: Journal,
+) -> io::Result<Session<Fuse>> {
     let mut config = Config::default();
     config.n_threads = Some(THREADS);
     // The kernel lets in the user of the mount alone.
-    Session::from_fd(mirror, connection, SessionACL::All, config)
+    Session::from_fd(Fuse { mirror, journal }, connection, SessionACL::All, config)
 }
 
-impl fuser::Filesystem for Mirror {
+/// A mirror as fuser calls it.
+pub(crate) struct Fuse {
+    mirror: Mirror,
+    journal: Journal,
+}
+
+impl Fuse {
+    /// Runs a handler. A panic ends the request, not the mount: the reply that is dropped
+    /// on the way out answers EIO.
+    fn handle(&self, operation: &'static str, handler: impl FnOnce()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(handler)) {
+            (self.journal)(&Event::Panicked { operation, message: message(&*panic) });
+        }
+    }
+}
+
+impl fuser::Filesystem for Fuse {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let wanted = InitFlags::FUSE_PARALLEL_DIROPS & config.capabilities();
         config.add_capabilities(wanted).map_err(|_| io::ErrorKind::InvalidData)?;
@@ -45,15 +67,21 @@ impl fuser::Filesystem for Mirror {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        entry(reply, self.look_up(parent.0, name));
+        self.handle("lookup", || {
+            entry(reply, self.mirror.look_up(parent.0, name));
+        });
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
-        self.forget(ino.0, nlookup);
+        self.handle("forget", || {
+            self.mirror.forget(ino.0, nlookup);
+        });
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        attributes(reply, self.attributes(ino.0));
+        self.handle("getattr", || {
+            attributes(reply, self.mirror.attributes(ino.0));
+        });
     }
 
     fn setattr(
@@ -74,22 +102,24 @@ impl fuser::Filesystem for Mirror {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let change = Change {
-            mode,
-            owner: uid,
-            group: gid,
-            size,
-            accessed: atime.map(timespec),
-            modified: mtime.map(timespec),
-        };
-        attributes(reply, self.change(ino.0, fh.map(|fh| fh.0), &change));
+        self.handle("setattr", || {
+            let change = Change {
+                mode,
+                owner: uid,
+                group: gid,
+                size,
+                accessed: atime.map(timespec),
+                modified: mtime.map(timespec),
+            };
+            attributes(reply, self.mirror.change(ino.0, fh.map(|fh| fh.0), &change));
+        });
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.read_link(ino.0) {
+        self.handle("readlink", || match self.mirror.read_link(ino.0) {
             Ok(target) => reply.data(&target),
             Err(err) => reply.error(err.into()),
-        }
+        });
     }
 
     fn mknod(
@@ -102,7 +132,9 @@ impl fuser::Filesystem for Mirror {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        entry(reply, self.make_node(parent.0, name, mode, decode(rdev)));
+        self.handle("mknod", || {
+            entry(reply, self.mirror.make_node(parent.0, name, mode, decode(rdev)));
+        });
     }
 
     fn mkdir(
@@ -114,15 +146,21 @@ impl fuser::Filesystem for Mirror {
         _: u32,
         reply: ReplyEntry,
     ) {
-        entry(reply, self.make_directory(parent.0, name, mode));
+        self.handle("mkdir", || {
+            entry(reply, self.mirror.make_directory(parent.0, name, mode));
+        });
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done(reply, self.remove(parent.0, name, AtFlags::empty()));
+        self.handle("unlink", || {
+            done(reply, self.mirror.remove(parent.0, name, AtFlags::empty()));
+        });
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done(reply, self.remove(parent.0, name, AtFlags::REMOVEDIR));
+        self.handle("rmdir", || {
+            done(reply, self.mirror.remove(parent.0, name, AtFlags::REMOVEDIR));
+        });
     }
 
     fn symlink(
@@ -133,7 +171,9 @@ impl fuser::Filesystem for Mirror {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        entry(reply, self.make_link(parent.0, link_name, target));
+        self.handle("symlink", || {
+            entry(reply, self.mirror.make_link(parent.0, link_name, target));
+        });
     }
 
     fn rename(
@@ -146,7 +186,9 @@ impl fuser::Filesystem for Mirror {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        done(reply, self.rename((parent.0, name), (newparent.0, newname), flags.bits()));
+        self.handle("rename", || {
+            done(reply, self.mirror.rename((parent.0, name), (newparent.0, newname), flags.bits()));
+        });
     }
 
     fn link(
@@ -157,11 +199,15 @@ impl fuser::Filesystem for Mirror {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        entry(reply, self.link(ino.0, newparent.0, newname));
+        self.handle("link", || {
+            entry(reply, self.mirror.link(ino.0, newparent.0, newname));
+        });
     }
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        opened(reply, self.open(ino.0, flags.0));
+        self.handle("open", || {
+            opened(reply, self.mirror.open(ino.0, flags.0));
+        });
     }
 
     fn read(
@@ -175,12 +221,14 @@ impl fuser::Filesystem for Mirror {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        // No request that was agreed on is larger.
-        let mut buf = vec![0; size.min(MAX_REQUEST) as usize];
-        match self.read(fh.0, offset, &mut buf) {
-            Ok(len) => reply.data(&buf[..len]),
-            Err(err) => reply.error(err.into()),
-        }
+        self.handle("read", || {
+            // No request that was agreed on is larger.
+            let mut buf = vec![0; size.min(MAX_REQUEST) as usize];
+            match self.mirror.read(fh.0, offset, &mut buf) {
+                Ok(len) => reply.data(&buf[..len]),
+                Err(err) => reply.error(err.into()),
+            }
+        });
     }
 
     fn write(
@@ -195,11 +243,15 @@ impl fuser::Filesystem for Mirror {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        written(reply, self.write(fh.0, offset, data));
+        self.handle("write", || {
+            written(reply, self.mirror.write(fh.0, offset, data));
+        });
     }
 
     fn flush(&self, _: &Request, _: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        done(reply, self.flush(fh.0));
+        self.handle("flush", || {
+            done(reply, self.mirror.flush(fh.0));
+        });
     }
 
     fn release(
@@ -212,16 +264,22 @@ impl fuser::Filesystem for Mirror {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.close(fh.0);
-        reply.ok();
+        self.handle("release", || {
+            self.mirror.close(fh.0);
+            reply.ok();
+        });
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        done(reply, self.sync(fh.0, datasync));
+        self.handle("fsync", || {
+            done(reply, self.mirror.sync(fh.0, datasync));
+        });
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        opened(reply, self.open(ino.0, flags.0 | libc::O_DIRECTORY));
+        self.handle("opendir", || {
+            opened(reply, self.mirror.open(ino.0, flags.0 | libc::O_DIRECTORY));
+        });
     }
 
     fn readdir(
@@ -232,40 +290,48 @@ impl fuser::Filesystem for Mirror {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let listed = self.list(fh.0, offset, |entry| {
-            let name = OsStr::from_bytes(entry.name.to_bytes());
-            reply.add(INodeNo(entry.number), entry.next, file_type(entry.kind), name)
+        self.handle("readdir", || {
+            let listed = self.mirror.list(fh.0, offset, |entry| {
+                let name = OsStr::from_bytes(entry.name.to_bytes());
+                reply.add(INodeNo(entry.number), entry.next, file_type(entry.kind), name)
+            });
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(err) => reply.error(err.into()),
+            }
         });
-        match listed {
-            Ok(()) => reply.ok(),
-            Err(err) => reply.error(err.into()),
-        }
     }
 
     fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        self.close(fh.0);
-        reply.ok();
+        self.handle("releasedir", || {
+            self.mirror.close(fh.0);
+            reply.ok();
+        });
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        done(reply, self.sync(fh.0, datasync));
+        self.handle("fsyncdir", || {
+            done(reply, self.mirror.sync(fh.0, datasync));
+        });
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-        match self.filesystem() {
-            Ok(it) => reply.statfs(
-                it.f_blocks,
-                it.f_bfree,
-                it.f_bavail,
-                it.f_files,
-                it.f_ffree,
-                small(it.f_bsize),
-                small(it.f_namemax),
-                small(it.f_frsize),
-            ),
-            Err(err) => reply.error(err.into()),
-        }
+        self.handle("statfs", || {
+            let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+            match self.mirror.filesystem() {
+                Ok(it) => reply.statfs(
+                    it.f_blocks,
+                    it.f_bfree,
+                    it.f_bavail,
+                    it.f_files,
+                    it.f_ffree,
+                    small(it.f_bsize),
+                    small(it.f_namemax),
+                    small(it.f_frsize),
+                ),
+                Err(err) => reply.error(err.into()),
+            }
+        });
     }
 
     fn setxattr(
@@ -278,19 +344,27 @@ impl fuser::Filesystem for Mirror {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        done(reply, self.set_xattr(ino.0, name, value, flags));
+        self.handle("setxattr", || {
+            done(reply, self.mirror.set_xattr(ino.0, name, value, flags));
+        });
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        xattr(reply, self.xattr(ino.0, name, size as usize));
+        self.handle("getxattr", || {
+            xattr(reply, self.mirror.xattr(ino.0, name, size as usize));
+        });
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        xattr(reply, self.xattrs(ino.0, size as usize));
+        self.handle("listxattr", || {
+            xattr(reply, self.mirror.xattrs(ino.0, size as usize));
+        });
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done(reply, self.remove_xattr(ino.0, name));
+        self.handle("removexattr", || {
+            done(reply, self.mirror.remove_xattr(ino.0, name));
+        });
     }
 
     fn create(
@@ -303,14 +377,14 @@ impl fuser::Filesystem for Mirror {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        match self.create(parent.0, name, mode, flags) {
+        self.handle("create", || match self.mirror.create(parent.0, name, mode, flags) {
             Ok((it, handle)) => {
                 let (ttl, attr) = (A_WHILE, attr(it.node, &it.attributes));
                 let handle = FileHandle(handle);
                 reply.created(&ttl, &attr, Generation(0), handle, FopenFlags::empty());
             }
             Err(err) => reply.error(err.into()),
-        }
+        });
     }
 
     fn fallocate(
@@ -323,7 +397,9 @@ impl fuser::Filesystem for Mirror {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        done(reply, self.allocate(fh.0, offset, length, mode));
+        self.handle("fallocate", || {
+            done(reply, self.mirror.allocate(fh.0, offset, length, mode));
+        });
     }
 
     fn lseek(
@@ -335,10 +411,10 @@ impl fuser::Filesystem for Mirror {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.seek(fh.0, offset, whence) {
+        self.handle("lseek", || match self.mirror.seek(fh.0, offset, whence) {
             Ok(offset) => reply.offset(offset.cast_signed()),
             Err(err) => reply.error(err.into()),
-        }
+        });
     }
 
     fn copy_file_range(
@@ -354,9 +430,11 @@ impl fuser::Filesystem for Mirror {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        // The answer has 32 bits.
-        let len = len.min(1 << 30);
-        written(reply, self.copy((fh_in.0, offset_in), (fh_out.0, offset_out), len));
+        self.handle("copy_file_range", || {
+            // The answer has 32 bits.
+            let len = len.min(1 << 30);
+            written(reply, self.mirror.copy((fh_in.0, offset_in), (fh_out.0, offset_out), len));
+        });
     }
 }
 

@@ -106,7 +106,8 @@ impl Apart {
         // There is nothing yet that could be unmounted: what is below ends by itself when
         // the overlay does.
         let unmounter = Unmounter::new(target.clone(), (0, 0));
-        let live = Mounted::new(filesystem, &session, Some(registered), journal, unmounter)?;
+        let live =
+            Mounted::new(filesystem, &session, Some(registered), journal.clone(), unmounter)?;
         let mut running = mount::run(Arc::new(live), session, Some(listener))?;
         let failed = |source| Error::Process { source };
         let word = [&[GO][..], lower.as_bytes(), b"\n"].concat();
@@ -116,7 +117,7 @@ impl Apart {
 
         let connection = attach::attach_as_user(&target, &plan.name, Access::WRITE)?;
         let begun = target::device_of(&target).and_then(|device| {
-            mirror_in_background(root, connection)?;
+            mirror_in_background(root, connection, journal)?;
             Ok(device)
         });
         let device = begun.inspect_err(|_| {
@@ -139,13 +140,13 @@ impl Apart {
 
 /// Answers for the mirror until it is unmounted and nobody uses it any more. With it goes
 /// the overlay, and with that the mount below.
-fn mirror_in_background(root: OwnedFd, connection: OwnedFd) -> Result<()> {
+fn mirror_in_background(root: OwnedFd, connection: OwnedFd, journal: Journal) -> Result<()> {
     // Each file that the kernel knows takes a descriptor.
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // With fewer it works as well, until there are too many files.
     let _ = setrlimit(Resource::Nofile, limit);
-    let session = mirror::session(Mirror::new(root), connection);
+    let session = mirror::session(Mirror::new(root), connection, journal);
     let session = session.map_err(|source| Error::Session { source })?;
     let answer = move || {
         // The mask of a program has been heeded above, where the kernel knows it.
