@@ -49,6 +49,13 @@ impl Mounts {
         }
     }
 
+    /// Lets all mounts of `store` do what switches have left to do: before gc, which keeps
+    /// what they hold.
+    pub(crate) fn settle(store: &Store) {
+        // It keeps more where that cannot be.
+        let _ = control::settle_all(&store.path().join("run"), DEADLINE);
+    }
+
     /// Where the current state is shown as a live root by now.
     pub(crate) fn live_roots(&self) -> impl Iterator<Item = &str> {
         let shown = self.0.iter().filter(|mount| mount.is_live_root && mount.failure.is_none());

@@ -43,6 +43,7 @@ pub struct Status {
 #[serde(rename_all = "lowercase")]
 enum Answer {
     Refreshed(Refreshed),
+    Settled,
     Status(Status),
     Stats(Box<Stats>),
     Unmounted,
@@ -62,12 +63,29 @@ pub fn refresh_all(
     run: &Path,
     deadline: Duration,
 ) -> Result<Vec<(Registration, Result<Refreshed>)>> {
-    let mut mounts = registration::list(run)?;
-    mounts.retain(|mount| !matches!(mount.shape, crate::Shape::Pinned(_)));
-    let ask = |mount: &Registration| match ask(run, mount, "refresh", deadline)? {
+    ask_all(run, |mount| match ask(run, mount, "refresh", deadline)? {
         Answer::Refreshed(refreshed) => Ok(refreshed),
         answer => Err(unexpected(mount, answer)),
-    };
+    })
+}
+
+/// Lets every mount of a store do what switches have left to do, so that it keeps gc from
+/// no tree that it can do without. One that does not answer keeps more.
+///
+/// # Errors
+/// As of [`refresh_all`].
+pub fn settle_all(run: &Path, deadline: Duration) -> Result<()> {
+    let settle = |mount: &Registration| ask(run, mount, "settle", deadline);
+    ask_all(run, settle).map(drop)
+}
+
+/// Asks every mount that may come to show something else, all at once.
+fn ask_all<T: Send>(
+    run: &Path,
+    ask: impl Fn(&Registration) -> Result<T> + Sync,
+) -> Result<Vec<(Registration, Result<T>)>> {
+    let mut mounts = registration::list(run)?;
+    mounts.retain(|mount| !matches!(mount.shape, crate::Shape::Pinned(_)));
     Ok(thread::scope(|scope| {
         let ask = &ask;
         let asked: Vec<_> = mounts.iter().map(|mount| scope.spawn(move || ask(mount))).collect();
@@ -178,15 +196,27 @@ fn read_line(stream: &UnixStream, deadline: Duration) -> io::Result<String> {
     }
 }
 
+/// How much is left to do although nobody asks for anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// Nothing.
+    Wholly,
+    /// What will have to be done when the kernel has forgotten more.
+    ForNow,
+    /// What can be done now, unless somebody asks for something.
+    Partly,
+}
+
 /// A mount as its control socket sees it.
 pub(crate) trait Live: Send + Sync {
     fn refresh(&self) -> Result<Refreshed>;
     fn status(&self) -> Status;
     fn stats(&self) -> Stats;
     fn unmount(&self, how: Unmount) -> Result<()>;
-    /// Brings the registration up to date; says whether it will have to be
-    /// done again, although nobody asks for anything.
-    fn settle(&self) -> bool;
+    /// Does what a switch has left to do, and brings the registration up to date.
+    fn settle(&self) -> Result<()>;
+    /// Does some of that, and the registration when it was all.
+    fn settle_some(&self) -> Settled;
     /// Takes what went wrong with a request.
     fn note(&self, error: io::Error);
 }
@@ -197,9 +227,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Answers requests, one after the other, until `stop` is closed at its other
 /// end.
 pub(crate) fn serve(listener: &UnixListener, stop: &impl AsFd, live: &dyn Live) {
-    let mut is_unsettled = false;
+    let mut settled = Settled::Wholly;
     loop {
-        let timeout = is_unsettled.then_some(Duration::from_secs(1));
+        let timeout = match settled {
+            Settled::Wholly => None,
+            Settled::ForNow => Some(Duration::from_secs(1)),
+            Settled::Partly => Some(Duration::ZERO),
+        };
         match sys::wait_readable([listener.as_fd(), stop.as_fd()], timeout) {
             Ok([_, true]) => return,
             Ok([true, _]) => {
@@ -210,7 +244,7 @@ pub(crate) fn serve(listener: &UnixListener, stop: &impl AsFd, live: &dyn Live) 
             Ok(_) => {}
             Err(err) => return live.note(err),
         }
-        is_unsettled = live.settle();
+        settled = live.settle_some();
     }
 }
 
@@ -222,6 +256,7 @@ fn answer(mut stream: &UnixStream, live: &dyn Live) -> io::Result<()> {
     }
     let answer = match read_line(stream, PATIENCE)?.as_str() {
         "refresh" => live.refresh().map(Answer::Refreshed),
+        "settle" => live.settle().map(|()| Answer::Settled),
         "status" => Ok(Answer::Status(live.status())),
         "stats" => Ok(Answer::Stats(Box::new(live.stats()))),
         "unmount" => live.unmount(Unmount::Now).map(|()| Answer::Unmounted),

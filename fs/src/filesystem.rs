@@ -233,7 +233,7 @@ impl<S: Source> Filesystem<S> {
         f: impl FnOnce(&Name, &Leaf) -> Result<R, Refusal>,
     ) -> Result<R, Refusal> {
         let Some(location) = self.table().file(id) else {
-            let is_directory = self.table().directory(id).is_some();
+            let is_directory = self.table().has_directory(id);
             return Err(if is_directory { Refusal::IsADirectory } else { Refusal::Stale });
         };
         let unreadable =
@@ -420,7 +420,7 @@ impl<S: Source> View<'_, S> {
         }
         let table = self.filesystem.table();
         match table.directory(id) {
-            Some(directory) => Ok(directory.clone()),
+            Some(directory) => Ok(directory),
             None if table.file(id).is_some() => Err(Refusal::NotADirectory),
             None => Err(Refusal::Stale),
         }
@@ -446,7 +446,13 @@ impl<S: Source> View<'_, S> {
         })
     }
 
-    fn tree_by_id(&self, id: TreeId) -> cairn_store::Result<Arc<Tree>> {
+    /// The tree of the root.
+    pub(crate) fn root(&self) -> TreeId {
+        self.shown.root
+    }
+
+    /// A tree of the source, or one that was made to be shown.
+    pub(crate) fn tree_by_id(&self, id: TreeId) -> cairn_store::Result<Arc<Tree>> {
         match self.shown.made.get(&id) {
             Some(tree) => Ok(tree.clone()),
             None => self.filesystem.source.tree(id),

@@ -450,7 +450,7 @@ pub(crate) fn time(time: Timestamp) -> SystemTime {
         .unwrap_or(epoch)
 }
 
-fn message(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?").into()
 }

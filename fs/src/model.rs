@@ -440,6 +440,9 @@ fn play(shape: Shape, seed: u64, deaths: Deaths) {
         } else {
             switch(&mount, &mut kernel);
         }
+        if dice.roll(2) == 0 {
+            mount.settle();
+        }
         kernel.check(&mount, seed);
     }
     // What the kernel has forgotten altogether leaves nothing behind.
@@ -454,6 +457,45 @@ fn play(shape: Shape, seed: u64, deaths: Deaths) {
     let shown: BTreeMap<_, _> = mount.roots().into_iter().map(|root| (root, ())).collect();
     let expected = Shown::of(shape, &mount.source.refs()).unwrap().roots;
     assert!(shown.keys().eq(&expected), "seed {seed}: roots are held for nobody");
+}
+
+#[test]
+fn a_root_is_held_until_its_files_are_found_elsewhere_or_forgotten() {
+    for shape in [Shape::Follow, Shape::Folder] {
+        let memory = Memory::default();
+        let file = |text: &str| {
+            let content = Content::File(BlobRef::of(text.as_bytes()));
+            let leaf = Leaf { attributes: Attributes::of_root(0o600), content, link: None };
+            (name(text), Entry::Leaf(leaf))
+        };
+        for (id, other) in [(1, "old"), (2, "new")] {
+            // What is the same lies at another position.
+            let tree = memory.put(Attributes::of_root(0o700), vec![file(other), file("same")]);
+            memory.publish(id, tree);
+        }
+        memory.refs.lock().unwrap().current = Some(StateId(1));
+        let mount = Filesystem::new(Arc::new(memory), shape).unwrap();
+        let mut kernel = Kernel::default();
+        let root = match shape {
+            Shape::Folder => kernel.look(&mount, NodeId::ROOT, "current").unwrap(),
+            _ => NodeId::ROOT,
+        };
+        let [same, old] = ["same", "old"].map(|text| kernel.look(&mount, root, text).unwrap());
+        {
+            let mut refs = mount.source.refs.lock().unwrap();
+            refs.current = Some(StateId(2));
+            refs.states.remove(&StateId(1));
+        }
+        kernel.used.insert(old);
+        switch(&mount, &mut kernel);
+        mount.settle();
+        assert!(mount.holds_old_roots(), "{shape:?}: one of them is open");
+        assert!(mount.view().stat(old).is_ok() && mount.view().stat(same).is_ok());
+        kernel.used.remove(&old);
+        kernel.drop_if_unused(&mount, old);
+        assert!(!mount.holds_old_roots(), "{shape:?}: the other lies elsewhere");
+        assert!(mount.view().stat(same).is_ok());
+    }
 }
 
 /// As many games as a test plays, or as `CAIRN_SEEDS` says.
@@ -532,6 +574,9 @@ fn a_file_that_is_known_can_be_read_until_it_is_forgotten_whatever_gc_takes() {
                 }
             }
             switch(&mount, &mut kernel);
+            for _ in 0..dice.roll(4) {
+                mount.settle_some();
+            }
             // gc: keeps what the states and the mount's registration reach.
             let mut kept = BTreeSet::new();
             let states = mount.source.refs().states.into_values().map(|state| state.tree);

@@ -14,7 +14,7 @@ use cairn_store::disk::directory_of;
 use fuser::{Config, Session, SessionACL};
 
 use crate::attach;
-use crate::control::{self, Live, Refreshed, Status};
+use crate::control::{self, Live, Refreshed, Settled, Status};
 use crate::counters::Stats;
 use crate::error::{Error, Result};
 use crate::event::{Event, Journal};
@@ -452,7 +452,7 @@ impl<S: Source> Mounted<S> {
         let mut names = 0;
         for Change { directory, names: changed } in &switched.changes {
             // What the kernel has forgotten meanwhile it need not be told.
-            if self.filesystem.table().directory(*directory).is_none() {
+            if !self.filesystem.table().has_directory(*directory) {
                 continue;
             }
             let told = changed.iter().map(|name| notices.forget_name(*directory, name));
@@ -522,11 +522,19 @@ impl<S: Source> Live for Mounted<S> {
         self.unmounter.unmount(how)
     }
 
-    fn settle(&self) -> bool {
+    fn settle(&self) -> Result<()> {
+        self.filesystem.settle();
+        self.register(None)
+    }
+
+    fn settle_some(&self) -> Settled {
+        if self.filesystem.settle_some() {
+            return Settled::Partly;
+        }
         if let Err(source) = self.register(None) {
             (self.journal)(&Event::NotRegistered { source });
         }
-        self.filesystem.holds_old_roots()
+        if self.filesystem.holds_old_roots() { Settled::ForNow } else { Settled::Wholly }
     }
 
     fn note(&self, source: io::Error) {

@@ -14,7 +14,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Number of a file or directory, at the same time its `st_ino`.
 ///
-/// Below 2^56: overlayfs needs the upper bits to tell its layers apart.
+/// Below 2^56: overlayfs needs the upper bits to tell its layers apart. Aligned to four
+/// bytes, so that nothing is left empty in the tables of what the kernel knows.
+#[repr(Rust, packed(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(u64);
 

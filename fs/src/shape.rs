@@ -86,7 +86,7 @@ pub(crate) struct Shown {
     pub(crate) made: HashMap<TreeId, Arc<Tree>>,
     /// The number of the switch that led here, 1 for what was shown first: 0 means
     /// that nobody has looked yet.
-    pub(crate) switch: u64,
+    pub(crate) switch: u32,
 }
 
 impl Shown {

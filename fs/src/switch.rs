@@ -21,8 +21,7 @@ use cairn_store::{Attributes, Entry, Name, Tree, TreeId, pairs};
 
 use crate::filesystem::Filesystem;
 use crate::ledger::Record;
-use crate::node::{NodeId, PathHash};
-use crate::places::Location;
+use crate::node::NodeId;
 use crate::shape::Shown;
 use crate::source::Source;
 use crate::table::{Position, Table};
@@ -54,7 +53,7 @@ impl<S: Source> Filesystem<S> {
     pub(crate) fn switch(&self, mut next: Shown) -> Switched {
         let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
         let mut table = self.table();
-        next.switch = shown.switch + 1;
+        next.switch = shown.switch.wrapping_add(1);
         let what = serde_json::to_vec(&next.selection).expect("a selection has plain keys");
         table.note(Record::Showing(&what));
         let mut walk = Walk {
@@ -98,14 +97,6 @@ struct Step {
     root: Option<TreeId>,
 }
 
-/// Files that lie where they are no longer shown.
-struct Leaving<'a> {
-    directory: NodeId,
-    path: PathHash,
-    tree: TreeId,
-    entries: &'a Tree,
-}
-
 struct Walk<'a, S> {
     source: &'a S,
     old: &'a Shown,
@@ -131,9 +122,7 @@ impl<S: Source> Walk<'_, S> {
     }
 
     fn take(&mut self, step: &Step, steps: &mut Vec<Step>) {
-        let Some(position) = self.table.directory(step.id).map(|known| known.position) else {
-            return;
-        };
+        let Some(position) = self.table.position(step.id) else { return };
         let (old, new) = match (self.tree(step.old), self.tree(step.new)) {
             (Ok(old), Ok(new)) => (old, new),
             (old, new) => return self.give_up(step, old, new),
@@ -156,9 +145,7 @@ impl<S: Source> Walk<'_, S> {
             }
         }
         self.switched.changes.push(Change { directory: step.id, names });
-        if let (Some(tree), Position::Inside(path)) = (step.old, position) {
-            let leaving = Leaving { directory: step.id, path, tree, entries: &old };
-            self.leave(&leaving, step.new.map(|id| (id, new)));
+        if let (Some(tree), Position::Inside(_)) = (step.old, position) {
             self.table.hold(step.id, tree, step.root);
         }
         if let Some(tree) = step.new {
@@ -177,94 +164,12 @@ impl<S: Source> Walk<'_, S> {
         let trees = [&old, &new].into_iter().flatten();
         let names = trees.flat_map(|tree| tree.entries()).map(|(name, _)| name.clone()).collect();
         let above = self.table.directory(step.id);
-        if let Some((parent, Some(name))) = above.map(|known| (known.parent, known.name.clone())) {
+        if let Some((parent, Some(name))) = above.map(|known| (known.parent, known.name)) {
             self.switched.changes.push(Change { directory: parent, names: vec![name] });
         }
         self.switched.changes.push(Change { directory: step.id, names });
         self.table.hold_below(step.id, step.root);
         self.switched.unreadable.extend([old, new].into_iter().filter_map(Result::err));
-    }
-
-    /// Finds other places for files in a tree that is no longer shown: where the
-    /// directory has them now, or else where another state has them at the same
-    /// path. What finds none is in use or soon forgotten, and is held.
-    fn leave(&mut self, leaving: &Leaving<'_>, new: Option<(TreeId, Arc<Tree>)>) {
-        if let Some((id, entries)) = new {
-            self.relocate(leaving, leaving.directory, id, &entries);
-        }
-        if matches!(self.table.directory(NodeId::ROOT), Some(root) if root.position == Position::Top)
-        {
-            for (directory, id) in self.same_path_elsewhere(leaving) {
-                if let Ok(entries) = self.tree(Some(id)) {
-                    self.relocate(leaving, directory, id, &entries);
-                }
-            }
-        }
-    }
-
-    fn relocate(&mut self, leaving: &Leaving<'_>, directory: NodeId, tree: TreeId, to: &Tree) {
-        if !self.table.has_files_of(leaving.directory, leaving.tree) {
-            return;
-        }
-        for (at, (name, entry)) in leaving.entries.entries().iter().enumerate() {
-            let Entry::Leaf(leaf) = entry else { continue };
-            let Some(there) = to.position(name) else { continue };
-            if to.entries()[there].1 != *entry {
-                continue;
-            }
-            let home = NodeId::of_leaf(leaving.path, name, leaf);
-            let location = location(leaving.directory, leaving.tree, at);
-            if let Some(id) = self.table.known_file(home, location) {
-                self.table.relocate(id, self::location(directory, tree, there));
-            }
-        }
-    }
-
-    /// The known directories that show in other states what `leaving` showed.
-    fn same_path_elsewhere(&self, leaving: &Leaving<'_>) -> Vec<(NodeId, TreeId)> {
-        if !self.table.has_files_of(leaving.directory, leaving.tree) {
-            return Vec::new();
-        }
-        let mut path = Vec::new();
-        let mut at = leaving.directory;
-        while let Some(known) = self.table.directory(at)
-            && let Some(name) = &known.name
-            && known.position != Position::Inside(PathHash::ROOT)
-        {
-            path.push(name.clone());
-            at = known.parent;
-        }
-        path.reverse();
-        let roots = self.roots_of_states().into_iter().filter(|(root, _)| *root != at);
-        roots
-            .filter_map(|(root, tree)| {
-                path.iter().try_fold((root, tree), |(directory, tree), name| {
-                    let below = subtree(self.tree(Some(tree)).ok()?.get(name))?;
-                    Some((self.table.known_directory(directory, name)?, below))
-                })
-            })
-            .collect()
-    }
-
-    /// The roots of all states that are shown and known.
-    fn roots_of_states(&self) -> Vec<(NodeId, TreeId)> {
-        let mut roots = Vec::new();
-        let mut groups = vec![(NodeId::ROOT, self.new.root)];
-        while let Some((group, tree)) = groups.pop() {
-            let Some(made) = self.new.made.get(&tree) else { continue };
-            for (name, entry) in made.entries() {
-                let (Some(id), Some(below)) =
-                    (self.table.known_directory(group, name), subtree(Some(entry)))
-                else {
-                    continue;
-                };
-                match self.table.directory(id).map(|known| known.position) {
-                    Some(Position::Group) => groups.push((id, below)),
-                    _ => roots.push((id, below)),
-                }
-            }
-        }
-        roots
     }
 
     /// The tree `id`, an empty one for none.
@@ -281,9 +186,4 @@ impl<S: Source> Walk<'_, S> {
 
 fn subtree(entry: Option<&Entry>) -> Option<TreeId> {
     entry?.as_directory().map(|subtree| subtree.id)
-}
-
-fn location(directory: NodeId, tree: TreeId, entry: usize) -> Location {
-    let entry = u32::try_from(entry).expect("a tree has fewer than 2^32 entries");
-    Location { directory, tree, entry }
 }

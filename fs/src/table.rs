@@ -23,7 +23,7 @@ use cairn_store::{Name, TreeId};
 
 use crate::ledger::{Ledger, Record};
 use crate::node::{NodeId, PathHash};
-use crate::places::{Location, Places};
+use crate::places::{Location, PlaceId, Places};
 use lookups::{Left, Lookups};
 pub(crate) use succession::Doubted;
 
@@ -59,28 +59,55 @@ pub(crate) struct Directory {
     /// What it showed when it was last looked at; nothing if a switch had taken
     /// it away.
     pub(crate) tree: Option<TreeId>,
-    /// The switch after which that was.
-    seen: u64,
     /// What it showed before, the latest last: cookies of readdir(2) may still
     /// refer to it.
     pub(crate) earlier: Vec<TreeId>,
+}
+
+/// What is kept of a directory: there may be hundreds of thousands.
+#[derive(Debug)]
+struct Known {
+    parent: NodeId,
+    name: Option<Name>,
+    position: Position,
+    /// Those of [`Directory::earlier`], if there are any.
+    earlier: Option<Box<Earlier>>,
+    /// Of what it shows.
+    shown: Option<PlaceId>,
+    /// The switch after which it was last looked at.
+    seen: u32,
     lookups: Lookups,
     /// Known directories in it, and places of known files.
     dependents: u32,
 }
 
-/// The switches that a readdir(2) in progress may sleep through.
-const EARLIER_KEPT: usize = 4;
+/// The trees of switches that a readdir(2) in progress may sleep through.
+#[derive(Debug, Default)]
+struct Earlier(Vec<TreeId>);
 
-impl Directory {
-    fn saw(&mut self, tree: Option<TreeId>, switch: u64) {
-        if let Some(before) = self.tree.filter(|before| Some(*before) != tree) {
-            if self.earlier.len() == EARLIER_KEPT {
-                self.earlier.remove(0);
-            }
-            self.earlier.push(before);
+impl Earlier {
+    const KEPT: usize = 4;
+
+    fn push(&mut self, tree: TreeId) {
+        if self.0.len() == Self::KEPT {
+            self.0.remove(0);
         }
-        (self.tree, self.seen) = (tree, switch);
+        self.0.push(tree);
+    }
+}
+
+impl Known {
+    fn new(parent: NodeId, name: Option<Name>, position: Position) -> Self {
+        Self {
+            parent,
+            name,
+            position,
+            earlier: None,
+            shown: None,
+            seen: 0,
+            lookups: Lookups::default(),
+            dependents: 0,
+        }
     }
 }
 
@@ -94,7 +121,7 @@ pub(crate) struct Way {
 
 #[derive(Clone, Copy, Debug)]
 struct File {
-    place: u32,
+    place: PlaceId,
     entry: u32,
     lookups: Lookups,
 }
@@ -115,8 +142,10 @@ pub(crate) enum Comparison {
 #[derive(Debug)]
 pub(crate) struct Table {
     files: HashMap<NodeId, File, BuildHasherDefault<NodeHasher>>,
-    directories: HashMap<NodeId, Directory, BuildHasherDefault<NodeHasher>>,
+    directories: HashMap<NodeId, Known, BuildHasherDefault<NodeHasher>>,
     places: Places,
+    /// Of which [`Table::next_unsettled`] has not told yet; some may be settled by now.
+    unsettled: Vec<PlaceId>,
     /// How far from its computed number a node was ever put, because others
     /// had it; nearly always 0.
     reach: usize,
@@ -129,20 +158,12 @@ pub(crate) struct Table {
 impl Table {
     /// A table that knows the root alone, which is never forgotten.
     pub(crate) fn new(position: Position) -> Self {
-        let directory = Directory {
-            parent: NodeId::ROOT,
-            name: None,
-            position,
-            tree: None,
-            seen: 0,
-            earlier: Vec::new(),
-            lookups: Lookups(1),
-            dependents: 0,
-        };
+        let root = Known { lookups: Lookups(1), ..Known::new(NodeId::ROOT, None, position) };
         Self {
             files: HashMap::default(),
-            directories: HashMap::from_iter([(NodeId::ROOT, directory)]),
+            directories: HashMap::from_iter([(NodeId::ROOT, root)]),
             places: Places::default(),
+            unsettled: Vec::new(),
             reach: 0,
             doubted: Default::default(),
             ledger: None,
@@ -160,8 +181,29 @@ impl Table {
         self.files.keys()
     }
 
-    pub(crate) fn directory(&self, id: NodeId) -> Option<&Directory> {
-        self.directories.get(&id)
+    pub(crate) fn directory(&self, id: NodeId) -> Option<Directory> {
+        let known = self.directories.get(&id)?;
+        Some(Directory {
+            parent: known.parent,
+            name: known.name.clone(),
+            position: known.position,
+            tree: self.tree_of(known),
+            earlier: known.earlier.as_ref().map_or_else(Vec::new, |earlier| earlier.0.clone()),
+        })
+    }
+
+    /// Whether a directory is known or on the way to something that is.
+    pub(crate) fn has_directory(&self, id: NodeId) -> bool {
+        self.directories.contains_key(&id)
+    }
+
+    /// Where a directory stands.
+    pub(crate) fn position(&self, id: NodeId) -> Option<Position> {
+        Some(self.directories.get(&id)?.position)
+    }
+
+    fn tree_of(&self, known: &Known) -> Option<TreeId> {
+        known.shown.map(|place| self.places.get(place).1)
     }
 
     /// Where the entry of a file lies.
@@ -173,20 +215,24 @@ impl Table {
 
     /// Notes that the root shows `tree` from switch number `switch` on. Of all
     /// other directories it has to be found out anew what they show.
-    pub(crate) fn show(&mut self, tree: TreeId, switch: u64) {
+    pub(crate) fn show(&mut self, tree: TreeId, switch: u32) {
         self.saw(NodeId::ROOT, Some(tree), switch);
     }
 
     /// Notes what a directory shows after switch number `switch`.
-    pub(crate) fn saw(&mut self, id: NodeId, tree: Option<TreeId>, switch: u64) {
-        if let Some(directory) = self.directories.get_mut(&id) {
-            directory.saw(tree, switch);
+    pub(crate) fn saw(&mut self, id: NodeId, tree: Option<TreeId>, switch: u32) {
+        let Some(known) = self.directories.get_mut(&id) else { return };
+        let before = known.shown.map(|place| self.places.get(place).1);
+        known.shown = self.places.show(id, known.shown, tree);
+        known.seen = switch;
+        if let Some(before) = before.filter(|before| Some(*before) != tree) {
+            known.earlier.get_or_insert_default().push(before);
         }
     }
 
     /// How to find out what the directory `id` shows after switch number
     /// `switch`; no steps if that is known.
-    pub(crate) fn way_to(&self, id: NodeId, switch: u64) -> Option<Way> {
+    pub(crate) fn way_to(&self, id: NodeId, switch: u32) -> Option<Way> {
         let mut steps = Vec::new();
         let mut at = id;
         loop {
@@ -195,7 +241,7 @@ impl Table {
                 Some(name) if directory.seen != switch => steps.push((at, name.clone())),
                 _ => {
                     steps.reverse();
-                    return Some(Way { from: directory.tree, steps });
+                    return Some(Way { from: self.tree_of(directory), steps });
                 }
             }
             at = directory.parent;
@@ -233,20 +279,12 @@ impl Table {
         parent: NodeId,
         name: &Name,
         position: Position,
-    ) -> &mut Directory {
+    ) -> &mut Known {
         if !self.directories.contains_key(&id) {
             self.depend_on(parent);
         }
-        self.directories.entry(id).or_insert_with(|| Directory {
-            parent,
-            name: Some(name.clone()),
-            position,
-            tree: None,
-            seen: 0,
-            earlier: Vec::new(),
-            lookups: Lookups::default(),
-            dependents: 0,
-        })
+        let new = || Known::new(parent, Some(name.clone()), position);
+        self.directories.entry(id).or_insert_with(new)
     }
 
     /// The number of the directory `name` in `parent`, if it is known.
@@ -327,15 +365,22 @@ impl Table {
     /// Whether files are known by their entries in `tree`, as `directory`
     /// showed it.
     pub(crate) fn has_files_of(&self, directory: NodeId, tree: TreeId) -> bool {
-        self.places.number(directory, tree).is_some()
+        self.place(directory, tree).is_some_and(|place| self.places.has_files(place))
+    }
+
+    fn place(&self, directory: NodeId, tree: TreeId) -> Option<PlaceId> {
+        let shown = self.directories.get(&directory)?.shown;
+        self.places.find(directory, shown, tree)
     }
 
     /// Holds `root` for files that are known in `tree`, as `directory` showed
     /// it; or notes that `directory` shows it again.
     pub(crate) fn hold(&mut self, directory: NodeId, tree: TreeId, root: Option<TreeId>) {
-        if let Some(number) = self.places.number(directory, tree)
-            && self.places.hold(number, root)
-        {
+        let Some(place) = self.place(directory, tree) else { return };
+        if self.places.has_files(place) && self.places.hold(place, root) {
+            if root.is_some() {
+                self.unsettled.push(place);
+            }
             self.note(Record::Held { directory, tree, root });
         }
     }
@@ -349,18 +394,29 @@ impl Table {
                 _ => return false,
             }
         };
-        let shown = self.places.iter().filter(|(_, _, held)| held.is_none());
-        let below: Vec<u32> =
-            shown.filter(|(_, at, _)| is_below(*at)).map(|(number, ..)| number).collect();
-        for number in below {
-            let (directory, tree) = self.places.get(number);
+        let places = self.places.with_files().filter(|(place, _)| !self.places.is_held(*place));
+        let below: Vec<PlaceId> =
+            places.filter(|(_, at)| is_below(*at)).map(|(place, _)| place).collect();
+        for place in below {
+            let (directory, tree) = self.places.get(place);
             self.hold(directory, tree, root);
         }
     }
 
+    /// A place in which files lie that are no longer shown there, and for which nobody has
+    /// looked whether they are shown elsewhere. Each is given once.
+    pub(crate) fn next_unsettled(&mut self) -> Option<(NodeId, TreeId)> {
+        while let Some(place) = self.unsettled.pop() {
+            if self.places.is_held(place) {
+                return Some(self.places.get(place));
+            }
+        }
+        None
+    }
+
     /// The roots that are held, each once.
     pub(crate) fn held(&self) -> impl Iterator<Item = TreeId> {
-        self.places.held()
+        self.places.roots()
     }
 
     /// Notes that the kernel has forgotten a node `count` times. A number that
@@ -403,15 +459,16 @@ impl Table {
         }
     }
 
-    fn add_place(&mut self, Location { directory, tree, .. }: Location) -> u32 {
-        let (place, is_new) = self.places.add(directory, tree);
+    fn add_place(&mut self, Location { directory, tree, .. }: Location) -> PlaceId {
+        let shown = self.directories.get(&directory).and_then(|known| known.shown);
+        let (place, is_new) = self.places.add(directory, shown, tree);
         if is_new {
             self.depend_on(directory);
         }
         place
     }
 
-    fn release_place(&mut self, place: u32) {
+    fn release_place(&mut self, place: PlaceId) {
         if let Some(directory) = self.places.release(place) {
             self.depend_less_on(directory);
         }
@@ -436,8 +493,9 @@ impl Table {
         while let Some(directory) = self.directories.get_mut(&id)
             && (directory.lookups.0, directory.dependents) == (0, 0)
         {
-            let parent = directory.parent;
+            let (parent, shown) = (directory.parent, directory.shown);
             self.directories.remove(&id);
+            shown.into_iter().for_each(|place| self.places.hide(place));
             if let Some(directory) = self.directories.get_mut(&parent) {
                 directory.dependents -= 1;
             }
@@ -454,7 +512,13 @@ impl Table {
         }
         shrink(&mut self.files);
         shrink(&mut self.directories);
-        self.places.shrink();
+        if self.len() == 1
+            && let Some(root) = self.directories.get_mut(&NodeId::ROOT)
+        {
+            let tree = root.shown.map(|place| self.places.get(place).1);
+            self.places = Places::default();
+            root.shown = self.places.show(NodeId::ROOT, None, tree);
+        }
     }
 
     /// The number at which a node is, or else the first free one, and how far

@@ -388,6 +388,9 @@ fn key_of(kind: u8, key: &[u8]) -> Vec<u8> {
     [&[kind], key].concat()
 }
 
+/// Bytes of blocks of the index that are kept in memory.
+const BLOCKS_KEPT: usize = 2 << 20;
+
 fn options() -> Result<Options, rocksdb::Error> {
     // The write-ahead log is replayed by the next opening; writing it out as a
     // table at each opening and closing would cost every transaction a sync.
@@ -400,6 +403,9 @@ fn options() -> Result<Options, rocksdb::Error> {
     // Keys are hashes: nothing is found by order, and nothing compresses.
     let mut table = rocksdb::BlockBasedOptions::default();
     table.set_bloom_filter(10.0, false);
+    // Hashes have no neighbours that are asked for next: a cache of a part of them is hardly
+    // ever of use, and the kernel has the file.
+    table.set_block_cache(&rocksdb::Cache::new_lru_cache(BLOCKS_KEPT));
     options.set_block_based_table_factory(&table);
     options.set_compression_type(rocksdb::DBCompressionType::None);
     // The log that an opening replays is at most this long.

@@ -41,6 +41,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let (collected, mounts) = if args.dry_run {
         (store.preview_gc(options, &[], &phases)?, Mounts::default())
     } else {
+        Mounts::settle(&store);
         let collected = store.gc(options, &phases)?;
         // They hold removed packs open, whose room the disk gets back only then.
         (collected, Mounts::refresh(&store))

@@ -113,6 +113,7 @@ enum What {
 struct List(Vec<Registration>);
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
+    cairn_fs::bound_heap();
     let Some(dir) = &args.dir else {
         let store = context.store()?;
         return output.data(&List(cairn_fs::list(&store.path().join("run"))?));

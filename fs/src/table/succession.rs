@@ -97,9 +97,9 @@ impl Table {
             });
             note_count(*id, file.lookups, note);
         }
-        for (number, directory, held) in self.places.iter().filter(|(_, _, held)| held.is_some()) {
-            let (_, tree) = self.places.get(number);
-            note(Record::Held { directory, tree, root: held });
+        for (place, root) in self.places.held() {
+            let (directory, tree) = self.places.get(place);
+            note(Record::Held { directory, tree, root: Some(root) });
         }
         for (id, _) in self.directories.iter().filter(|(_, known)| known.lookups.0 == 0) {
             note(Record::Forgotten(*id));

@@ -200,8 +200,9 @@ fn the_kernel_is_asked_only_for_what_it_was_not_told_of_for_a_round() {
 }
 
 #[test]
-fn a_file_takes_24_bytes() {
-    assert_eq!(size_of::<(NodeId, File)>(), 24);
+fn a_file_takes_20_bytes_and_a_directory_not_much_more_than_its_name() {
+    assert_eq!(size_of::<(NodeId, File)>(), 20);
+    assert_eq!(size_of::<(NodeId, Known)>(), 72);
 }
 
 #[test]

@@ -135,6 +135,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     }
     if args.gc {
         let phases = Phases::new(output.progress());
+        Mounts::settle(&store);
         let collected = store.gc(GcOptions::default(), &phases)?;
         drop(phases);
         pruned.mounts = Mounts::refresh(&store);
