@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cairn_fs::control::{self, Refreshed};
-use cairn_fs::{Event, Journal, Options, Running, Shape, Source};
+use cairn_fs::{Event, Journal, Options, Running, Shape, Source, Stats};
 use cairn_store::tree::{Content, HardLink, LinkGroup};
 use cairn_store::{
     Attributes, BlobKey, BlobRef, BytesSource, Draft, Edit, Entry, Error, Leaf, Name, Refs, Result,
@@ -133,6 +133,28 @@ impl Lab {
     pub fn mount(&self, shape: Shape) -> Running {
         let journal: Journal = Arc::new(|event| eprintln!("unexpected event: {event}"));
         cairn_fs::start(self.store.clone(), &self.options(shape), journal).expect("it mounts")
+    }
+
+    /// Mounts the store so that the kernel reads large files by itself, and keeps the
+    /// events.
+    pub fn mount_passing(&self, shape: Shape) -> (Running, Events) {
+        let events = Events::default();
+        let options = Options { passthrough: true, ..self.options(shape) };
+        let mounted = cairn_fs::start(self.store.clone(), &options, events.journal());
+        (mounted.expect("it mounts"), events)
+    }
+
+    /// What the only mount has done.
+    pub fn stats(&self) -> Stats {
+        let mounts = cairn_fs::list(&self.run_directory()).expect("a list");
+        let [mount] = &mounts[..] else { panic!("{mounts:?}") };
+        control::stats(&self.run_directory(), mount, PATIENCE).expect("stats")
+    }
+
+    /// Where a content lies that the kernel reads by itself.
+    pub fn plain(&self, bytes: &[u8]) -> PathBuf {
+        let BlobRef { key, digest, .. } = BlobRef::of(bytes);
+        self.store.path().join(format!("plain/{key}{digest}"))
     }
 
     /// Lets the only mount show what is current.

@@ -125,6 +125,15 @@ pub fn set_xattr(path: &Path, name: &str, value: &[u8]) -> io::Result<()> {
     })
 }
 
+/// Mounts a tmpfs with these options.
+pub fn mount_memory(target: &Path, options: &str) {
+    let (target, options, kind) = (c(target), c(Path::new(options)), c(Path::new("tmpfs")));
+    let data = options.as_ptr().cast();
+    // SAFETY: all texts are NUL-terminated and outlive the call.
+    let result = unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, data) };
+    check(result).expect("tmpfs");
+}
+
 pub fn unmount(target: &Path) {
     let target = c(target);
     // SAFETY: the path is NUL-terminated.
@@ -166,6 +175,14 @@ impl Mapped {
         // behind it never changes.
         check(unsafe { libc::madvise(self.start, self.len, libc::MADV_DONTNEED) })
             .expect("madvise");
+    }
+
+    /// How many of its pages are in memory.
+    pub fn resident(&self) -> usize {
+        let mut pages = vec![0_u8; self.len.div_ceil(4096)];
+        // SAFETY: it is the mapping that was made, and there is a byte for each page.
+        check(unsafe { libc::mincore(self.start, self.len, pages.as_mut_ptr()) }).expect("mincore");
+        pages.iter().filter(|page| **page & 1 == 1).count()
     }
 
     pub fn bytes(&self) -> &[u8] {
