@@ -102,11 +102,7 @@ pub fn bind(source: &Path, target: &Path) {
 
 /// Mounts overlayfs with these options.
 pub fn mount_overlay(target: &Path, options: &str) {
-    let (target, options, kind) = (c(target), c(Path::new(options)), c(Path::new("overlay")));
-    let data = options.as_ptr().cast();
-    // SAFETY: all texts are NUL-terminated and outlive the call.
-    let result = unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, data) };
-    check(result).expect("overlay");
+    mount("overlay", target, options);
 }
 
 /// mknod(2) with a major and a minor number.
@@ -125,13 +121,30 @@ pub fn set_xattr(path: &Path, name: &str, value: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Mounts a tmpfs with these options.
-pub fn mount_memory(target: &Path, options: &str) {
-    let (target, options, kind) = (c(target), c(Path::new(options)), c(Path::new("tmpfs")));
+/// A filesystem that is mounted until this is dropped, whoever uses it.
+pub struct Mounted(CString);
+
+impl Mounted {
+    /// Mounts a filesystem of a kind that needs no device.
+    pub fn new(kind: &str, target: &Path, options: &str) -> Self {
+        mount(kind, target, options);
+        Self(c(target))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // SAFETY: the path is NUL-terminated and outlives the call.
+        check(unsafe { libc::umount2(self.0.as_ptr(), libc::MNT_DETACH) }).expect("umount");
+    }
+}
+
+fn mount(kind: &str, target: &Path, options: &str) {
+    let (target, options, kind) = (c(target), c(Path::new(options)), c(Path::new(kind)));
     let data = options.as_ptr().cast();
     // SAFETY: all texts are NUL-terminated and outlive the call.
     let result = unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, data) };
-    check(result).expect("tmpfs");
+    check(result).expect("mount");
 }
 
 pub fn unmount(target: &Path) {
