@@ -150,6 +150,9 @@ fn each_call_gives_what_the_page_says() {
     cairn.data([Path::new("import"), &plain.path]);
     let state = Mount::new(&cairn, &["--state", "1"], "state");
     let live = Mount::new(&cairn, &["--follow"], "live");
+    let passing = Need::all(&[Need::Passthrough]);
+    let passing =
+        passing.then(|| Mount::new(&cairn, &["--state", "1", "--passthrough"], "passing"));
     let (closed, open) = (ext4(directory, "closed"), ext4(directory, "open"));
     let memory = Mounted::new(directory.join("memory"), &["-t", "tmpfs", "none"]);
     for mounted in [&closed, &memory] {
@@ -157,12 +160,13 @@ fn each_call_gives_what_the_page_says() {
         mounted.close();
     }
     let place = |name, path: &Path| Place { name, column: 1, path: path.into() };
-    let read_only = [
+    let mut read_only = vec![
         place("state", state.path()),
         place("live root", live.path()),
         place("ext4", &closed.0.join("tree")),
         place("tmpfs", &memory.0.join("tree")),
     ];
+    read_only.extend(passing.iter().map(|mount| place("passthrough", mount.path())));
 
     let (mut wrong, mut count) = (Vec::new(), 0);
     for (number, table) in calls.iter().enumerate() {

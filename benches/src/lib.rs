@@ -2,6 +2,9 @@
 //! to make a system.
 
 pub mod debian;
+mod sys;
+
+pub use sys::map;
 
 use std::fs;
 use std::io::{Read, Write};

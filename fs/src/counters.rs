@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::confined::outside;
 use crate::node::NodeId;
+use crate::table::Reading;
 
 /// What the kernel asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,11 +28,13 @@ pub enum Operation {
     Statfs,
     Getxattr,
     Listxattr,
+    Open,
+    Release,
 }
 
 impl Operation {
     /// All, in their order.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Lookup,
         Self::Forget,
         Self::Getattr,
@@ -42,6 +45,8 @@ impl Operation {
         Self::Statfs,
         Self::Getxattr,
         Self::Listxattr,
+        Self::Open,
+        Self::Release,
     ];
 
     /// The name in lower case.
@@ -58,6 +63,8 @@ impl Operation {
             Self::Statfs => "statfs",
             Self::Getxattr => "getxattr",
             Self::Listxattr => "listxattr",
+            Self::Open => "open",
+            Self::Release => "release",
         }
     }
 }
@@ -79,6 +86,9 @@ pub struct Stats {
     /// Bytes of files that the kernel got; what it had in its cache it did not
     /// ask for.
     pub bytes_read: u64,
+    /// What the kernel reads by itself.
+    #[serde(default)]
+    pub passthrough: Passed,
     /// What reading from the store has cost.
     pub store: Reads,
     /// Files and directories that the kernel knows.
@@ -87,6 +97,19 @@ pub struct Stats {
     pub memory: Option<Memory>,
     /// The slowest requests, the slowest first.
     pub slowest: Vec<Slow>,
+}
+
+/// Large files, on a mount that passes through; all 0 on others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    /// How often one was opened that the kernel reads by itself.
+    pub opens: u64,
+    /// How often one was opened that it asks for, since that could not be expanded.
+    pub fallbacks: u64,
+    /// How many of either kind are open, as far as is known.
+    pub open: usize,
+    /// How many files of this machine the kernel has open to read from.
+    pub backing_ids: usize,
 }
 
 /// Requests of one kind; times in microseconds.
@@ -147,6 +170,16 @@ struct Counter {
     buckets: [AtomicU64; BUCKETS],
 }
 
+/// What others know of a mount.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) state: Option<StateId>,
+    pub(crate) nodes: usize,
+    /// Large files that are open, and backing ids.
+    pub(crate) opens: (usize, usize),
+    pub(crate) store: Reads,
+}
+
 /// The counters of a mount.
 #[derive(Debug)]
 pub(crate) struct Counters {
@@ -154,6 +187,8 @@ pub(crate) struct Counters {
     counters: [Counter; Operation::ALL.len()],
     errors: AtomicU64,
     bytes_read: AtomicU64,
+    passed: AtomicU64,
+    fallbacks: AtomicU64,
     /// What a request has to take to be kept in `slowest`, in nanoseconds.
     slow: AtomicU64,
     slowest: Mutex<Vec<(u64, Slow)>>,
@@ -171,6 +206,8 @@ impl Default for Counters {
             counters: Operation::ALL.map(counter),
             errors: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            fallbacks: AtomicU64::new(0),
             slow: AtomicU64::new(0),
             slowest: Mutex::default(),
         }
@@ -222,8 +259,18 @@ impl Counters {
         self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// A large file was opened, to be read from there.
+    pub(crate) fn opened(&self, reading: Reading) {
+        let counter = match reading {
+            Reading::Passed(_) => &self.passed,
+            Reading::Asked => &self.fallbacks,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// What was counted, with what others know.
-    pub(crate) fn stats(&self, state: Option<StateId>, nodes: usize, store: Reads) -> Stats {
+    pub(crate) fn stats(&self, known: Known) -> Stats {
+        let Known { state, nodes, opens: (open, backing_ids), store } = known;
         let requests = Operation::ALL.iter().zip(&self.counters);
         let slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
         Stats {
@@ -233,6 +280,12 @@ impl Counters {
             requests: requests.filter_map(|(operation, it)| it.requests(*operation)).collect(),
             errors: self.errors.load(Ordering::Relaxed),
             bytes_read: self.bytes_read.load(Ordering::Relaxed),
+            passthrough: Passed {
+                opens: self.passed.load(Ordering::Relaxed),
+                fallbacks: self.fallbacks.load(Ordering::Relaxed),
+                open,
+                backing_ids,
+            },
             store,
             nodes,
             memory: memory(),
@@ -329,7 +382,7 @@ mod tests {
         counters.answered(Operation::Getattr, NodeId::ROOT, Duration::from_nanos(700), || {
             panic!("it was not slow")
         });
-        let stats = counters.stats(None, 1, Reads::default());
+        let stats = counters.stats(Known { nodes: 1, ..Known::default() });
         let [getattr, read] = &stats.requests[..] else { panic!("{stats:?}") };
         assert_eq!((getattr.count, getattr.max, getattr.p50), (1, 0.7, 0.7));
         assert_eq!((read.count, read.max, read.total), (1000, 1000.0, 500_500.0));

@@ -1,5 +1,6 @@
 //! What happens inside a mount that nobody waits for.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,6 +19,12 @@ pub enum Event {
     /// A program got EIO, because the source gave fewer bytes of the file `what`
     /// than its tree says it has.
     Short { what: String },
+    /// Files are read from the mount though the kernel was to read large ones by itself:
+    /// it does not permit that.
+    NotPassed { source: std::io::Error },
+    /// A large file is read from the mount, since `what`, its content, could not be given
+    /// to the kernel as a file.
+    NotExpanded { what: String, source: cairn_store::Error },
     /// A request made its handler panic; the program got EIO.
     Panicked { operation: &'static str, message: String },
     /// The kernel could not be told of a change in a directory.
@@ -63,6 +70,13 @@ impl Event {
             _ => None,
         }
     }
+
+    /// What there is to say of a panic.
+    pub(crate) fn panicked(operation: &'static str, panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self::Panicked { operation, message: text.unwrap_or("?").into() }
+    }
 }
 
 impl fmt::Display for Event {
@@ -74,6 +88,16 @@ impl fmt::Display for Event {
             Self::Short { what } => {
                 write!(f, "cannot read {what}: it is shorter than it should be")
             }
+            Self::NotPassed { source } => write!(
+                f,
+                "large files are read through this process, as without passthrough, which the \
+                 kernel does not permit: {source}"
+            ),
+            Self::NotExpanded { what, source } => write!(
+                f,
+                "cannot expand {what}, which is read through this process instead: {}",
+                with_causes(source)
+            ),
             Self::Panicked { operation, message } => {
                 write!(f, "a defect in Cairn made {operation} fail: {message}")
             }

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use cairn_store::tree::Content;
-use cairn_store::{Attributes, Entry, Leaf, Name, StateId, Summary, Tree, TreeId};
+use cairn_store::{Attributes, BlobRef, Entry, Leaf, Name, StateId, Summary, Tree, TreeId};
 
 use crate::counters::Counters;
 use crate::ledger::{Ledger, Record, Said};
@@ -213,6 +213,11 @@ impl<S: Source> Filesystem<S> {
             }
             Ok(())
         })
+    }
+
+    /// The content of a file.
+    pub(crate) fn blob(&self, id: NodeId) -> Result<BlobRef, Refusal> {
+        self.with_leaf(id, |_, leaf| leaf.blob().copied().ok_or(Refusal::Invalid))
     }
 
     /// The text of a symbolic link.

@@ -1,20 +1,19 @@
 //! Translates between the kernel and [`Filesystem`]; decides nothing.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use cairn_store::Timestamp;
 use cairn_store::tree::Device;
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyOpen,
-    ReplyStatfs, ReplyXattr, Request,
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
 use crate::counters::Operation;
@@ -23,8 +22,12 @@ use crate::event::{Event, Journal};
 use crate::filesystem::{Filesystem, Found, Refusal};
 use crate::listing::{Cookie, Item};
 use crate::node::NodeId;
+use crate::notice::Notices;
+use crate::passthrough::{Opened, Passthrough};
 use crate::source::Source;
 use crate::stat::{Kind, Stat};
+use crate::sys;
+use crate::table::Reading;
 use crate::xattrs;
 
 /// How long the kernel may believe what it was told: what changes in a switch
@@ -37,6 +40,23 @@ pub(crate) const MAX_REQUEST: u32 = 1 << 20;
 
 /// Background requests, such as read-ahead, that may wait at a time.
 const MAX_BACKGROUND: u16 = 64;
+
+/// So much may be stacked: the files that the kernel reads by itself lie on a filesystem
+/// of their own, and one overlay may lie on the mount.
+const STACK_DEPTH: u32 = 1;
+
+/// Closing a file takes no message but the one that it is closed.
+const UNFLUSHED: FopenFlags = FopenFlags::FOPEN_NOFLUSH;
+
+/// What is cached of a file stays when it is opened again.
+const CACHED: FopenFlags = UNFLUSHED.union(FopenFlags::FOPEN_KEEP_CACHE);
+
+/// Handle of a file of which opens are not counted.
+const SMALL: FileHandle = FileHandle(0);
+
+/// Handle of a large file. It is the same for all, so that it means the same to another
+/// process.
+const LARGE: FileHandle = FileHandle(1);
 
 /// Without the first two, opens would have to be answered, and a switch could not
 /// rely on what the kernel keeps. Without the last, the kernel would go by modes
@@ -77,6 +97,22 @@ pub(crate) fn first_request() -> Vec<u8> {
 pub(crate) struct Fuse<S> {
     pub(crate) filesystem: Arc<Filesystem<S>>,
     pub(crate) journal: Journal,
+    /// Whether to ask for the kernel to read large files by itself.
+    pub(crate) wants_passthrough: bool,
+    /// What answers opens, where the kernel permits that. Set before the first one; gone
+    /// with the connection.
+    pub(crate) passthrough: Arc<OnceLock<Passthrough<S>>>,
+}
+
+impl<S> Clone for Fuse<S> {
+    fn clone(&self) -> Self {
+        Self {
+            filesystem: self.filesystem.clone(),
+            journal: self.journal.clone(),
+            wants_passthrough: self.wants_passthrough,
+            passthrough: self.passthrough.clone(),
+        }
+    }
 }
 
 thread_local! {
@@ -87,21 +123,33 @@ thread_local! {
 
 impl<S: Source> Fuse<S> {
     pub(crate) fn new(filesystem: Arc<Filesystem<S>>, journal: Journal) -> Self {
-        Self { filesystem, journal }
+        let passthrough = Arc::new(OnceLock::new());
+        Self { filesystem, journal, wants_passthrough: false, passthrough }
+    }
+
+    /// Runs a handler, which answers before it returns.
+    fn handle(&self, operation: Operation, ino: INodeNo, handler: impl FnOnce()) {
+        let measured = self.measure(operation, ino);
+        self.guard(operation, handler);
+        measured();
+    }
+
+    /// Begins to measure a request; what it returns is to be called when that is answered.
+    fn measure(&self, operation: Operation, ino: INodeNo) -> impl FnOnce() + Send + use<S> {
+        let (filesystem, begun) = (self.filesystem.clone(), Instant::now());
+        let before = filesystem.source.reads();
+        move || {
+            let reads = || filesystem.source.reads().since(&before);
+            filesystem.counters.answered(operation, node(ino), begun.elapsed(), reads);
+        }
     }
 
     /// Runs a handler. A panic ends the request, not the mount: the reply that
     /// is dropped on the way out answers EIO.
-    fn handle(&self, operation: Operation, ino: INodeNo, handler: impl FnOnce()) {
-        let reads = || self.filesystem.source.reads();
-        let (before, begun) = (reads(), Instant::now());
-        let result = catch_unwind(AssertUnwindSafe(handler));
-        let counters = &self.filesystem.counters;
-        counters.answered(operation, node(ino), begun.elapsed(), || reads().since(&before));
-        if let Err(panic) = result {
-            counters.failed();
-            let (operation, message) = (operation.name(), message(&*panic));
-            (self.journal)(&Event::Panicked { operation, message });
+    fn guard(&self, operation: Operation, handler: impl FnOnce()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(handler)) {
+            self.filesystem.counters.failed();
+            (self.journal)(&Event::panicked(operation.name(), &*panic));
         }
     }
 
@@ -130,7 +178,12 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let rejected = |_| io::Error::from(io::ErrorKind::InvalidData);
-        config.add_capabilities(WANTED & offered).map_err(rejected)?;
+        let mut wanted = WANTED;
+        if self.wants_passthrough && offered.contains(InitFlags::FUSE_PASSTHROUGH) {
+            wanted |= InitFlags::FUSE_PASSTHROUGH;
+            config.set_max_stack_depth(STACK_DEPTH).map_err(|_| io::ErrorKind::InvalidData)?;
+        }
+        config.add_capabilities(wanted & offered).map_err(rejected)?;
         config.set_max_write(MAX_REQUEST).map_err(|_| io::ErrorKind::InvalidData)?;
         config.set_max_background(MAX_BACKGROUND).map_err(|_| io::ErrorKind::InvalidData)?;
         Ok(())
@@ -176,9 +229,36 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
     }
 
     // The answer ENOSYS is remembered by the kernel, which from then on opens
-    // files and directories without asking, and keeps what it has of them.
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+    // files and directories without asking, and keeps what it has of them; the one for
+    // directories is independent of the one for files.
+    fn open(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let Some(passthrough) = self.passthrough.get() else {
+            return reply.error(Errno::ENOSYS);
+        };
+        let (fuse, measured) = (self.clone(), self.measure(Operation::Open, ino));
+        let answer = move |opened| {
+            fuse.reply_open(opened, reply);
+            measured();
+        };
+        self.guard(Operation::Open, || passthrough.open(node(ino), Box::new(answer)));
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.handle(Operation::Release, ino, || {
+            reply.ok();
+            if let (LARGE, Some(passthrough)) = (handle, self.passthrough.get()) {
+                passthrough.close(node(ino));
+            }
+        });
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -351,6 +431,27 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
 }
 
 impl<S: Source> Fuse<S> {
+    /// Answers opens from here on, so that the kernel reads large files by itself, which it
+    /// must permit. To be called before the first request is answered.
+    ///
+    /// # Errors
+    /// When the source has no plain files, or no thread can be started.
+    pub(crate) fn pass_through(&self, kernel: Notices) -> io::Result<()> {
+        let begun = Passthrough::begin(self.filesystem.clone(), kernel, self.journal.clone())?;
+        // The first one stays, if this is called twice.
+        let _ = self.passthrough.set(begun);
+        Ok(())
+    }
+
+    fn reply_open(&self, opened: Opened, reply: ReplyOpen) {
+        match opened {
+            Ok(None) => reply.opened(SMALL, CACHED),
+            Ok(Some(Reading::Asked)) => reply.opened(LARGE, CACHED),
+            Ok(Some(Reading::Passed(id))) => sys::reply_backed(reply, LARGE, UNFLUSHED, id),
+            Err(refusal) => reply.error(self.errno(refusal)),
+        }
+    }
+
     /// Answers getxattr(2) and listxattr(2): a size of 0 asks for the size.
     fn reply_xattr(&self, value: Result<Vec<u8>, Refusal>, size: u32, reply: ReplyXattr) {
         let answer = value.and_then(|value| match u32::try_from(value.len()) {
@@ -448,11 +549,6 @@ pub(crate) fn time(time: Timestamp) -> SystemTime {
     seconds
         .and_then(|seconds| seconds.checked_add(Duration::from_nanos(time.nanoseconds().into())))
         .unwrap_or(epoch)
-}
-
-pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?").into()
 }
 
 #[cfg(test)]

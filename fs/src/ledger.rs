@@ -14,11 +14,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use cairn_store::{Name, TreeId};
+use cairn_store::{BlobKey, BlobRef, Digest, Name, TreeId};
 
 use crate::node::NodeId;
 use crate::places::Location;
 use crate::sys;
+use crate::table::Reading;
 
 /// Something that holds from here on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,12 @@ pub(crate) enum Record<'a> {
     Showing(&'a [u8]),
     /// The kernel has been told.
     Told,
+    /// The kernel has the file of a machine with these bytes open under a backing id.
+    Backed { id: u32, blob: BlobRef },
+    /// The kernel lets go of a backing id.
+    Unbacked(u32),
+    /// The kernel has a large file open at most so often, and reads it from there.
+    Opens { id: NodeId, reading: Reading, count: u32 },
 }
 
 /// Why a file is no ledger that this version can read.
@@ -73,6 +80,12 @@ const REACH: u8 = 8;
 const SHOWING: u8 = 9;
 const TOLD: u8 = 10;
 const LOOKUPS: u8 = 11;
+const BACKED: u8 = 12;
+const UNBACKED: u8 = 13;
+const OPENS: u8 = 14;
+
+/// No backing id of the kernel: its first is 1.
+const NO_BACKING: u32 = 0;
 
 /// A ledger to append to.
 #[derive(Debug)]
@@ -285,6 +298,27 @@ fn encode(record: &Record<'_>, place: &mut Option<(NodeId, TreeId)>, to: &mut Ve
         }
         Record::Showing(what) => text(SHOWING, what, to),
         Record::Told => to.push(TOLD),
+        Record::Backed { id, blob } => {
+            to.push(BACKED);
+            to.extend_from_slice(&id.to_le_bytes());
+            to.extend_from_slice(blob.key.as_bytes());
+            to.extend_from_slice(blob.digest.as_bytes());
+            to.extend_from_slice(&blob.size.to_le_bytes());
+        }
+        Record::Unbacked(id) => {
+            to.push(UNBACKED);
+            to.extend_from_slice(&id.to_le_bytes());
+        }
+        Record::Opens { id, reading, count } => {
+            let backing = match reading {
+                Reading::Asked => NO_BACKING,
+                Reading::Passed(backing) => backing,
+            };
+            to.push(OPENS);
+            to.extend_from_slice(&id.get().to_le_bytes());
+            to.extend_from_slice(&backing.to_le_bytes());
+            to.extend_from_slice(&count.to_le_bytes());
+        }
     }
 }
 
@@ -338,7 +372,7 @@ impl<'a> Reader<'a> {
             FILE | HELD | SHOWN => {
                 let Some((directory, tree)) = self.place else { return Some(Next::Invalid) };
                 if kind == FILE {
-                    let (id, entry) = (self.id()?, u32::from_le_bytes(self.take()?));
+                    let (id, entry) = (self.id()?, self.number()?);
                     Record::File { id, location: Location { directory, tree, entry } }
                 } else {
                     let root = (kind == HELD).then(|| self.take().map(TreeId::from_bytes));
@@ -350,10 +384,27 @@ impl<'a> Reader<'a> {
                 }
             }
             FORGOTTEN => Record::Forgotten(self.id()?),
-            LOOKUPS => Record::Lookups { id: self.id()?, count: u32::from_le_bytes(self.take()?) },
-            REACH => Record::Reach(u32::from_le_bytes(self.take()?)),
+            LOOKUPS => Record::Lookups { id: self.id()?, count: self.number()? },
+            REACH => Record::Reach(self.number()?),
             SHOWING => Record::Showing(self.text()?),
             TOLD => Record::Told,
+            BACKED => Record::Backed {
+                id: self.number()?,
+                blob: BlobRef {
+                    key: BlobKey::from_bytes(self.take()?),
+                    digest: Digest::from_bytes(self.take()?),
+                    size: u64::from_le_bytes(self.take()?),
+                },
+            },
+            UNBACKED => Record::Unbacked(self.number()?),
+            OPENS => Record::Opens {
+                id: self.id()?,
+                reading: match self.number()? {
+                    NO_BACKING => Reading::Asked,
+                    backing => Reading::Passed(backing),
+                },
+                count: self.number()?,
+            },
             _ => return Some(Next::Invalid),
         };
         Some(Next::Record(record))
@@ -367,6 +418,10 @@ impl<'a> Reader<'a> {
 
     fn id(&mut self) -> Option<NodeId> {
         Some(NodeId::from_kernel(u64::from_le_bytes(self.take()?)))
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.take()?))
     }
 
     fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {

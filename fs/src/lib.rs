@@ -28,6 +28,7 @@ mod mount;
 mod mountinfo;
 mod node;
 mod notice;
+mod passthrough;
 mod places;
 mod registration;
 mod restrictions;
@@ -51,7 +52,7 @@ mod xattrs;
 
 pub use affected::{Affected, AffectedProcess, Usage};
 pub use confined::confine;
-pub use counters::{Memory, Operation, Requests, Slow, Stats};
+pub use counters::{Memory, Operation, Passed, Requests, Slow, Stats};
 pub use daemon::{Keeping, background, background_kept, notify_ready};
 pub use error::{Error, Result};
 pub use event::{Event, Journal};

@@ -15,7 +15,7 @@ use fuser::{Config, Session, SessionACL};
 
 use crate::attach;
 use crate::control::{self, Live, Refreshed, Settled, Status};
-use crate::counters::Stats;
+use crate::counters::{Known, Stats};
 use crate::error::{Error, Result};
 use crate::event::{Event, Journal};
 use crate::filesystem::Filesystem;
@@ -23,6 +23,7 @@ use crate::fuse::Fuse;
 use crate::keeper::Keeper;
 use crate::mountinfo::MountPoint;
 use crate::notice::Notices;
+use crate::passthrough;
 use crate::registration::{self, Registered, Registration};
 use crate::restrictions::Restrictions;
 use crate::root::{self, RootBind};
@@ -73,6 +74,10 @@ pub struct Options {
     pub restrictions: Restrictions,
     /// What of the machine lies on it, in this order.
     pub binds: Vec<RootBind>,
+    /// Whether the kernel is to read large files by itself, from plain files of the
+    /// store. Where it does not permit that, it reads them from the mount as it reads all
+    /// others, and the registration says why.
+    pub passthrough: bool,
 }
 
 impl Options {
@@ -92,6 +97,7 @@ impl Options {
             keeper: None,
             restrictions: Restrictions::default(),
             binds: Vec::new(),
+            passthrough: false,
         }
     }
 }
@@ -139,7 +145,13 @@ pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Resul
         registered.keep_with(keeper.clone()).map_err(failed)?;
     }
     let restrictions = options.restrictions.and(options.trust);
-    let place = Place { target: target.clone(), name: &options.name, restrictions, binds: &binds };
+    let place = Place {
+        target: target.clone(),
+        name: &options.name,
+        restrictions,
+        binds: &binds,
+        passthrough: options.passthrough,
+    };
     let start = || {
         // If anything fails from here on, dropping it unmounts.
         let running = serve(filesystem, place, registered, journal)?;
@@ -161,6 +173,8 @@ pub(crate) struct Place<'a> {
     pub(crate) restrictions: Restrictions,
     /// What is to lie on it, which a successor has to know from the beginning.
     pub(crate) binds: &'a [RootBind],
+    /// Whether the kernel is to read large files by itself.
+    pub(crate) passthrough: bool,
 }
 
 /// Mounts a filesystem and begins to answer the kernel.
@@ -171,14 +185,16 @@ pub(crate) fn serve<S: Source>(
     journal: Journal,
 ) -> Result<Running> {
     let (mut registered, listener) = registered.unzip();
-    let fuse = Fuse::new(filesystem.clone(), journal.clone());
+    let mut fuse = Fuse::new(filesystem.clone(), journal.clone());
+    fuse.wants_passthrough = place.passthrough;
     let connection = attach::attach(&place.target, place.name, place.restrictions)?;
     // The kernel has just made it, and nobody else knows of it yet.
     let device = device_of(&place.target)?;
     let unmounter = Unmounter::new(place.target, device);
-    let begun = session(fuse, connection).and_then(|session| {
+    let begun = session(fuse.clone(), connection).and_then(|session| {
+        let passthrough = place.passthrough.then(|| pass_through(&fuse, &session));
         if let Some(registered) = &mut registered {
-            registered.set_device(device)?;
+            registered.has_begun(device, passthrough)?;
         }
         if let (Some(registered), Some(listener)) = (&registered, &listener) {
             let descriptors: [&dyn AsFd; 2] = [&session, listener];
@@ -194,6 +210,20 @@ pub(crate) fn serve<S: Source>(
     })?;
     read_further_ahead(device);
     Ok(running)
+}
+
+/// Has the kernel read large files by itself, or says why it does not.
+fn pass_through<S: Source>(fuse: &Fuse<S>, session: &Session<Fuse<S>>) -> Result<(), String> {
+    let attempt = || {
+        let kernel = Notices::of(session)?;
+        passthrough::check_permitted(&kernel, &fuse.filesystem.source)?;
+        fuse.pass_through(kernel)
+    };
+    attempt().map_err(|source| {
+        let reason = source.to_string();
+        (fuse.journal)(&Event::NotPassed { source });
+        reason
+    })
 }
 
 /// Answers a connection that is mounted already; `listener` takes control
@@ -263,6 +293,8 @@ pub(crate) fn register<S: Source>(
             all_states: filesystem.shape == Shape::Folder,
             workspace: None,
             binds: binds.iter().map(RootBind::bound).collect(),
+            passthrough: false,
+            passthrough_refused: None,
             name: String::new(),
         },
     )?;
@@ -389,11 +421,10 @@ impl<S: Source> Mounted<S> {
         journal: Journal,
         unmounter: Unmounter,
     ) -> Result<Self> {
-        let connection = session.as_fd().try_clone_to_owned();
-        let connection = connection.map_err(|source| Error::Session { source })?;
+        let notices = Notices::of(session).map_err(|source| Error::Session { source })?;
         Ok(Self {
             filesystem,
-            notices: Mutex::new(Some(Notices::new(connection.into()))),
+            notices: Mutex::new(Some(notices)),
             registered: Mutex::new(registered),
             switching: Mutex::new(()),
             journal,
@@ -514,8 +545,12 @@ impl<S: Source> Live for Mounted<S> {
 
     fn stats(&self) -> Stats {
         let filesystem = &self.filesystem;
-        let (state, nodes) = (filesystem.view().state(), filesystem.table().len());
-        filesystem.counters.stats(state, nodes, filesystem.source.reads())
+        let state = filesystem.view().state();
+        let (nodes, opens) = {
+            let table = filesystem.table();
+            (table.len(), table.opens())
+        };
+        filesystem.counters.stats(Known { state, nodes, opens, store: filesystem.source.reads() })
     }
 
     fn unmount(&self, how: Unmount) -> Result<()> {
@@ -533,6 +568,10 @@ impl<S: Source> Live for Mounted<S> {
         }
         if let Err(source) = self.register(None) {
             (self.journal)(&Event::NotRegistered { source });
+        }
+        let notices = self.notices().clone();
+        if let Some(notices) = notices {
+            passthrough::let_go_of_gone(&self.filesystem, &notices, &self.journal);
         }
         if self.filesystem.holds_old_roots() { Settled::ForNow } else { Settled::Wholly }
     }

@@ -6,9 +6,13 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use fuser::BackingId;
+
 use crate::node::NodeId;
+use crate::sys;
 
 const INVAL_INODE: i32 = 2;
 const INVAL_ENTRY: i32 = 3;
@@ -20,8 +24,10 @@ const RESEND: i32 = 7;
 pub(crate) struct Notices(Arc<File>);
 
 impl Notices {
-    pub(crate) fn new(connection: File) -> Self {
-        Self(Arc::new(connection))
+    /// A copy of a connection.
+    pub(crate) fn of(connection: &impl AsFd) -> io::Result<Self> {
+        let connection = connection.as_fd().try_clone_to_owned()?;
+        Ok(Self(Arc::new(connection.into())))
     }
 
     /// `name` in `directory` no longer stands for what it did. Says whether the
@@ -58,6 +64,17 @@ impl Notices {
             Err(err) if err.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             sent => sent.map(drop),
         }
+    }
+
+    /// Has the kernel keep `file` open, to read by itself; returns the backing id under
+    /// which it does.
+    pub(crate) fn back(&self, file: &File) -> io::Result<u32> {
+        BackingId::create_raw(&*self.0, file)
+    }
+
+    /// Has the kernel let go of the file that has a backing id.
+    pub(crate) fn let_go(&self, id: u32) -> io::Result<()> {
+        sys::close_backing(&self.0, id)
     }
 
     /// `fuse_out_header` and what follows it, in one write.

@@ -51,6 +51,12 @@ pub struct Registration {
     /// What of the machine lies on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub binds: Vec<Bound>,
+    /// Whether the kernel reads large files by itself, from plain files that gc has to keep.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passthrough: bool,
+    /// Why it does not though it was to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passthrough_refused: Option<String>,
     /// Name of the registration: `<pid>-<n>`.
     #[serde(skip)]
     pub(crate) name: String,
@@ -148,6 +154,11 @@ impl Registered {
         &self.registration.name
     }
 
+    /// Whether the kernel reads large files by itself.
+    pub(crate) fn passes_through(&self) -> bool {
+        self.registration.passthrough
+    }
+
     /// Who keeps the lock, so that the mount stays registered when this process
     /// dies.
     pub(crate) fn keeper(&self) -> Option<&Keeper> {
@@ -161,9 +172,19 @@ impl Registered {
         Ok(())
     }
 
-    /// Says which device the mount is.
-    pub(crate) fn set_device(&mut self, device: (u32, u32)) -> Result<()> {
-        self.replace(Registration { device: Some(device), ..self.registration.clone() })
+    /// Says which device the mount is, and what became of passthrough: nothing if it was
+    /// not asked for.
+    pub(crate) fn has_begun(
+        &mut self,
+        device: (u32, u32),
+        passthrough: Option<Result<(), String>>,
+    ) -> Result<()> {
+        self.replace(Registration {
+            device: Some(device),
+            passthrough: passthrough == Some(Ok(())),
+            passthrough_refused: passthrough.and_then(Result::err),
+            ..self.registration.clone()
+        })
     }
 
     /// Says what the mount shows from now on.

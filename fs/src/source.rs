@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cairn_store::{BlobRef, Reads, Refs, Result, Store, Tree, TreeId};
+use cairn_store::{BlobRef, Plain, Reads, Refs, Result, Store, Tree, TreeId};
 
 /// Immutable trees and blobs, and the states that name them.
 ///
@@ -27,6 +27,11 @@ pub trait Source: Send + Sync + 'static {
     fn reads(&self) -> Reads {
         Reads::default()
     }
+
+    /// Its blobs as files for the kernel to read by itself, if it has such.
+    fn plain(&self) -> Option<Plain> {
+        None
+    }
 }
 
 impl Source for Store {
@@ -48,6 +53,10 @@ impl Source for Store {
 
     fn reads(&self) -> Reads {
         Self::reads(self)
+    }
+
+    fn plain(&self) -> Option<Plain> {
+        Some(Self::plain(self))
     }
 }
 
@@ -71,5 +80,9 @@ impl<S: Source> Source for Arc<S> {
 
     fn reads(&self) -> Reads {
         S::reads(self)
+    }
+
+    fn plain(&self) -> Option<Plain> {
+        S::plain(self)
     }
 }

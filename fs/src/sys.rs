@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cairn_store::NoProc;
+use fuser::{FileHandle, FopenFlags, ReplyOpen};
 
 /// Turns the -1 of a system call into its error.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -693,4 +694,23 @@ pub(crate) fn bring_up_loopback() -> io::Result<()> {
     // outlives the call, and the name in it ends with a NUL.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) })
         .map(drop)
+}
+
+/// Answers that a file is open, and that the kernel reads it from what it knows by a
+/// backing id.
+pub(crate) fn reply_backed(reply: ReplyOpen, handle: FileHandle, flags: FopenFlags, id: u32) {
+    // SAFETY: the id is open, as whoever calls this keeps it, and what is made here does not
+    // close it.
+    let id = unsafe { reply.wrap_backing(id) };
+    reply.opened_passthrough(handle, flags, &id);
+    id.into_raw();
+}
+
+/// Has the kernel let go of the file that it knows by a backing id of this connection.
+///
+/// Source: `FUSE_DEV_IOC_BACKING_CLOSE` in linux/fuse.h (Linux 6.9).
+pub(crate) fn close_backing(connection: &File, id: u32) -> io::Result<()> {
+    const BACKING_CLOSE: libc::Ioctl = libc::_IOW::<u32>(229, 2);
+    // SAFETY: the descriptor is open, and the kernel reads four bytes of the id.
+    check(unsafe { libc::ioctl(connection.as_raw_fd(), BACKING_CLOSE, &raw const id) }).map(drop)
 }

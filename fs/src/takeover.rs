@@ -28,6 +28,7 @@ use crate::filesystem::Filesystem;
 use crate::fuse::{self, Fuse};
 use crate::keeper::{CONNECTION, CONTROL, Keeper, Kept, LEDGER, REGISTRATION};
 use crate::mount::{self, Mounted, Running};
+use crate::notice::Notices;
 use crate::registration::Registered;
 use crate::root::{self, RootBind};
 use crate::source::Source;
@@ -110,7 +111,11 @@ pub fn resume<S: Source>(
         Registered::resume(&path(about.run), &about.registration, locks, keeper.clone())?;
     let filesystem = Arc::new(filesystem);
     let fuse = Fuse::new(filesystem.clone(), journal.clone());
-    let session = session_on(fuse, connection)?;
+    let session = session_on(fuse.clone(), connection)?;
+    if registered.passes_through() {
+        // Whatever the kernel permits now: it knows what it was answered before.
+        Notices::of(&session).and_then(|kernel| fuse.pass_through(kernel)).map_err(failed)?;
+    }
     let unmounter = Unmounter::new(path(about.target), about.device);
     // Whoever unmounts from here on has to know what lies on it.
     let missing = root::find_bound(unmounter.target(), binds, &unmounter).map_err(failed)?;

@@ -25,7 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cairn_fs::{Error, Event, Journal, Keeping, Options, Shape, Unmount, control};
-use cairn_store::{Attributes, BlobRef, Refs, StateId, Store, Tree, TreeId};
+use cairn_store::{Attributes, BlobRef, Plain, Refs, StateId, Store, Tree, TreeId};
 use support::{Directory, Item, Lab, PATIENCE, directory, eventually, file, items_of, put, sys};
 
 const TESTS: &[(&str, fn())] = &[
@@ -33,6 +33,8 @@ const TESTS: &[(&str, fn())] = &[
     ("a_mount_that_is_unmounted_while_nobody_answers_leaves_nothing", unmounted),
     ("a_mount_whose_processes_all_die_at_once_gives_errors_in_the_end", given_up),
     ("killing_the_process_of_a_mount_under_load_fails_no_system_call", under_load),
+    ("what_the_kernel_reads_by_itself_stays_open_in_a_new_process", passed),
+    ("killing_the_process_of_a_mount_that_passes_through_fails_no_system_call", passing),
     ("switches_go_on_while_the_process_of_a_mount_is_killed", switching),
     ("a_process_that_cannot_end_before_the_next_one_answers_does_not_keep_it_waiting", stuck),
 ];
@@ -92,10 +94,15 @@ impl cairn_fs::Source for Source {
     fn refresh(&self) -> cairn_store::Result<()> {
         self.store.refresh()
     }
+
+    fn plain(&self) -> Option<Plain> {
+        Some(self.store.plain())
+    }
 }
 
 /// Leaves a mount behind that is kept. Its events go to a file beside it; with
-/// the role `doomed` every process but the first ends before it has begun.
+/// the role `doomed` every process but the first ends before it has begun; with the role
+/// `passing` the kernel reads large files by itself.
 fn play(role: &str, arguments: &[String]) {
     let [store, target, shape] = arguments else { panic!("{arguments:?}") };
     let shape = match shape.as_str() {
@@ -104,6 +111,7 @@ fn play(role: &str, arguments: &[String]) {
         state => Shape::Pinned(StateId(state.parse().unwrap())),
     };
     let mut options = Options::new(shape, Path::new(target), Path::new(store));
+    options.passthrough = role == "passing";
     let log = format!("{target}.log");
     let journal: Journal = Arc::new(move |event: &Event| {
         let mut file = File::options().append(true).create(true).open(&log).unwrap();
@@ -318,6 +326,117 @@ fn under_load() {
     assert_eq!(events.lines().filter(|line| line.ends_with(expected)).count(), kills, "{events}");
     assert_eq!(events.lines().count(), kills, "{events}");
     drop((mapped, open));
+    mount.end();
+}
+
+/// Does what a program does with a file, by its path.
+fn read_whole(path: &Path, expected: &[u8]) {
+    let bytes = fs::read(path).unwrap_or_else(|err| panic!("{}: {err}", path.display()));
+    assert!(bytes == expected, "{}", path.display());
+}
+
+fn passed() {
+    let Some(lab) = Lab::for_passthrough() else { return };
+    let state = |name: &str| {
+        items_of([("big", file(content(name, BIG))), ("same", file(content("same", BIG)))])
+    };
+    lab.commit(&state("one"));
+    let mount = Mount::new(&lab, "passing", "follow");
+    let [big, same] = ["big", "same"].map(|name| lab.target().join(name));
+    let opened = || {
+        let passed = lab.stats().passthrough;
+        (passed.opens, passed.fallbacks, passed.open, passed.backing_ids)
+    };
+    let old = File::open(&big).unwrap();
+    let mapped = sys::Mapped::new(&old, BIG);
+    read_whole(&same, &content("same", BIG));
+    eventually("it is closed", || (opened() == (2, 0, 1, 2)).then_some(()));
+    for _ in 0..3 {
+        mount.kill();
+        // With a backing id of its own the new process would be refused by the kernel.
+        read_whole(&big, &content("one", BIG));
+        read_whole(&same, &content("same", BIG));
+        assert!(mapped.bytes() == content("one", BIG));
+        eventually("they are closed", || (opened() == (2, 0, 1, 2)).then_some(()));
+        assert_eq!(lab.stats().bytes_read, 0);
+    }
+    lab.commit(&state("two"));
+    lab.refresh();
+    mount.kill();
+    read_whole(&big, &content("two", BIG));
+    let mut bytes = vec![0; BIG];
+    old.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == content("one", BIG));
+    // What is closed is let go, also by a process that did not open it.
+    drop((old, mapped));
+    eventually("all is closed", || (opened() == (1, 0, 0, 3)).then_some(()));
+    let log = mount.events();
+    assert_eq!(log.lines().count(), 4, "{log}");
+    mount.end();
+}
+
+fn passing() {
+    const FILES: usize = 60;
+    let Some(lab) = Lab::for_passthrough() else { return };
+    let mut state = root(1);
+    let large = |i: usize| content(&format!("large {i}"), (256 << 10) + i);
+    (0..FILES).for_each(|i| put(&mut state, &format!("large/{i}"), file(large(i))));
+    lab.commit(&state);
+    let mount = Mount::new(&lab, "passing", "follow");
+    let (target, plain) = (lab.target(), lab.store.path().join("plain"));
+    let big = target.join("big");
+    let open = File::open(&big).unwrap();
+    let mapped = Mutex::new(sys::Mapped::new(&open, BIG));
+    let mut loads: Vec<Box<dyn Fn() + Send>> = Vec::new();
+    // Some of them for the first time, some while others have them open.
+    for _ in 0..4 {
+        loads.push(Box::new(|| {
+            let i = rand() as usize % FILES;
+            let path = target.join(format!("large/{i}"));
+            let held = File::open(&path).unwrap();
+            read_whole(&path, &large(i));
+            let mut end = [0];
+            held.read_exact_at(&mut end, (256 << 10) + i as u64 - 1).unwrap();
+        }));
+    }
+    loads.push(Box::new(|| read_whole(&big, &content("big", BIG))));
+    loads.push(Box::new(|| {
+        let mapped = mapped.lock().unwrap();
+        mapped.drop_pages();
+        assert!(mapped.bytes() == content("big", BIG));
+    }));
+    loads.push(Box::new(|| {
+        let script = ["/usr/bin/sh", "-c", "exec cat /large/1"];
+        let output = Command::new("chroot").arg(&target).args(script).output().unwrap();
+        assert!(output.stdout == large(1), "{}", String::from_utf8_lossy(&output.stderr));
+    }));
+    // It is expanded anew.
+    loads.push(Box::new(|| {
+        let files = fs::read_dir(&plain).unwrap().map(|entry| entry.unwrap().path());
+        for whole in files.filter(|path| path.extension().is_none()).take(3) {
+            fs::remove_file(whole).unwrap();
+        }
+        thread::sleep(Duration::from_millis(20));
+    }));
+    loads.push(Box::new(|| {
+        sys::drop_names(&target);
+        thread::sleep(Duration::from_millis(3));
+    }));
+    let kills = kills(20);
+    during(loads, |counts| {
+        for _ in 0..kills {
+            all_have_run(counts);
+            mount.kill();
+        }
+        all_have_run(counts);
+    });
+    let log = mount.events();
+    let expected = "was ended by signal 9; another has taken over";
+    assert_eq!(log.lines().filter(|line| line.ends_with(expected)).count(), kills, "{log}");
+    assert_eq!(log.lines().count(), kills, "{log}");
+    drop((mapped, open));
+    sys::drop_names(&target);
+    eventually("all is closed", || (lab.stats().passthrough.open == 0).then_some(()));
     mount.end();
 }
 

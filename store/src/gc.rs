@@ -29,7 +29,7 @@ use std::sync::Arc;
 pub use self::census::Amount;
 use self::census::{Census, PackCensus};
 pub use self::compact::Compacted;
-use self::mark::Marks;
+use self::mark::{Mark, Marks};
 use crate::error::{Error, Result};
 use crate::hash::{PackId, TreeId};
 use crate::hold::Holder;
@@ -37,6 +37,7 @@ use crate::index::{Batch, Index};
 use crate::lock::{Lock, Purpose};
 use crate::log::{Change, Refs};
 use crate::pack::{Location, ObjectId};
+use crate::plain::Unneeded;
 use crate::state::{State, StateId};
 use crate::store::{Inner, Store};
 
@@ -98,6 +99,8 @@ pub struct Collected {
     pub freed: u64,
     /// Bytes of the packs that there are now.
     pub stored: u64,
+    /// Plain files that were removed.
+    pub plain: Unneeded,
     /// Packs that were left alone, since they or what refers to them cannot be read.
     pub unreadable: Vec<Error>,
 }
@@ -121,7 +124,9 @@ impl Store {
         self.refresh()?;
         let marks = Marks::default();
         mark::mark(inner, &marks, roots(self, &inner.log().refs)?, progress)?;
+        let plain = self.sweep_plain(true)?;
         let Swept { mut collected, sparse } = self.sweep(&marks, options, progress)?;
+        collected.plain = plain;
         rewrite::rewrite(inner, &marks, sparse, progress, &mut collected)?;
         Ok(collected)
     }
@@ -151,8 +156,29 @@ impl Store {
                 collected.is_replaced(&pack, pack.live_len());
             }
         }
+        collected.plain = self.sweep_plain(false)?;
         collected.unreadable = census.unreadable;
         Ok(collected)
+    }
+
+    /// Finds the plain files that no mount shows whose kernel reads such, and removes them
+    /// if told to.
+    ///
+    /// Costs the directories that those mounts show.
+    fn sweep_plain(&self, remove: bool) -> Result<Unneeded> {
+        let inner = self.inner();
+        // Before it is known what is shown: what is expanded later is not looked at.
+        if inner.plain_files()?.is_empty() {
+            return Ok(Unneeded::default());
+        }
+        let run = self.path().join("run");
+        let mut roots = Vec::new();
+        for holder in Holder::list(&run)? {
+            roots.extend(holder.plain_trees(&run)?);
+        }
+        let marks = Marks::default();
+        mark::mark(inner, &marks, roots, &())?;
+        inner.sweep_plain(|blob| marks.contains(Mark::of(blob)), remove)
     }
 
     /// Has the index forget what is not marked, and removes the packs that hold

@@ -8,7 +8,9 @@
 //!
 //! The file is a JSON object. This floor reads its key `trees`, the ids of the
 //! roots to keep with all below them, and `all_states`, whether they are there because all
-//! states are shown and none more than another; the rest belongs to the floor that wrote it.
+//! states are shown and none more than another, and `passthrough`, whether the kernel reads
+//! large files of them from [plain files](crate::Plain); the rest belongs to the floor that
+//! wrote it.
 //!
 //! Order: a process writes the file, and only then looks whether what it names is
 //! still there; gc first takes the writer's lock, under which no state goes, and then
@@ -38,6 +40,8 @@ struct Held {
     trees: Vec<TreeId>,
     #[serde(default)]
     all_states: bool,
+    #[serde(default)]
+    passthrough: bool,
 }
 
 impl Holder {
@@ -80,6 +84,12 @@ impl Holder {
     pub(crate) fn chosen_trees(&self, run: &Path) -> Result<Vec<TreeId>> {
         let held = self.held(run)?;
         Ok(if held.all_states { Vec::new() } else { held.trees })
+    }
+
+    /// The roots of which files are read plain.
+    pub(crate) fn plain_trees(&self, run: &Path) -> Result<Vec<TreeId>> {
+        let held = self.held(run)?;
+        Ok(if held.passthrough { held.trees } else { Vec::new() })
     }
 
     fn held(&self, run: &Path) -> Result<Held> {

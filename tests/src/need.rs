@@ -15,6 +15,8 @@ pub enum Need {
     Loop,
     /// Debian packages: apt and dpkg-deb.
     Debian,
+    /// Large files that the kernel reads by itself: Linux 6.9.
+    Passthrough,
     /// A program, and the Debian package that has it.
     Program(&'static str, &'static str),
 }
@@ -49,9 +51,18 @@ impl Need {
                     || format!("there is no {program} (Debian: apt-get install {package})");
                 version.is_err().then(missing)
             }
-            Self::Fuse | Self::Root | Self::Loop => None,
+            Self::Passthrough if kernel() < (6, 9) => Some("it needs Linux 6.9".into()),
+            Self::Fuse | Self::Root | Self::Loop | Self::Passthrough => None,
         }
     }
+}
+
+/// The version of the kernel, of which two numbers matter.
+fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let mut number = || numbers.next().unwrap().unwrap();
+    (number(), number())
 }
 
 /// Says why a test does not run.

@@ -74,6 +74,8 @@ pub(crate) struct CollectedView {
     left: AmountView,
     packs_removed: u64,
     packs_rewritten: u64,
+    plain_files_removed: u64,
+    plain_bytes_removed: u64,
     pub unreadable: Vec<String>,
 }
 
@@ -101,6 +103,8 @@ impl CollectedView {
             left: collected.left.into(),
             packs_removed: collected.packs_removed,
             packs_rewritten: collected.packs_rewritten,
+            plain_files_removed: collected.plain.files,
+            plain_bytes_removed: collected.plain.bytes,
             unreadable: collected.unreadable.iter().map(|err| in_one_line(err)).collect(),
         }
     }
@@ -117,7 +121,9 @@ impl View for CollectedView {
         };
         let would = if self.dry_run { "Would free" } else { "Freed" };
         if self.removed.objects == 0 && self.freed == 0 {
-            page.line(format_args!("Nothing to free."));
+            if self.plain_files_removed == 0 {
+                page.line("Nothing to free.");
+            }
         } else {
             page.line(format_args!(
                 "{would} {}: {} objects ({} of files and directories), {}, {}.",
@@ -126,6 +132,14 @@ impl View for CollectedView {
                 size(self.removed.bytes),
                 packs(self.packs_removed, "removed"),
                 packs(self.packs_rewritten, "rewritten"),
+            ));
+        }
+        if self.plain_files_removed > 0 {
+            let files = usize::try_from(self.plain_files_removed).unwrap_or(usize::MAX);
+            page.line(format_args!(
+                "{would} {} of plain copies for passthrough that no mount needs: {}.",
+                size(self.plain_bytes_removed),
+                counted(files, "file"),
             ));
         }
         let states = usize::try_from(self.states).unwrap_or(usize::MAX);

@@ -56,9 +56,15 @@ pub(crate) struct Args {
     /// stays when all others are ended at shutdown
     #[arg(long, requires = "dir")]
     system_root: bool,
+    /// Have the kernel read files of 256 KiB and more by itself, from copies in the store
+    /// that are not compressed: fast where large files are read, mapped or run, slower where
+    /// many small ones are opened. Takes Linux 6.9 and root; without, the mount works as
+    /// any other, and says so
+    #[arg(long, requires = "dir", conflicts_with = "rw")]
+    passthrough: bool,
     /// Options as in /etc/fstab: follow, state=STATE, workspace=NAME,
-    /// bind=PATH=DIR, writable=PATH=DIR, system-root, nosuid, nodev, noexec,
-    /// remount
+    /// bind=PATH=DIR, writable=PATH=DIR, system-root, passthrough, nosuid, nodev,
+    /// noexec, remount
     #[arg(short, long = "options", value_name = "OPTIONS", requires = "dir")]
     options: Vec<OsString>,
     /// Ignore unknown words among the options
@@ -77,6 +83,7 @@ impl Args {
             follow: self.follow,
             workspace: self.rw.clone(),
             system_root: self.system_root,
+            passthrough: self.passthrough,
             ..MountOptions::default()
         };
         for list in &self.options {
@@ -99,6 +106,9 @@ struct Mounted {
     workspace: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     binds: Vec<Bound>,
+    passthrough: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passthrough_refused: Option<String>,
     pid: u32,
 }
 
@@ -174,17 +184,24 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
                 options.trust = Trust::System;
             }
             options.restrictions = asked.restrictions;
+            options.passthrough = asked.passthrough;
             options.binds = binds;
             (What::Trees(options), shape, false)
         }
     };
     drop(store);
-    let mounted = |pid| Mounted {
-        target: target.clone(),
-        shape,
-        workspace: asked.workspace.as_ref().map(ToString::to_string),
-        binds: binds_of(pid, &store_path, dir),
-        pid,
+    let mounted = |pid| {
+        // Its process knows what it has filled, and what the kernel permits.
+        let known = registration_of(pid, &store_path, dir);
+        Mounted {
+            target: target.clone(),
+            shape,
+            workspace: asked.workspace.as_ref().map(ToString::to_string),
+            binds: known.as_ref().map(|it| it.binds.clone()).unwrap_or_default(),
+            passthrough: known.as_ref().is_some_and(|it| it.passthrough),
+            passthrough_refused: known.and_then(|it| it.passthrough_refused),
+            pid,
+        }
     };
     let journal: Journal = if args.foreground {
         Arc::new(|event: &Event| {
@@ -205,7 +222,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         let Some(socket) = context::notify_socket() else {
             let running = server.start().inspect_err(|_| undo())?;
             server.confine()?;
-            output.data(&mounted(std::process::id()))?;
+            report(&mounted(std::process::id()), output)?;
             return Ok(running.wait()?);
         };
         let supervisor = Keeper::supervisor(&socket).map_err(Error::Supervisor)?;
@@ -216,7 +233,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         })?;
         server.confine()?;
         supervisor.ready().map_err(Error::Supervisor)?;
-        output.data(&mounted(std::process::id()))?;
+        report(&mounted(std::process::id()), output)?;
         return Ok(running.wait()?);
     }
     let pid = match &server.what {
@@ -234,7 +251,19 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         What::Workspace(..) => cairn_fs::background(|| server.start().map_err(InBackground)),
     };
     let pid = pid.inspect_err(|_| undo()).map_err(Error::of_background)?;
-    output.data(&mounted(pid))
+    report(&mounted(pid), output)
+}
+
+/// Says what is mounted, and what is not as it was asked for.
+fn report(mounted: &Mounted, output: &mut Output<'_>) -> Result<(), Error> {
+    if let Some(reason) = &mounted.passthrough_refused {
+        output.warning(format_args!(
+            "large files are read through the process of the mount, as without --passthrough: \
+             the kernel does not permit it ({reason}); it takes Linux 6.9, root of the machine, \
+             and a store that does not lie on an overlay"
+        ));
+    }
+    output.data(mounted)
 }
 
 /// The process of a mount.
@@ -307,12 +336,11 @@ impl Server {
     }
 }
 
-/// What of the machine lies on the mount of a process, which knows what it has filled.
-fn binds_of(pid: u32, store: &Path, dir: &Path) -> Vec<Bound> {
+/// What the process of a mount has registered.
+fn registration_of(pid: u32, store: &Path, dir: &Path) -> Option<Registration> {
     let mounts = cairn_fs::list(&store.join("run")).unwrap_or_default();
     let target = dir.canonicalize().unwrap_or_default();
-    let its = mounts.into_iter().find(|it| it.pid == pid && Path::new(&it.target) == target);
-    its.map(|it| it.binds).unwrap_or_default()
+    mounts.into_iter().find(|it| it.pid == pid && Path::new(&it.target) == target)
 }
 
 /// Fills the directories that are to be bound and are empty; returns all binds.
@@ -369,11 +397,14 @@ fn shape_in_words(shape: Shape, workspace: Option<&str>) -> String {
 
 impl View for Mounted {
     fn show(&self, page: &mut Page) {
-        let Self { target, shape, workspace, binds, pid } = self;
+        let Self { target, shape, workspace, binds, pid, .. } = self;
         let shape = shape_in_words(*shape, workspace.as_deref());
         page.line(format_args!("{target} shows {shape} (process {pid})."));
         for Bound { path, source, .. } in binds.iter().filter(|bind| bind.filled) {
             page.line(format_args!("{source} was empty, and begins as {path} of the state."));
+        }
+        if self.passthrough {
+            page.line("The kernel reads large files by itself.");
         }
     }
 }
@@ -385,9 +416,11 @@ impl View for List {
             return;
         }
         let rows = self.0.iter().flat_map(|mount| {
+            let shape = shape_in_words(mount.shape, mount.workspace.as_deref());
+            let how = if mount.passthrough { ", with passthrough" } else { "" };
             let its = vec![
                 Cell::new(&mount.target).style(Style::Strong),
-                Cell::new(shape_in_words(mount.shape, mount.workspace.as_deref())),
+                Cell::new(format_args!("{shape}{how}")),
                 Cell::new(format_args!("process {}", mount.pid)).style(Style::Faint),
             ];
             let binds = mount.binds.iter().map(|Bound { path, source, .. }| {

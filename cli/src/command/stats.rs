@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cairn_fs::{Stats, control};
+use cairn_fs::{Passed, Stats, control};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -97,6 +97,12 @@ impl View for StatsView {
             ("Directories in memory", percent(store.trees_cached, trees)),
             ("Known to the kernel", format!("{nodes} files and directories")),
         ];
+        let Passed { opens, fallbacks, open, backing_ids } = self.stats.passthrough;
+        if opens + fallbacks > 0 || backing_ids > 0 {
+            let text = format!("{opens}, and {fallbacks} that could not; {open} are open now");
+            fields.push(("Opened with passthrough", text));
+            fields.push(("Backing ids", backing_ids.to_string()));
+        }
         if let Some(memory) = self.stats.memory {
             let text = format!("{}, at most {}", size(memory.now), size(memory.peak));
             fields.push(("Memory of the process", text));

@@ -30,6 +30,22 @@ fn every_kind() -> Vec<Record<'static>> {
     ]
 }
 
+/// Kinds that came later, on mounts that pass through.
+fn every_kind_of_opens() -> Vec<Record<'static>> {
+    let blob = BlobRef {
+        key: BlobKey::from_bytes([4; 16]),
+        digest: Digest::from_bytes([5; 32]),
+        size: 300_000,
+    };
+    vec![
+        Record::Backed { id: 2, blob },
+        Record::Opens { id: id(13), reading: Reading::Passed(2), count: 3 },
+        Record::Opens { id: id(10), reading: Reading::Asked, count: 1 },
+        Record::Opens { id: id(13), reading: Reading::Passed(2), count: 0 },
+        Record::Unbacked(2),
+    ]
+}
+
 fn said(told: &str, telling: Option<&str>) -> Said {
     let telling = telling.map(Into::into);
     Said { about: b"{}".into(), told: told.into(), telling }
@@ -60,6 +76,7 @@ fn what_was_noted_is_read_back_and_what_was_cut_short_is_not() {
     let records = [
         &[Record::About(b"{}"), Record::Showing(b"one"), Record::Told],
         &every_kind()[..],
+        &every_kind_of_opens(),
         &[Record::Showing(b"")],
     ]
     .concat();
@@ -141,6 +158,28 @@ fn the_format_is_the_one_that_is_kept() {
 }
 
 #[test]
+fn opens_are_noted_as_the_format_says() {
+    let file = temporary();
+    let mut ledger = Ledger::create(file.try_clone().unwrap(), Said::default()).unwrap();
+    every_kind_of_opens().iter().for_each(|record| ledger.note(record));
+    ledger.flush().unwrap();
+    let mut written = vec![0; usize::try_from(ledger.end - HEADER_LEN).unwrap()];
+    file.read_exact_at(&mut written, HEADER_LEN).unwrap();
+    let number = |number: u64| number.to_le_bytes().to_vec();
+    let opens = |id, backing: u8, count: u8| {
+        [vec![14], number(id), vec![backing, 0, 0, 0, count, 0, 0, 0]].concat()
+    };
+    let documented = [
+        [vec![12, 2, 0, 0, 0], vec![4; 16], vec![5; 32], number(300_000)].concat(),
+        opens(13, 2, 3),
+        opens(10, 0, 1),
+        opens(13, 2, 0),
+        vec![13, 2, 0, 0, 0],
+    ];
+    assert_eq!(written, documented.concat());
+}
+
+#[test]
 fn what_is_written_anew_replaces_what_was_there_and_takes_no_more_memory() {
     let file = temporary();
     let mut ledger = Ledger::create(file.try_clone().unwrap(), Said::default()).unwrap();
@@ -175,6 +214,7 @@ fn what_is_no_ledger_is_refused_and_never_panics() {
     assert!(read(&file).is_err());
     let mut ledger = Ledger::create(file.try_clone().unwrap(), Said::default()).unwrap();
     every_kind().iter().for_each(|record| ledger.note(record));
+    every_kind_of_opens().iter().for_each(|record| ledger.note(record));
     ledger.flush().unwrap();
     let mut good = vec![0; usize::try_from(ledger.end).unwrap()];
     file.read_exact_at(&mut good, 0).unwrap();

@@ -21,7 +21,7 @@ use rustix::fs::{AtFlags, FileType, Timespec};
 use super::nodes::Entered;
 use super::{Answer, Change, Mirror};
 use crate::event::{Event, Journal};
-use crate::fuse::{MAX_REQUEST, message};
+use crate::fuse::MAX_REQUEST;
 
 /// How long the kernel may believe what it was told. Nobody else changes what is shown;
 /// but hard links change each other's attributes.
@@ -53,7 +53,7 @@ impl Fuse {
     /// on the way out answers EIO.
     fn handle(&self, operation: &'static str, handler: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(handler)) {
-            (self.journal)(&Event::Panicked { operation, message: message(&*panic) });
+            (self.journal)(&Event::panicked(operation, &*panic));
         }
     }
 }

@@ -104,6 +104,7 @@ impl Table {
         for (id, _) in self.directories.iter().filter(|(_, known)| known.lookups.0 == 0) {
             note(Record::Forgotten(*id));
         }
+        self.opens.describe(note);
     }
 
     /// Does what a predecessor has noted; nothing if that cannot be.
@@ -140,6 +141,9 @@ impl Table {
             Record::Forgotten(id) => self.forget(id, u64::MAX),
             Record::Held { directory, tree, root } => self.hold(directory, tree, root),
             Record::Reach(reach) => self.reach_to(reach as usize),
+            Record::Opens { id, reading, count } => self.opens.set(id, reading, count)?,
+            Record::Backed { id, blob } => self.opens.back(id, blob),
+            Record::Unbacked(id) => self.opens.drop_backing(id),
             Record::About(_) | Record::Showing(_) | Record::Told => {}
         }
         Some(())

@@ -219,3 +219,114 @@ fn memory_comes_back_when_the_kernel_has_forgotten() {
     table.shrink();
     assert!(table.files.capacity() < 100, "{}", table.files.capacity());
 }
+
+fn blob(number: u8) -> BlobRef {
+    BlobRef::of(&[number])
+}
+
+fn node(number: u64) -> NodeId {
+    NodeId::from_kernel(number)
+}
+
+#[test]
+fn all_opens_of_a_file_at_a_time_are_read_from_the_same() {
+    let mut table = table();
+    assert_eq!(table.open(node(2), &blob(1)), None);
+    assert_eq!(table.open_asked(node(2), &blob(1)), Reading::Asked);
+    // It has got one meanwhile, for others to be read through.
+    table.back(7, blob(1));
+    assert_eq!(table.open(node(2), &blob(1)), Some(Reading::Asked));
+    assert_eq!(table.open(node(3), &blob(1)), Some(Reading::Passed(7)));
+    table.close(node(2));
+    assert_eq!(table.open(node(2), &blob(1)), Some(Reading::Asked));
+    table.close(node(2));
+    table.close(node(2));
+    assert_eq!(table.open_asked(node(2), &blob(1)), Reading::Passed(7));
+    assert_eq!(table.opens(), (2, 1));
+    // Closed more often than opened, which nobody does.
+    table.close(node(2));
+    table.close(node(2));
+    assert_eq!(table.opens(), (1, 1));
+}
+
+#[test]
+fn backing_ids_are_let_go_the_oldest_first_and_none_that_is_open() {
+    let mut table = table();
+    for id in 1..=9 {
+        table.back(id, blob(u8::try_from(id).unwrap()));
+        table.open(node(100 + u64::from(id)), &blob(u8::try_from(id).unwrap()));
+    }
+    assert_eq!(table.drop_surplus(), None);
+    assert_eq!(table.unused_backings(), []);
+    assert_eq!(table.drop_unused(3), None);
+    // The kernel forgets one that was not closed as far as is known.
+    enter_file(&mut table, at(1, 0), Comparison::Same);
+    assert_eq!(table.open(HOME, &blob(5)), Some(Reading::Passed(5)));
+    for id in [5, 2, 8, 4, 1, 9] {
+        table.close(node(100 + id));
+    }
+    assert_eq!(table.unused_backings().len(), 5);
+    assert_eq!((table.drop_surplus(), table.drop_surplus()), (Some(2), None));
+    table.forget(HOME, 1);
+    assert_eq!((table.drop_surplus(), table.drop_surplus()), (Some(8), None));
+    // One that is opened again is none of the oldest.
+    assert_eq!(table.open(node(104), &blob(4)), Some(Reading::Passed(4)));
+    table.close(node(104));
+    table.back(10, blob(10));
+    assert_eq!(table.drop_surplus(), Some(1));
+    assert_eq!(table.open(node(101), &blob(1)), None);
+    let ids: Vec<u32> = table.unused_backings().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, [9, 5, 4, 10]);
+    assert_eq!((table.drop_unused(4), table.drop_unused(4)), (Some(4), None));
+    assert_eq!(table.opens().1, 9 + 1 - 4);
+}
+
+/// What a table has noted of opens, in an order of its own.
+fn described(table: &Table) -> Vec<String> {
+    let mut records = Vec::new();
+    table.opens.describe(&mut |record| records.push(format!("{record:?}")));
+    records.sort();
+    records
+}
+
+#[test]
+fn a_successor_knows_what_is_open_and_through_what_it_is_read() {
+    let file = tempfile::tempfile().unwrap();
+    let mut table = table();
+    let said = crate::ledger::Said { told: b"{}".into(), ..Default::default() };
+    let ledger = Ledger::create(file.try_clone().unwrap(), said).unwrap();
+    table.keep_in(ledger).unwrap();
+    let (mut random, mut next) = (0x9e37_79b9_u64, 1);
+    let mut seen = std::collections::HashSet::new();
+    for step in 0..3000 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let number = u8::try_from(random % 12).unwrap();
+        let (id, blob) = (node(1000 + u64::from(number)), blob(number / 2));
+        match random >> 32 & 7 {
+            0..3 => {
+                if table.open(id, &blob).is_none() && random >> 40 & 3 > 0 {
+                    table.back(next, blob);
+                    next += 1;
+                    table.open(id, &blob).unwrap();
+                } else {
+                    table.open_asked(id, &blob);
+                }
+            }
+            3..6 => table.close(id),
+            6 => drop(table.drop_surplus()),
+            _ => {
+                let location = at(1, u32::from(number));
+                table.enter_file(id, location, |_| Comparison::Different).unwrap();
+                table.forget(id, 1);
+            }
+        }
+        table.keep().unwrap();
+        let mut successor = super::tests::table();
+        Ledger::open(file.try_clone().unwrap(), |record| successor.take_over(&record)).unwrap();
+        assert_eq!(described(&successor), described(&table), "step {step}");
+        seen.insert(table.opens());
+    }
+    assert!(seen.len() > 20, "{seen:?}");
+}

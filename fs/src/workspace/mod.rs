@@ -124,6 +124,8 @@ pub fn start(
             all_states: false,
             workspace: Some(name.to_string()),
             binds: Vec::new(),
+            passthrough: false,
+            passthrough_refused: None,
             name: String::new(),
         },
     )?;
@@ -143,6 +145,7 @@ pub fn start(
             .show(&plan, Shown { filesystem, registered, lower, workspace, target, journal });
     }
     let place = Place {
+        passthrough: false,
         target: lower_directory.clone(),
         name: &plan.store,
         restrictions: Restrictions::default().and(Trust::Inspect),

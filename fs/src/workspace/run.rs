@@ -103,6 +103,8 @@ fn open(
         all_states: false,
         workspace,
         binds: Vec::new(),
+        passthrough: false,
+        passthrough_refused: None,
         name: String::new(),
     };
     let registered = program.run.as_ref().map(|run| Registered::new(run, registration));

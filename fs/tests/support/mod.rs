@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cairn_fs::control::{self, Refreshed};
-use cairn_fs::{Event, Journal, Options, Running, Shape, Source};
+use cairn_fs::{Event, Journal, Options, Running, Shape, Source, Stats};
 use cairn_store::tree::{Content, HardLink, LinkGroup};
 use cairn_store::{
     Attributes, BlobKey, BlobRef, BytesSource, Draft, Edit, Entry, Error, Leaf, Name, Refs, Result,
@@ -99,6 +99,20 @@ impl Default for Lab {
 }
 
 impl Lab {
+    /// One of which the kernel can read large files by itself. Where it cannot, the test
+    /// has to end; that is a failure with CI=true.
+    pub fn for_passthrough() -> Option<Self> {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel");
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        let mut number = || -> u32 { numbers.next().expect("two numbers").expect("a number") };
+        if (number(), number()) >= (6, 9) {
+            return Some(Self::default());
+        }
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "it needs Linux 6.9");
+        eprintln!("skipped: it needs Linux 6.9");
+        None
+    }
+
     pub fn target(&self) -> PathBuf {
         self.temporary.path().join("mount")
     }
@@ -133,6 +147,28 @@ impl Lab {
     pub fn mount(&self, shape: Shape) -> Running {
         let journal: Journal = Arc::new(|event| eprintln!("unexpected event: {event}"));
         cairn_fs::start(self.store.clone(), &self.options(shape), journal).expect("it mounts")
+    }
+
+    /// Mounts the store so that the kernel reads large files by itself, and keeps the
+    /// events.
+    pub fn mount_passing(&self, shape: Shape) -> (Running, Events) {
+        let events = Events::default();
+        let options = Options { passthrough: true, ..self.options(shape) };
+        let mounted = cairn_fs::start(self.store.clone(), &options, events.journal());
+        (mounted.expect("it mounts"), events)
+    }
+
+    /// What the only mount has done.
+    pub fn stats(&self) -> Stats {
+        let mounts = cairn_fs::list(&self.run_directory()).expect("a list");
+        let [mount] = &mounts[..] else { panic!("{mounts:?}") };
+        control::stats(&self.run_directory(), mount, PATIENCE).expect("stats")
+    }
+
+    /// Where a content lies that the kernel reads by itself.
+    pub fn plain(&self, bytes: &[u8]) -> PathBuf {
+        let BlobRef { key, digest, .. } = BlobRef::of(bytes);
+        self.store.path().join(format!("plain/{key}{digest}"))
     }
 
     /// Lets the only mount show what is current.

@@ -102,11 +102,7 @@ pub fn bind(source: &Path, target: &Path) {
 
 /// Mounts overlayfs with these options.
 pub fn mount_overlay(target: &Path, options: &str) {
-    let (target, options, kind) = (c(target), c(Path::new(options)), c(Path::new("overlay")));
-    let data = options.as_ptr().cast();
-    // SAFETY: all texts are NUL-terminated and outlive the call.
-    let result = unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, data) };
-    check(result).expect("overlay");
+    mount("overlay", target, options);
 }
 
 /// mknod(2) with a major and a minor number.
@@ -123,6 +119,32 @@ pub fn set_xattr(path: &Path, name: &str, value: &[u8]) -> io::Result<()> {
     check(unsafe {
         libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
     })
+}
+
+/// A filesystem that is mounted until this is dropped, whoever uses it.
+pub struct Mounted(CString);
+
+impl Mounted {
+    /// Mounts a filesystem of a kind that needs no device.
+    pub fn new(kind: &str, target: &Path, options: &str) -> Self {
+        mount(kind, target, options);
+        Self(c(target))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // SAFETY: the path is NUL-terminated and outlives the call.
+        check(unsafe { libc::umount2(self.0.as_ptr(), libc::MNT_DETACH) }).expect("umount");
+    }
+}
+
+fn mount(kind: &str, target: &Path, options: &str) {
+    let (target, options, kind) = (c(target), c(Path::new(options)), c(Path::new(kind)));
+    let data = options.as_ptr().cast();
+    // SAFETY: all texts are NUL-terminated and outlive the call.
+    let result = unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, data) };
+    check(result).expect("mount");
 }
 
 pub fn unmount(target: &Path) {
@@ -166,6 +188,14 @@ impl Mapped {
         // behind it never changes.
         check(unsafe { libc::madvise(self.start, self.len, libc::MADV_DONTNEED) })
             .expect("madvise");
+    }
+
+    /// How many of its pages are in memory.
+    pub fn resident(&self) -> usize {
+        let mut pages = vec![0_u8; self.len.div_ceil(4096)];
+        // SAFETY: it is the mapping that was made, and there is a byte for each page.
+        check(unsafe { libc::mincore(self.start, self.len, pages.as_mut_ptr()) }).expect("mincore");
+        pages.iter().filter(|page| **page & 1 == 1).count()
     }
 
     pub fn bytes(&self) -> &[u8] {

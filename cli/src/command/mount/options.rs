@@ -19,6 +19,7 @@ pub(crate) struct MountOptions {
     pub(crate) binds: Vec<RootBind>,
     pub(crate) restrictions: Restrictions,
     pub(crate) system_root: bool,
+    pub(crate) passthrough: bool,
     /// Only the restrictions of the mount that is there are to be changed.
     pub(crate) remount: bool,
 }
@@ -95,6 +96,9 @@ impl MountOptions {
         if self.restrictions.noexec && shape == Some("workspace") {
             return Err(InvalidOption::Together("noexec", "workspace"));
         }
+        if self.passthrough && shape == Some("workspace") {
+            return Err(InvalidOption::Together("passthrough", "workspace"));
+        }
         self.binds.sort_by(|left, right| left.path.cmp(&right.path));
         Ok(self)
     }
@@ -134,6 +138,7 @@ impl MountOptions {
             (b"writable", Some(value)) => self.binds.push(bind(value, true)?),
             (b"follow", None) => self.follow = true,
             (b"system-root", None) => self.system_root = true,
+            (b"passthrough", None) => self.passthrough = true,
             (b"remount", None) => self.remount = true,
             (b"nosuid", None) => self.restrictions.nosuid = true,
             (b"nodev", None) => self.restrictions.nodev = true,
@@ -191,9 +196,10 @@ mod tests {
     #[test]
     fn words_of_fstab_are_understood_or_refused() {
         let all = "rw,defaults,nofail,x-systemd.automount,comment=a=b,follow,nosuid,\
-                   writable=/etc=/srv/a=b,bind=/home=/home,system-root";
+                   writable=/etc=/srv/a=b,bind=/home=/home,system-root,passthrough";
         let options = read(all).unwrap();
         assert!(options.follow && options.system_root && options.restrictions.nosuid);
+        assert!(options.passthrough);
         assert!(!options.restrictions.nodev && options.state.is_none());
         let binds: Vec<_> = options
             .binds
@@ -215,6 +221,7 @@ mod tests {
             "bind=/a=/b",
             "workspace=w,bind=/a=/b",
             "workspace=w,noexec",
+            "workspace=w,passthrough",
             "system-root",
         ] {
             assert!(read(list).unwrap().check().is_err(), "{list}");
