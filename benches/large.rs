@@ -2,7 +2,9 @@
 //! files on the native filesystem? Reading and mapping all of a file of 256 MiB, and
 //! executing a large program; small files opened, which passthrough makes slower.
 //!
-//! Cold means: mounted anew, and the caches of the machine dropped. Needs root.
+//! Cold means: mounted anew, and the caches of the machine dropped; with passthrough what
+//! is opened is hashed then. Evicted means: the caches dropped, by a mount that has read all
+//! of it before. Needs root.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +27,15 @@ fn main() {
     let store = Store::create(&path).expect("a new store");
     let made = home.path().join("made");
     make(&made);
-    let imported = import_directory(&store, &made, &ImportOptions::default(), &());
+    let options = ImportOptions {
+        request: "large",
+        parent: None,
+        switch: true,
+        leave_out: None,
+        one_filesystem: false,
+        afresh: true,
+    };
+    let imported = import_directory(&store, &made, &options, &());
     let tree = imported.expect("the store takes a directory").state.tree;
     fs::remove_dir_all(&made).expect("it goes");
     let native = home.path().join("native");
@@ -37,30 +47,32 @@ fn main() {
     let begun = Instant::now();
     {
         let _running = places.mount(true);
-        read(&places.mounted.join("large"));
+        let _ = read(&places.mounted.join("large"));
         report("read/the first time, expanded/passthrough", begun.elapsed());
         execute(&places.mounted);
     }
-    for (name, work) in WORK {
-        let peer = places.warm(None, *work);
-        let ours = [false, true].map(|passthrough| places.warm(Some(passthrough), *work));
-        tell(&format!("{name}/warm"), peer, ours);
-    }
-    for (name, work) in WORK {
-        let peer = places.cold(None, *work);
-        let ours = [false, true].map(|passthrough| places.cold(Some(passthrough), *work));
-        tell(&format!("{name}/cold"), peer, ours);
+    let states: [(&str, Measure); 3] =
+        [("warm", Places::warm), ("evicted", Places::evicted), ("cold", Places::cold)];
+    for (state, measure) in states {
+        for (name, work) in WORK {
+            let peer = measure(&places, None, *work);
+            let ours = [false, true].map(|how| measure(&places, Some(how), *work));
+            tell(&format!("{name}/{state}"), peer, ours);
+        }
     }
 }
 
-type Work = fn(&Path);
+/// Measures work on the native files, or on a mount with passthrough or without.
+type Measure = fn(&Places, Option<bool>, Work) -> Duration;
+
+type Work = fn(&Path) -> u64;
 
 const WORK: &[(&str, Work)] = &[
-    ("read 256 MiB", |root| drop(read(&root.join("large")))),
-    ("map 256 MiB", |root| drop(map(&root.join("large")))),
-    ("execute 5 times", |root| (0..5).for_each(|_| execute(root))),
+    ("read 256 MiB", |root| read(&root.join("large"))),
+    ("map 256 MiB", |root| map(&root.join("large"))),
+    ("execute 5 times", |root| (0..5).map(|_| execute(root)).sum()),
     ("read 2,000 files of 2 KiB", |root| {
-        (0..SMALL).for_each(|at| drop(read(&root.join(format!("small/{at}")))));
+        (0..SMALL).map(|at| read(&root.join(format!("small/{at}")))).sum()
     }),
 ];
 
@@ -87,10 +99,11 @@ fn make(root: &Path) {
     }
 }
 
-fn execute(root: &Path) {
+fn execute(root: &Path) -> u64 {
     let mut command = Command::new(root.join("program"));
     let status = command.arg("--version").stdout(Stdio::null()).status().expect("it runs");
     assert!(status.success(), "it runs");
+    1
 }
 
 struct Places {
@@ -121,6 +134,15 @@ impl Places {
         median_of(7, || time(|| work(root)))
     }
 
+    fn evicted(&self, passthrough: Option<bool>, work: Work) -> Duration {
+        let (_running, root) = self.at(passthrough);
+        work(root);
+        median_of(5, || {
+            drop_caches();
+            time(|| work(root))
+        })
+    }
+
     fn cold(&self, passthrough: Option<bool>, work: Work) -> Duration {
         median_of(5, || {
             drop_caches();
@@ -130,8 +152,8 @@ impl Places {
     }
 }
 
-fn time(work: impl FnOnce()) -> Duration {
+fn time(work: impl FnOnce() -> u64) -> Duration {
     let begin = Instant::now();
-    work();
+    assert!(work() > 0);
     begin.elapsed()
 }
