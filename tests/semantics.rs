@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cairn_tests::page::{self, Row, Table};
-use cairn_tests::{Cairn, Mount, Need, umount_lazily};
+use cairn_tests::{Cairn, Mount, Need, run, umount_lazily};
 
 const PAGE: &str = "semantics.md";
 
@@ -95,12 +95,6 @@ impl Drop for Mounted {
         // If it is not there, nothing is left to do.
         let _ = umount_lazily(&self.0);
     }
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
 }
 
 /// An empty ext4 of its own.
