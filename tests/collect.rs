@@ -1,13 +1,22 @@
 //! Garbage goes and damage is mended, through the program: beside mounts, on a full
 //! disk, and from repositories.
+//!
+//! `ENDURE_SECONDS` is for how long states are read while all else is collected; without it
+//! that is a few seconds.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may fail")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use cairn_tests::{Cairn, Deb, Listing, Mount, Need, Random};
+use cairn_tests::{
+    Cairn, Deb, Listing, Mount, Need, Random, StopOnDrop, amount, drop_names, eventually, signal,
+};
 
 const DAMAGED: i32 = 3;
 
@@ -113,6 +122,157 @@ fn old_states_are_compacted_beside_a_mount_of_all_and_read_the_same() {
     assert!(buf[..] == words(1)[4_194_304 - 500..][..1000], "over the end of a frame");
     let said = cairn.data(["store", "compact"]);
     assert!(said.contains("Nothing to compact") || said.contains("Made"), "{said}");
+    assert!(cairn.data(["verify"]).ends_with(": no damage.\n"));
+}
+
+/// A directory of texts that changes, each time in an eighth of its files.
+struct Changing {
+    root: PathBuf,
+    random: Random,
+}
+
+impl Changing {
+    fn new(root: PathBuf) -> Self {
+        let mut changing = Self { root, random: Random(17) };
+        (0..Self::FILES).for_each(|number| changing.write(number));
+        changing
+    }
+
+    const FILES: usize = 240;
+
+    /// Most files are small and share frames, some fill frames, and some have packs of their own.
+    fn write(&mut self, number: usize) {
+        let len = match number % 100 {
+            0 => 1_500_000,
+            1..=4 => 200_000,
+            _ => self.random.below(9000),
+        };
+        let directory = self.root.join(format!("d{}/e{}", number % 9, number % 31));
+        fs::create_dir_all(&directory).unwrap();
+        let words = (0..len / 4).map(|_| format!("{} ", self.random.below(1000)));
+        fs::write(directory.join(number.to_string()), words.collect::<String>()).unwrap();
+    }
+
+    fn change(&mut self) {
+        for _ in 0..Self::FILES / 8 {
+            let number = self.random.below(Self::FILES);
+            self.write(number);
+        }
+    }
+}
+
+/// A state that somebody reads, and what is in it.
+struct Version {
+    state: String,
+    listing: Listing,
+}
+
+impl Version {
+    /// Reads every byte of the state.
+    fn assert_is(&self, root: &Path, read: &AtomicU64) {
+        Listing::of_directory(root).assert_same(&self.listing, &format!("state {}", self.state));
+        read.fetch_add(self.listing.0.len() as u64, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn old_states_are_read_while_all_around_them_is_collected_and_compacted() {
+    const KEPT: usize = 3;
+    let length = Duration::from_secs(amount("ENDURE_SECONDS", 3) as u64);
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let cairn = Cairn::new();
+    let mut changing = Changing::new(cairn.directory().join("root"));
+    let versions: RwLock<Vec<Arc<Version>>> = RwLock::default();
+    let kept = || versions.read().unwrap().clone();
+    let mut import = || {
+        changing.change();
+        let state = cairn.json(["import", "root"])["state"].to_string();
+        cairn.data(["switch", &state]);
+        let listing = Listing::of_directory(&changing.root);
+        versions.write().unwrap().push(Arc::new(Version { state, listing }));
+    };
+    (0..KEPT).for_each(|_| import());
+    let all = Mount::new(&cairn, &[], "all");
+    let stop = AtomicBool::new(false);
+    let goes_on = || !stop.load(Ordering::Relaxed);
+    let (read, walks, pinned) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (mut done, mut rounds) = ([0; 3], 0);
+    thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        for reader in 0..3 {
+            let (all, kept, goes_on, stop) = (&all, &kept, &goes_on, &stop);
+            let (read, walks) = (&read, &walks);
+            scope.spawn(move || {
+                let _stop = StopOnDrop(stop);
+                let mut random = Random(reader + 1);
+                while goes_on() {
+                    let version = random.choose(&kept()).clone();
+                    version.assert_is(&all.join(&format!("states/{}", version.state)), read);
+                    walks.fetch_add(1, Ordering::Relaxed);
+                    drop_names(all.path()).unwrap();
+                }
+            });
+        }
+        // A state that nothing keeps but that it is mounted.
+        scope.spawn(|| {
+            let _stop = StopOnDrop(&stop);
+            while goes_on() {
+                let version = kept()[0].clone();
+                let mount = Mount::new(&cairn, &["--state", &version.state], "pinned");
+                let Version { state, listing } = &*version;
+                let own = Version { state: state.clone(), listing: listing.clone() };
+                drop(version);
+                let is_removed = || kept().iter().all(|version| version.state != own.state);
+                let mut after = 0;
+                while goes_on() && after < 3 {
+                    if is_removed() {
+                        after += 1;
+                        signal(mount.process(), libc::SIGKILL).unwrap();
+                    }
+                    own.assert_is(mount.path(), &read);
+                    drop_names(mount.path()).unwrap();
+                }
+                pinned.fetch_add(after, Ordering::Relaxed);
+                mount.umount();
+            }
+        });
+        let begun = Instant::now();
+        while begun.elapsed() < length {
+            import();
+            let oldest = versions.write().unwrap().remove(0);
+            eventually("the oldest state is left", || {
+                assert!(goes_on(), "round {rounds}: a reader has failed");
+                Arc::strong_count(&oldest) == 1
+            });
+            cairn.data(["--yes", "state", "prune", "--keep-last", &KEPT.to_string()]);
+            let collected = cairn.json(["gc", "--rewrite-below", "100"]);
+            let compacted = cairn.json(["store", "compact"]);
+            for (sum, (told, field)) in done.iter_mut().zip([
+                (&collected, "packs_rewritten"),
+                (&collected, "freed"),
+                (&compacted, "packs_replaced"),
+            ]) {
+                *sum += told[field].as_u64().unwrap();
+            }
+            // The next process has nothing in memory, and no pack open.
+            signal(all.process(), libc::SIGKILL).unwrap();
+            rounds += 1;
+        }
+    });
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let [rewritten, freed, replaced] = done;
+    println!(
+        "{length:?}: {} entries read by 4 readers in {} walks, {} of them of a removed state; \
+         {rounds} times pruned, collected and compacted: {rewritten} packs rewritten, {replaced} \
+         replaced by denser ones, {} KiB freed",
+        count(&read),
+        count(&walks) + count(&pinned),
+        count(&pinned),
+        freed >> 10,
+    );
+    assert!([rewritten, freed, replaced, count(&walks)].iter().all(|it| *it > 0));
     assert!(cairn.data(["verify"]).ends_with(": no damage.\n"));
 }
 
