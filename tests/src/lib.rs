@@ -14,7 +14,7 @@
 //! | the same over TLS | [`Authority`] |
 //! | a git repository, and a server that speaks git | [`git`] |
 //! | commands of an ordinary user | [`ordinary`] |
-//! | a mount that goes away with the test | [`Mount`] |
+//! | a mount that goes away with the test | [`Mount`], of something else [`Mounted`] |
 //! | an empty root to run programs in | [`Room`] |
 //! | a disk whose power can be cut | [`disk`] |
 //! | a program that is ended, or meets an error, at one of its changes | [`Change`] |
@@ -56,7 +56,7 @@ pub use compare::Original;
 pub use deb::{Deb, base_tool_and_app};
 pub use inject::{Change, Fault};
 pub use listing::{Entry, Kind, Listing};
-pub use mount::Mount;
+pub use mount::{Mount, Mounted};
 pub use need::Need;
 pub use plain::{Plain, assert_has_unpacked};
 pub use room::Room;
