@@ -161,118 +161,144 @@ impl Changing {
     }
 }
 
-/// A state that somebody reads, and what is in it.
+/// A state that is read, and what is in it.
 struct Version {
     state: String,
     listing: Listing,
 }
 
-impl Version {
-    /// Reads every byte of the state.
-    fn assert_is(&self, root: &Path, read: &AtomicU64) {
-        Listing::of_directory(root).assert_same(&self.listing, &format!("state {}", self.state));
-        read.fetch_add(self.listing.0.len() as u64, Ordering::Relaxed);
+/// The newest states of a store, which are read while older ones go.
+struct Shelf<'c> {
+    cairn: &'c Cairn,
+    /// The oldest first.
+    versions: RwLock<Vec<Arc<Version>>>,
+    stop: AtomicBool,
+    /// What was read: entries, walks of states that are there, and of one that is not.
+    entries: AtomicU64,
+    walks: AtomicU64,
+    removed_walks: AtomicU64,
+}
+
+impl<'c> Shelf<'c> {
+    const KEPT: usize = 3;
+
+    fn new(cairn: &'c Cairn) -> Self {
+        let [entries, walks, removed_walks] = [const { AtomicU64::new(0) }; 3];
+        let (versions, stop) = (RwLock::default(), AtomicBool::new(false));
+        Self { cairn, versions, stop, entries, walks, removed_walks }
+    }
+
+    fn kept(&self) -> Vec<Arc<Version>> {
+        self.versions.read().unwrap().clone()
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Makes a state of what is there now the newest.
+    fn add(&self, changing: &mut Changing) {
+        changing.change();
+        let state = self.cairn.json(["import", "root"])["state"].to_string();
+        self.cairn.data(["switch", &state]);
+        let listing = Listing::of_directory(&changing.root);
+        self.versions.write().unwrap().push(Arc::new(Version { state, listing }));
+    }
+
+    /// Reads every byte of a state, and has the kernel forget it.
+    fn read(&self, version: &Version, mount: &Mount<'_>, path: &str) {
+        let found = Listing::of_directory(&mount.join(path));
+        found.assert_same(&version.listing, &format!("state {}", version.state));
+        self.entries.fetch_add(found.0.len() as u64, Ordering::Relaxed);
+        drop_names(mount.path()).unwrap();
+    }
+
+    /// Reads states that are kept, until all is over.
+    fn read_kept(&self, all: &Mount<'_>, seed: u64) {
+        let _stop = StopOnDrop(&self.stop);
+        let mut random = Random(seed);
+        while self.goes_on() {
+            let version = random.choose(&self.kept()).clone();
+            self.read(&version, all, &format!("states/{}", version.state));
+            self.walks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads states that nothing keeps but that they are mounted, until all is over.
+    fn read_removed(&self) {
+        let _stop = StopOnDrop(&self.stop);
+        while self.goes_on() {
+            let oldest = self.kept()[0].clone();
+            let mount = Mount::new(self.cairn, &["--state", &oldest.state], "pinned");
+            let version = Version { state: oldest.state.clone(), listing: oldest.listing.clone() };
+            drop(oldest);
+            let mut walks = 0;
+            while self.goes_on() && walks < 3 {
+                if self.kept().iter().all(|kept| kept.state != version.state) {
+                    walks += 1;
+                    // The next process has nothing in memory, and no pack open.
+                    signal(mount.process(), libc::SIGKILL).unwrap();
+                }
+                self.read(&version, &mount, "");
+            }
+            self.removed_walks.fetch_add(walks, Ordering::Relaxed);
+            mount.umount();
+        }
+    }
+
+    /// Removes the oldest state when nobody reads it, and collects and compacts what is left.
+    /// Returns how many packs were rewritten, how many replaced, and how much was freed.
+    fn collect(&self) -> [u64; 3] {
+        let oldest = self.versions.write().unwrap().remove(0);
+        eventually("the oldest state is left", || {
+            assert!(self.goes_on(), "a reader has failed");
+            Arc::strong_count(&oldest) == 1
+        });
+        let kept = Self::KEPT.to_string();
+        self.cairn.data(["--yes", "state", "prune", "--keep-last", &kept]);
+        let collected = self.cairn.json(["gc", "--rewrite-below", "100"]);
+        let compacted = self.cairn.json(["store", "compact"]);
+        let packs = [&collected["packs_rewritten"], &compacted["packs_replaced"]];
+        [packs[0], packs[1], &collected["freed"]].map(|told| told.as_u64().unwrap())
     }
 }
 
 #[test]
 fn old_states_are_read_while_all_around_them_is_collected_and_compacted() {
-    const KEPT: usize = 3;
     let length = Duration::from_secs(amount("ENDURE_SECONDS", 3) as u64);
     if !Need::all(&[Need::Fuse, Need::Root]) {
         return;
     }
     let cairn = Cairn::new();
+    let shelf = Shelf::new(&cairn);
     let mut changing = Changing::new(cairn.directory().join("root"));
-    let versions: RwLock<Vec<Arc<Version>>> = RwLock::default();
-    let kept = || versions.read().unwrap().clone();
-    let mut import = || {
-        changing.change();
-        let state = cairn.json(["import", "root"])["state"].to_string();
-        cairn.data(["switch", &state]);
-        let listing = Listing::of_directory(&changing.root);
-        versions.write().unwrap().push(Arc::new(Version { state, listing }));
-    };
-    (0..KEPT).for_each(|_| import());
+    (0..Shelf::KEPT).for_each(|_| shelf.add(&mut changing));
     let all = Mount::new(&cairn, &[], "all");
-    let stop = AtomicBool::new(false);
-    let goes_on = || !stop.load(Ordering::Relaxed);
-    let (read, walks, pinned) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let (mut done, mut rounds) = ([0; 3], 0);
     thread::scope(|scope| {
-        let _stop = StopOnDrop(&stop);
-        for reader in 0..3 {
-            let (all, kept, goes_on, stop) = (&all, &kept, &goes_on, &stop);
-            let (read, walks) = (&read, &walks);
-            scope.spawn(move || {
-                let _stop = StopOnDrop(stop);
-                let mut random = Random(reader + 1);
-                while goes_on() {
-                    let version = random.choose(&kept()).clone();
-                    version.assert_is(&all.join(&format!("states/{}", version.state)), read);
-                    walks.fetch_add(1, Ordering::Relaxed);
-                    drop_names(all.path()).unwrap();
-                }
-            });
+        let (shelf, all, _stop) = (&shelf, &all, StopOnDrop(&shelf.stop));
+        for seed in 1..=3 {
+            scope.spawn(move || shelf.read_kept(all, seed));
         }
-        // A state that nothing keeps but that it is mounted.
-        scope.spawn(|| {
-            let _stop = StopOnDrop(&stop);
-            while goes_on() {
-                let version = kept()[0].clone();
-                let mount = Mount::new(&cairn, &["--state", &version.state], "pinned");
-                let Version { state, listing } = &*version;
-                let own = Version { state: state.clone(), listing: listing.clone() };
-                drop(version);
-                let is_removed = || kept().iter().all(|version| version.state != own.state);
-                let mut after = 0;
-                while goes_on() && after < 3 {
-                    if is_removed() {
-                        after += 1;
-                        signal(mount.process(), libc::SIGKILL).unwrap();
-                    }
-                    own.assert_is(mount.path(), &read);
-                    drop_names(mount.path()).unwrap();
-                }
-                pinned.fetch_add(after, Ordering::Relaxed);
-                mount.umount();
-            }
-        });
+        scope.spawn(move || shelf.read_removed());
         let begun = Instant::now();
         while begun.elapsed() < length {
-            import();
-            let oldest = versions.write().unwrap().remove(0);
-            eventually("the oldest state is left", || {
-                assert!(goes_on(), "round {rounds}: a reader has failed");
-                Arc::strong_count(&oldest) == 1
-            });
-            cairn.data(["--yes", "state", "prune", "--keep-last", &KEPT.to_string()]);
-            let collected = cairn.json(["gc", "--rewrite-below", "100"]);
-            let compacted = cairn.json(["store", "compact"]);
-            for (sum, (told, field)) in done.iter_mut().zip([
-                (&collected, "packs_rewritten"),
-                (&collected, "freed"),
-                (&compacted, "packs_replaced"),
-            ]) {
-                *sum += told[field].as_u64().unwrap();
-            }
-            // The next process has nothing in memory, and no pack open.
+            shelf.add(&mut changing);
+            done.iter_mut().zip(shelf.collect()).for_each(|(sum, more)| *sum += more);
             signal(all.process(), libc::SIGKILL).unwrap();
             rounds += 1;
         }
     });
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let [rewritten, freed, replaced] = done;
+    let [entries, walks, removed] =
+        [&shelf.entries, &shelf.walks, &shelf.removed_walks].map(|it| it.load(Ordering::Relaxed));
+    let [rewritten, replaced, freed] = done;
     println!(
-        "{length:?}: {} entries read by 4 readers in {} walks, {} of them of a removed state; \
-         {rounds} times pruned, collected and compacted: {rewritten} packs rewritten, {replaced} \
-         replaced by denser ones, {} KiB freed",
-        count(&read),
-        count(&walks) + count(&pinned),
-        count(&pinned),
+        "{length:?}: 4 readers read {entries} entries in {walks} walks of states, and {removed} of \
+         removed ones; {rounds} times pruned, collected and compacted: {rewritten} packs \
+         rewritten, {replaced} replaced by denser ones, {} KiB freed",
         freed >> 10,
     );
-    assert!([rewritten, freed, replaced, count(&walks)].iter().all(|it| *it > 0));
+    assert!([walks, rewritten, replaced, freed].iter().all(|it| *it > 0));
     assert!(cairn.data(["verify"]).ends_with(": no damage.\n"));
 }
 

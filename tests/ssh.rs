@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use cairn_tests::{Cairn, Need, Plain, Room, eventually, make_device, real, run, signal};
 
@@ -18,7 +18,8 @@ struct Host<'c> {
     cairn: &'c Cairn,
     root: PathBuf,
     port: u16,
-    room: Room,
+    server: Child,
+    _room: Room,
 }
 
 impl<'c> Host<'c> {
@@ -33,45 +34,19 @@ impl<'c> Host<'c> {
         let root = cairn.directory().join("host");
         let _ = Plain::unpack(&debs, &root);
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let host = Self { cairn, room: Room::new(&root), root, port };
-        host.configure();
-        host.start();
+        configure(cairn, &root, port);
+        let room = Room::new(&root);
+        let number = port.to_string();
+        let words = ["/usr/sbin/sshd", "-D", "-e", "-f", "/ssh/config", "-p", &number];
+        let log = File::create(root.join("ssh/log")).unwrap();
+        let server = room.command("", words).stderr(log).spawn().unwrap();
+        let host = Self { cairn, root, port, server, _room: room };
+        eventually("the server listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Some(host)
     }
 
     fn path(&self, path: &str) -> PathBuf {
         self.root.join(path)
-    }
-
-    fn configure(&self) {
-        for directory in ["ssh", "root", "run/sshd", "etc", "dev"] {
-            fs::create_dir_all(self.path(directory)).unwrap();
-        }
-        make_device(&self.path("dev/null"), 1, 3).unwrap();
-        fs::set_permissions(self.path("dev/null"), fs::Permissions::from_mode(0o666)).unwrap();
-        fs::copy(self.cairn.program(), self.path("usr/bin/cairn")).unwrap();
-        let users = "root:x:0:0::/root:/bin/sh\nsshd:x:101:65534::/run/sshd:/usr/sbin/nologin\n";
-        fs::write(self.path("etc/passwd"), users).unwrap();
-        fs::write(self.path("etc/group"), "root:x:0:\nnogroup:x:65534:\n").unwrap();
-        for key in [self.path("ssh/host"), self.cairn.directory().join("key")] {
-            let mut generate = Command::new("ssh-keygen");
-            run(generate.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key));
-        }
-        fs::copy(self.cairn.directory().join("key.pub"), self.path("ssh/authorized")).unwrap();
-        let key = fs::read_to_string(self.path("ssh/host.pub")).unwrap();
-        let known = format!("[127.0.0.1]:{} {key}", self.port);
-        fs::write(self.cairn.directory().join("known_hosts"), known).unwrap();
-        let config = "ListenAddress 127.0.0.1\nHostKey /ssh/host\nAuthorizedKeysFile /ssh/authorized\n\
-            StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\n";
-        fs::write(self.path("ssh/config"), config).unwrap();
-    }
-
-    fn start(&self) {
-        let port = self.port.to_string();
-        let words = ["/usr/sbin/sshd", "-D", "-e", "-f", "/ssh/config", "-p", &port];
-        let log = File::create(self.path("ssh/log")).unwrap();
-        self.room.command("", words).stderr(log).spawn().unwrap();
-        eventually("the server listens", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
     }
 
     fn url(&self, directory: &str) -> String {
@@ -120,6 +95,36 @@ impl<'c> Host<'c> {
         assert!(arrived() < LARGE, "all of it had arrived");
         String::from_utf8(output.stderr).unwrap()
     }
+}
+
+impl Drop for Host<'_> {
+    fn drop(&mut self) {
+        // The server itself ends with its room.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// Gives the host a program, users and keys, and lets the client know it.
+fn configure(cairn: &Cairn, root: &Path, port: u16) {
+    for directory in ["ssh", "root", "run/sshd", "etc", "dev"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    make_device(&root.join("dev/null"), 1, 3).unwrap();
+    fs::set_permissions(root.join("dev/null"), fs::Permissions::from_mode(0o666)).unwrap();
+    fs::copy(cairn.program(), root.join("usr/bin/cairn")).unwrap();
+    let users = "root:x:0:0::/root:/bin/sh\nsshd:x:101:65534::/run/sshd:/usr/sbin/nologin\n";
+    fs::write(root.join("etc/passwd"), users).unwrap();
+    fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n").unwrap();
+    for key in [root.join("ssh/host"), cairn.directory().join("key")] {
+        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key));
+    }
+    fs::copy(cairn.directory().join("key.pub"), root.join("ssh/authorized")).unwrap();
+    let key = fs::read_to_string(root.join("ssh/host.pub")).unwrap();
+    fs::write(cairn.directory().join("known_hosts"), format!("[127.0.0.1]:{port} {key}")).unwrap();
+    let config = "ListenAddress 127.0.0.1\nHostKey /ssh/host\nAuthorizedKeysFile /ssh/authorized\n\
+        StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\n";
+    fs::write(root.join("ssh/config"), config).unwrap();
 }
 
 /// Bytes that do not compress, in a file of the test's directory.

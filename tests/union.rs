@@ -222,17 +222,15 @@ fn check_overlay(pairs: &[Pair], options: &str) {
     }
     let layers = [("lowerdir", state.path()), ("upperdir", &upper), ("workdir", &work)];
     let layers = layers.map(|(name, path)| format!("{name}={},", path.display())).concat();
-    let mount = || {
-        let merged =
-            Mounted::new(&merged, &["-t", "overlay", "overlay", "-o", &(layers.clone() + options)]);
-        // The kernel turns off what it cannot do.
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let shown = mounts.lines().find(|line| line.contains(merged.path().to_str().unwrap()));
-        let on = |option: &&str| option.ends_with("=on");
-        let missing = options.split(',').filter(on).find(|it| !shown.unwrap().contains(it));
-        assert_eq!(missing, None, "{shown:?}");
-        merged
-    };
+    let options = layers + options;
+    let mount = || Mounted::new(&merged, &["-t", "overlay", "overlay", "-o", &options]);
+    // The kernel turns off what it cannot do.
+    let mounted = mount();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let shown = mounts.lines().find(|line| line.contains(merged.to_str().unwrap())).unwrap();
+    let mut on = options.split(',').filter(|option| option.ends_with("=on"));
+    assert!(on.all(|option| shown.contains(option)), "{shown}");
+    mounted.umount();
     check(&cairn, pairs, Links::Ignored, mount, Mounted::path, Mounted::umount);
     Listing::of_directory(state.path()).assert_same(&before, "the state below");
 }

@@ -69,7 +69,8 @@ fn a_defect_in_any_handler_is_eio_and_no_more() {
     let tree = lab.store.tree(state.tree).unwrap();
     let dir = tree.get(b"dir").unwrap().as_directory().unwrap().id;
     let opened = fs::File::open(at("dir")).unwrap();
-    let calls: [(&str, &dyn Fn() -> io::Result<String>, &str); 8] = [
+    type Call<'a> = &'a dyn Fn() -> io::Result<String>;
+    let calls: [(&str, Call<'_>, &str); 8] = [
         ("lookup", &|| fs::read_to_string(at("dir/new")), "new"),
         ("read", &|| fs::read_to_string(at("dir/file")), "in dir"),
         ("getattr", &|| Ok(format!("{:o}", sys::mode_now(&at("dir"))?)), "40755"),
