@@ -5,7 +5,7 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 
-.PHONY: help demo test long recipes check bench build static boot deb install bootstrap posix fuzz crash
+.PHONY: help demo test long recipes check bench build static boot deb install bootstrap posix endure fuzz crash
 
 help:
 	@echo 'make demo      build, and show with real packages what Cairn does'
@@ -17,6 +17,7 @@ help:
 	@echo 'make fuzz      give each parser changed bytes for FUZZ_SECONDS=60'
 	@echo 'make crash     cut the power CRASH_POINTS=1000 times, and have each change fail, as root'
 	@echo 'make posix     run the suites of others on mounts, as root'
+	@echo 'make endure    kill and stop mounts, and collect beside readers, for long, as root'
 	@echo 'make build     build target/release/cairn'
 	@echo 'make static    build target/static/cairn, one file without libraries, and try it'
 	@echo 'make boot      boot an emulated machine from a root of Cairn, and work in it'
@@ -53,6 +54,19 @@ bench: build
 
 posix: build
 	@tools/posix
+
+# What docs/reliability.md asks of mounts: processes that are killed or stopped ENDURE_KILLS and
+# ENDURE_ROUNDS times, readers beside collections for ENDURE_SECONDS, and all files of a machine,
+# those in ENDURE_ROOT, compared by other programs. Half an hour; a release takes 1800 seconds.
+endure: export ENDURE_KILLS ?= 500
+endure: export ENDURE_ROUNDS ?= 100
+endure: export ENDURE_SECONDS ?= 300
+endure: export ENDURE_PAIRS ?= 10000
+endure: export ENDURE_ROOT ?= /usr
+endure: build
+	@tools/bootstrap tests
+	$(CARGO) test --release --workspace --test takeover --test robust --test kill --test collect \
+		--test exchange --test union -- --include-ignored --nocapture --test-threads=1
 
 # Without coverage to guide it: counters of that would need all libraries compiled again.
 # FUZZ_PARSERS names some of tests/src/fuzz/mod.rs.

@@ -1,13 +1,22 @@
 //! Garbage goes and damage is mended, through the program: beside mounts, on a full
 //! disk, and from repositories.
+//!
+//! `ENDURE_SECONDS` is for how long states are read while all else is collected; without it
+//! that is a few seconds.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may fail")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use cairn_tests::{Cairn, Deb, Listing, Mount, Need, Random};
+use cairn_tests::{
+    Cairn, Deb, Listing, Mount, Need, Random, StopOnDrop, amount, drop_names, eventually, signal,
+};
 
 const DAMAGED: i32 = 3;
 
@@ -113,6 +122,183 @@ fn old_states_are_compacted_beside_a_mount_of_all_and_read_the_same() {
     assert!(buf[..] == words(1)[4_194_304 - 500..][..1000], "over the end of a frame");
     let said = cairn.data(["store", "compact"]);
     assert!(said.contains("Nothing to compact") || said.contains("Made"), "{said}");
+    assert!(cairn.data(["verify"]).ends_with(": no damage.\n"));
+}
+
+/// A directory of texts that changes, each time in an eighth of its files.
+struct Changing {
+    root: PathBuf,
+    random: Random,
+}
+
+impl Changing {
+    fn new(root: PathBuf) -> Self {
+        let mut changing = Self { root, random: Random(17) };
+        (0..Self::FILES).for_each(|number| changing.write(number));
+        changing
+    }
+
+    const FILES: usize = 240;
+
+    /// Most files are small and share frames, some fill frames, and some have packs of their own.
+    fn write(&mut self, number: usize) {
+        let len = match number % 100 {
+            0 => 1_500_000,
+            1..=4 => 200_000,
+            _ => self.random.below(9000),
+        };
+        let directory = self.root.join(format!("d{}/e{}", number % 9, number % 31));
+        fs::create_dir_all(&directory).unwrap();
+        let words = (0..len / 4).map(|_| format!("{} ", self.random.below(1000)));
+        fs::write(directory.join(number.to_string()), words.collect::<String>()).unwrap();
+    }
+
+    fn change(&mut self) {
+        for _ in 0..Self::FILES / 8 {
+            let number = self.random.below(Self::FILES);
+            self.write(number);
+        }
+    }
+}
+
+/// A state that is read, and what is in it.
+struct Version {
+    state: String,
+    listing: Listing,
+}
+
+/// The newest states of a store, which are read while older ones go.
+struct Shelf<'c> {
+    cairn: &'c Cairn,
+    /// The oldest first.
+    versions: RwLock<Vec<Arc<Version>>>,
+    stop: AtomicBool,
+    /// What was read: entries, walks of states that are there, and of one that is not.
+    entries: AtomicU64,
+    walks: AtomicU64,
+    removed_walks: AtomicU64,
+}
+
+impl<'c> Shelf<'c> {
+    const KEPT: usize = 3;
+
+    fn new(cairn: &'c Cairn) -> Self {
+        let [entries, walks, removed_walks] = [const { AtomicU64::new(0) }; 3];
+        let (versions, stop) = (RwLock::default(), AtomicBool::new(false));
+        Self { cairn, versions, stop, entries, walks, removed_walks }
+    }
+
+    fn kept(&self) -> Vec<Arc<Version>> {
+        self.versions.read().unwrap().clone()
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Makes a state of what is there now the newest.
+    fn add(&self, changing: &mut Changing) {
+        changing.change();
+        let state = self.cairn.json(["import", "root"])["state"].to_string();
+        self.cairn.data(["switch", &state]);
+        let listing = Listing::of_directory(&changing.root);
+        self.versions.write().unwrap().push(Arc::new(Version { state, listing }));
+    }
+
+    /// Reads every byte of a state, and has the kernel forget it.
+    fn read(&self, version: &Version, mount: &Mount<'_>, path: &str) {
+        let found = Listing::of_directory(&mount.join(path));
+        found.assert_same(&version.listing, &format!("state {}", version.state));
+        self.entries.fetch_add(found.0.len() as u64, Ordering::Relaxed);
+        drop_names(mount.path()).unwrap();
+    }
+
+    /// Reads states that are kept, until all is over.
+    fn read_kept(&self, all: &Mount<'_>, seed: u64) {
+        let _stop = StopOnDrop(&self.stop);
+        let mut random = Random(seed);
+        while self.goes_on() {
+            let version = random.choose(&self.kept()).clone();
+            self.read(&version, all, &format!("states/{}", version.state));
+            self.walks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads states that nothing keeps but that they are mounted, until all is over.
+    fn read_removed(&self) {
+        let _stop = StopOnDrop(&self.stop);
+        while self.goes_on() {
+            let oldest = self.kept()[0].clone();
+            let mount = Mount::new(self.cairn, &["--state", &oldest.state], "pinned");
+            let version = Version { state: oldest.state.clone(), listing: oldest.listing.clone() };
+            drop(oldest);
+            let mut walks = 0;
+            while self.goes_on() && walks < 3 {
+                if self.kept().iter().all(|kept| kept.state != version.state) {
+                    walks += 1;
+                    // The next process has nothing in memory, and no pack open.
+                    signal(mount.process(), libc::SIGKILL).unwrap();
+                }
+                self.read(&version, &mount, "");
+            }
+            self.removed_walks.fetch_add(walks, Ordering::Relaxed);
+            mount.umount();
+        }
+    }
+
+    /// Removes the oldest state when nobody reads it, and collects and compacts what is left.
+    /// Returns how many packs were rewritten, how many replaced, and how much was freed.
+    fn collect(&self) -> [u64; 3] {
+        let oldest = self.versions.write().unwrap().remove(0);
+        eventually("the oldest state is left", || {
+            assert!(self.goes_on(), "a reader has failed");
+            Arc::strong_count(&oldest) == 1
+        });
+        let kept = Self::KEPT.to_string();
+        self.cairn.data(["--yes", "state", "prune", "--keep-last", &kept]);
+        let collected = self.cairn.json(["gc", "--rewrite-below", "100"]);
+        let compacted = self.cairn.json(["store", "compact"]);
+        let packs = [&collected["packs_rewritten"], &compacted["packs_replaced"]];
+        [packs[0], packs[1], &collected["freed"]].map(|told| told.as_u64().unwrap())
+    }
+}
+
+#[test]
+fn old_states_are_read_while_all_around_them_is_collected_and_compacted() {
+    let length = Duration::from_secs(amount("ENDURE_SECONDS", 3) as u64);
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let cairn = Cairn::new();
+    let shelf = Shelf::new(&cairn);
+    let mut changing = Changing::new(cairn.directory().join("root"));
+    (0..Shelf::KEPT).for_each(|_| shelf.add(&mut changing));
+    let all = Mount::new(&cairn, &[], "all");
+    let (mut done, mut rounds) = ([0; 3], 0);
+    thread::scope(|scope| {
+        let (shelf, all, _stop) = (&shelf, &all, StopOnDrop(&shelf.stop));
+        for seed in 1..=3 {
+            scope.spawn(move || shelf.read_kept(all, seed));
+        }
+        scope.spawn(move || shelf.read_removed());
+        let begun = Instant::now();
+        while begun.elapsed() < length {
+            shelf.add(&mut changing);
+            done.iter_mut().zip(shelf.collect()).for_each(|(sum, more)| *sum += more);
+            signal(all.process(), libc::SIGKILL).unwrap();
+            rounds += 1;
+        }
+    });
+    let [entries, walks, removed] =
+        [&shelf.entries, &shelf.walks, &shelf.removed_walks].map(|it| it.load(Ordering::Relaxed));
+    let [rewritten, replaced, freed] = done;
+    println!(
+        "{length:?}: 4 readers read {entries} entries in {walks} walks of states, and {removed} of \
+         removed ones; {rounds} times pruned, collected and compacted: {rewritten} packs \
+         rewritten, {replaced} replaced by denser ones, {} KiB freed",
+        freed >> 10,
+    );
+    assert!([walks, rewritten, replaced, freed].iter().all(|it| *it > 0));
     assert!(cairn.data(["verify"]).ends_with(": no damage.\n"));
 }
 

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use cairn_tests::{Cairn, Deb, Mount, Need, real};
+use cairn_tests::{Cairn, Deb, Mount, Need, StopOnDrop, real};
 
 const SWITCHES: u64 = 1_000;
 
@@ -160,7 +160,7 @@ fn a_day_of_work_meets_a_thousand_switches() {
         for half in [[0, 2, 4], [1, 3, 5]] {
             let (works, root, stop) = (&works, &root, &stop);
             scope.spawn(move || {
-                let _stop = Stop(stop);
+                let _stop = StopOnDrop(stop);
                 for at in half.into_iter().cycle() {
                     if stop.load(Ordering::Relaxed) {
                         break;
@@ -169,7 +169,7 @@ fn a_day_of_work_meets_a_thousand_switches() {
                 }
             });
         }
-        let _stop = Stop(&stop);
+        let _stop = StopOnDrop(&stop);
         while switches < SWITCHES || works.iter().any(|work| work.count() < work.least) {
             assert!(!stop.load(Ordering::Relaxed), "a part of the work has failed");
             switches += 1;
@@ -193,12 +193,3 @@ const SEARCH_FIXED: &str = "find /usr/share/doc /usr/include/linux -type f -prin
 const SEARCH_CHANGING: &str = "find /usr/share/changing -type f -print0 \
     | xargs -0 -n 5 -P 2 grep -c 'version 1' \
     | gawk -F: '$2 != 0 && $2 != 600 { print; bad = 1 } END { exit bad }'";
-
-/// Ends the work however its thread ends.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}

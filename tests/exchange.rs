@@ -1,22 +1,21 @@
 //! What goes into a store comes out of it the same: real trees are imported,
 //! mounted and exported, and other programs compare them with the original.
+//!
+//! `ENDURE_ROOT` names the files of a machine that are compared in the long test: without it,
+//! those of this one in /usr.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cairn_tests::disk::Filesystem;
-use cairn_tests::{Cairn, Deb, Mount, Need, Plain, make_device, make_fifo, real, set_xattr};
-
-const TOOLS: [Need; 3] = [
-    Need::Program("rsync", "rsync"),
-    Need::Program("bsdtar", "libarchive-tools"),
-    Need::Program("mtree", "mtree-netbsd"),
-];
+use cairn_tests::{
+    Cairn, Deb, Mount, Need, Original, Plain, make_device, make_fifo, real, run, set_xattr,
+};
 
 const PACKAGES: [&str; 10] = [
     "base-files",
@@ -30,14 +29,6 @@ const PACKAGES: [&str; 10] = [
     "passwd",
     "perl-base",
 ];
-
-/// Runs a program that has to succeed; returns what it printed.
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}{said}", output.status);
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
 
 /// Real packages in a directory, and beside them one of everything else that a
 /// directory can hold.
@@ -80,39 +71,6 @@ fn make_root(cairn: &Cairn) -> Option<PathBuf> {
     Some(root)
 }
 
-/// What bsdtar says of every entry.
-fn listed(directory: &Path) -> Vec<String> {
-    let mut bsdtar = Command::new("bsdtar");
-    let keywords = ["type", "mode", "uid", "gid", "time", "link", "device", "sha256"];
-    let keywords = keywords.map(|keyword| format!("mtree:{keyword}")).join(",");
-    bsdtar.arg(format!("--options=mtree:!all,{keywords}")).args(["--format=mtree", "-cf", "-"]);
-    let listing = run(bsdtar.arg("-C").arg(directory).arg("."));
-    let mut lines: Vec<String> = listing.lines().map(str::to_owned).collect();
-    lines.sort();
-    lines
-}
-
-/// Checks with programs that know nothing of Cairn that `other` is as `root`.
-fn assert_same(root: &Path, other: &Path) {
-    let slashed = |path: &Path| format!("{}/", path.display());
-    let mut rsync = Command::new("rsync");
-    rsync.args(["-aHAXn", "--checksum", "--modify-window=-1", "--itemize-changes", "--delete"]);
-    let differences = run(rsync.args([slashed(root), slashed(other)]));
-    assert_eq!(differences, "", "rsync: {}", other.display());
-
-    let specification = root.with_file_name("mtree");
-    let keywords = "type,mode,uid,gid,link,device,sha256,time";
-    let made = run(Command::new("mtree").args(["-c", "-k", keywords, "-p"]).arg(root));
-    fs::write(&specification, made).unwrap();
-    let mut mtree = Command::new("mtree");
-    let differences = run(mtree.arg("-p").arg(other).arg("-f").arg(&specification));
-    assert_eq!(differences, "", "mtree: {}", other.display());
-
-    let (expected, found) = (listed(root), listed(other));
-    let differences: Vec<_> = expected.iter().zip(&found).filter(|(a, b)| a != b).collect();
-    assert!(differences.is_empty() && expected.len() == found.len(), "bsdtar: {differences:?}");
-}
-
 fn untar(archive: &Path, directory: &Path) {
     fs::create_dir(directory).unwrap();
     let mut tar = Command::new("tar");
@@ -122,7 +80,7 @@ fn untar(archive: &Path, directory: &Path) {
 
 #[test]
 fn a_real_root_goes_in_and_comes_out_in_every_way_the_same() {
-    if !Need::all(&[Need::Root, Need::Fuse]) || !Need::all(&TOOLS) {
+    if !Need::all(&[Need::Fuse]) || !Need::all(&Original::NEEDS) {
         return;
     }
     let cairn = Cairn::new();
@@ -132,19 +90,20 @@ fn a_real_root_goes_in_and_comes_out_in_every_way_the_same() {
     let imported = cairn.json(["import", "root"]);
     assert!(imported["entries"].as_u64().unwrap() > 1500, "{imported}");
     assert_eq!(imported["unsettled"], serde_json::json!([]));
+    let original = Original::new(&root);
 
     let mounted = Mount::new(&cairn, &["--state", "1"], "mounted");
-    assert_same(&root, mounted.path());
+    original.assert_is(mounted.path());
     mounted.umount();
     let exported = cairn.json(["export", "1", "directory", "--sparse"]);
     assert_eq!(exported["left_out"], serde_json::json!([]));
-    assert_same(&root, &place("directory"));
+    original.assert_is(&place("directory"));
     let exported = cairn.json(["export", "1", "archive.tar.zst"]);
     assert_eq!(exported["left_out"], serde_json::json!([]));
     cairn.data(["import", "archive.tar.zst", "--tag", "archive"]);
     cairn.data(["export", "archive", "archive.tar"]);
     untar(&place("archive.tar"), &place("unpacked"));
-    assert_same(&root, &place("unpacked"));
+    original.assert_is(&place("unpacked"));
 
     // Archives by others come in as well; GNU tar leaves ACLs out, and does not tell
     // of further names of FIFOs.
@@ -163,6 +122,58 @@ fn a_real_root_goes_in_and_comes_out_in_every_way_the_same() {
     assert_eq!(gnu["tree"], some["tree"], "GNU tar");
     let again = cairn.json(["import", "root"]);
     assert_eq!((&again["tree"], &again["bytes_stored"]), (&imported["tree"], &0.into()));
+}
+
+/// Gives everything that has one name the mode that it has; returns how much there is.
+fn copy_up(directory: &Path) -> usize {
+    let mut count = 0;
+    for entry in fs::read_dir(directory).unwrap() {
+        let (path, data) = entry.map(|it| (it.path(), it.metadata().unwrap())).unwrap();
+        if data.is_dir() {
+            count += copy_up(&path);
+        }
+        // Of hard links only the name that is changed would be copied.
+        if data.is_dir() || data.is_file() && data.nlink() == 1 {
+            fs::set_permissions(&path, data.permissions()).unwrap();
+            count += 1;
+        }
+    }
+    count
+}
+
+#[test]
+#[ignore = "it reads the files of a whole machine a dozen times: make endure"]
+fn the_files_of_a_whole_machine_are_the_same_on_a_mount_and_in_a_workspace() {
+    if !Need::all(&[Need::Fuse]) || !Need::all(&Original::NEEDS) {
+        return;
+    }
+    let cairn = Cairn::new();
+    let root = std::env::var_os("ENDURE_ROOT").map_or_else(|| "/usr".into(), PathBuf::from);
+    let imported = cairn.json([Path::new("import"), &root]);
+    let entries = imported["entries"].as_u64().unwrap();
+    assert!(entries >= 100_000, "{entries} entries: name a larger directory in ENDURE_ROOT");
+    println!("{}: {entries} entries, {} bytes", root.display(), imported["bytes"]);
+    let original = Original::new(&root);
+
+    let mounted = Mount::new(&cairn, &["--state", "1"], "mounted");
+    original.assert_is(mounted.path());
+    println!("a mount is the same, say rsync, mtree, bsdtar and tar");
+    mounted.umount();
+    let words = ["--rw", "work", "--state", "1"];
+    let workspace = Mount::new(&cairn, &words, "workspace");
+    original.assert_is(workspace.path());
+    println!("a workspace is the same, say they");
+    let copied = copy_up(workspace.path());
+    original.assert_is(workspace.path());
+    println!("so it is with {copied} entries of which the metadata were copied up");
+    workspace.umount();
+    // Out of its layer alone, and as a state.
+    let workspace = Mount::new(&cairn, &words[..2], "workspace");
+    original.assert_is(workspace.path());
+    workspace.umount();
+    let published = cairn.json(["snapshot", "work"]);
+    assert_eq!(published["state"], serde_json::Value::Null, "nothing has changed: {published}");
+    println!("and mounted again; a snapshot has found no change");
 }
 
 #[test]
@@ -186,7 +197,7 @@ fn an_archive_is_the_same_each_time_and_tells_what_it_cannot_hold() {
 #[test]
 fn an_image_is_what_clients_of_images_take_and_comes_back() {
     let tools = [Need::Program("skopeo", "skopeo"), Need::Program("umoci", "umoci")];
-    if !Need::all(&[Need::Root]) || !Need::all(&TOOLS) || !Need::all(&tools) {
+    if !Need::all(&Original::NEEDS) || !Need::all(&tools) {
         return;
     }
     let cairn = Cairn::new();
@@ -229,7 +240,7 @@ fn an_image_is_what_clients_of_images_take_and_comes_back() {
     };
     umoci(&["unpack", "--image", "image:first", "bundle"]);
     let unpacked = cairn.directory().join("bundle/rootfs");
-    assert_same(&root, &unpacked);
+    Original::new(&root).assert_is(&unpacked);
     fs::remove_file(unpacked.join("usr/bin/same")).unwrap();
     fs::remove_dir_all(unpacked.join("etc/old")).unwrap();
     fs::write(unpacked.join("etc/old"), "a file now").unwrap();
@@ -317,7 +328,7 @@ fn images_of_two_states_share_the_layers_of_packages_that_both_have() {
     cairn.fails(2, ["export", "1", "oci:none", "--layers", "128"]);
 
     let tools = [Need::Program("skopeo", "skopeo"), Need::Program("umoci", "umoci")];
-    if !Need::all(&[Need::Root]) || !Need::all(&TOOLS) || !Need::all(&tools) {
+    if !Need::all(&Original::NEEDS) || !Need::all(&tools) {
         return;
     }
     let here = |command: &mut Command| run(command.current_dir(cairn.directory()));
@@ -327,7 +338,8 @@ fn images_of_two_states_share_the_layers_of_packages_that_both_have() {
     assert_eq!(layers(&cairn, "copy", "it").len(), of_first.len());
     here(Command::new("umoci").args(["unpack", "--image", "copy:it", "bundle"]));
     cairn.data(["export", &first.to_string(), "plain"]);
-    assert_same(&cairn.directory().join("plain"), &cairn.directory().join("bundle/rootfs"));
+    let plain = Original::new(&cairn.directory().join("plain"));
+    plain.assert_is(&cairn.directory().join("bundle/rootfs"));
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Processes end at any moment, and two want to write at once: the store opens,
 //! everything in it is sound, and the old or the new state is current.
+//!
+//! `ENDURE_ROUNDS` is how often processes of mounts are killed or stopped; without it that is
+//! a few times.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,6 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +21,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cairn_tests::{Cairn, Deb, Mount, Need, Random, base_tool_and_app, real, signal};
+use cairn_tests::{
+    Cairn, Deb, Mount, Need, Random, StopOnDrop, amount, base_tool_and_app, drop_names, eventually,
+    real, signal,
+};
 use serde_json::Value;
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -52,18 +59,9 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success());
 }
 
-/// Waits until `done` says so, and not for ever.
-fn eventually(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}: not within a minute");
-        thread::yield_now();
-    }
-}
-
 #[test]
 fn a_mount_whose_process_is_killed_at_any_moment_goes_on_as_if_nothing_had_happened() {
-    const ROUNDS: usize = 12;
+    let rounds = amount("ENDURE_ROUNDS", 12);
     if !Need::all(&[Need::Fuse, Need::Root]) {
         return;
     }
@@ -98,7 +96,7 @@ fn a_mount_whose_process_is_killed_at_any_moment_goes_on_as_if_nothing_had_happe
                 switches.fetch_add(1, Ordering::Relaxed);
             }
         });
-        for round in 0..ROUNDS {
+        for round in 0..rounds {
             let (reads_then, switches_then) = (count(&reads), count(&switches));
             eventually("the mount is used", || {
                 let is_over = stop.load(Ordering::Relaxed);
@@ -118,29 +116,21 @@ fn a_mount_whose_process_is_killed_at_any_moment_goes_on_as_if_nothing_had_happe
     let log = fs::read_to_string(cairn.store().join("run/mount.log")).unwrap();
     let lines =
         log.lines().filter(|line| line.ends_with("was ended by signal 9; another has taken over"));
-    assert_eq!(lines.count(), ROUNDS, "{log}");
+    assert_eq!(lines.count(), rounds, "{log}");
     root.umount();
     assert_eq!(cairn.data(["mount"]), "Nothing is mounted.\n");
 }
 
-/// Ends other threads, also when this one fails.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn a_mount_that_dies_with_its_keeper_harms_nobody_and_can_be_made_again() {
-    const ROUNDS: usize = 6;
+    let rounds = amount("ENDURE_ROUNDS", 6);
     if !Need::all(&[Need::Fuse, Need::Root]) {
         return;
     }
     let cairn = prepared();
     let tool = "usr/bin/tool";
-    for round in 0..ROUNDS {
+    let mut times = Vec::new();
+    for round in 0..rounds {
         let root = Mount::new(&cairn, &["--follow"], "root");
         assert_eq!(fs::read(root.join(tool)).unwrap(), noise(2, 9000));
         let open = fs::File::open(root.join(tool)).unwrap();
@@ -148,21 +138,118 @@ fn a_mount_that_dies_with_its_keeper_harms_nobody_and_can_be_made_again() {
         signal(parent_of(process), libc::SIGKILL).unwrap();
         // Without its keeper it goes on, and dies alone.
         cairn.data(["switch", if round % 2 == 0 { "1" } else { "2" }]);
+        cairn.data(["switch", "2"]);
+        let begun = Instant::now();
         signal(process, libc::SIGKILL).unwrap();
         let at = format!("round {round}");
         eventually("the mount is dead", || cairn.data(["mount"]) == "Nothing is mounted.\n");
         let error = fs::read(root.join("usr/bin/other")).unwrap_err();
         let is_dead = matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED));
         assert!(is_dead, "{at}: {error}");
-        let verified = cairn.data(["verify"]);
-        assert!(verified.ends_with(": no damage.\n"), "{at}: {verified}");
-        cairn.data(["switch", "2"]);
         // Though somebody still has a file of the dead one open.
         let again = Mount::new(&cairn, &["--follow"], "root");
         assert_eq!(fs::read(again.join(tool)).unwrap(), noise(2, 9000), "{at}");
+        times.push(begun.elapsed());
+        let verified = cairn.data(["verify"]);
+        assert!(verified.ends_with(": no damage.\n"), "{at}: {verified}");
         drop(open);
         again.umount();
     }
+    times.sort();
+    let (middle, worst) = (times[rounds / 2], times[rounds - 1]);
+    println!("{rounds} mounts died with their keepers; back after {middle:?}, at worst {worst:?}");
+    assert!(worst < Duration::from_secs(2), "{times:?}");
+}
+
+/// How many threads of this process wait in the kernel for an answer of a mount, or for a page
+/// that somebody else has asked it for.
+fn waiting() -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let places = tasks.map(|task| fs::read_to_string(task.path().join("wchan")));
+    let waits =
+        |place: &String| ["request_wait_answer", "folio_wait"].iter().any(|it| place.contains(it));
+    places.flatten().filter(waits).count()
+}
+
+/// A process that is stopped until this is dropped.
+struct Stopped(u32);
+
+impl Stopped {
+    fn new(process: u32) -> Self {
+        signal(process, libc::SIGSTOP).unwrap();
+        Self(process)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // It may have been killed.
+        let _ = signal(self.0, libc::SIGCONT);
+    }
+}
+
+#[test]
+fn a_mount_whose_process_is_stopped_keeps_its_users_waiting_and_fails_none() {
+    const READERS: usize = 4;
+    let rounds = amount("ENDURE_ROUNDS", 12);
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let cairn = prepared();
+    let root = Mount::new(&cairn, &["--follow"], "root");
+    let warm = fs::File::open(root.join("usr/bin/base")).unwrap();
+    let read_warm = || {
+        let mut bytes = [0; 10];
+        warm.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"#!/bin/sh\n");
+    };
+    read_warm();
+    let (stop, reads) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let count = || reads.load(Ordering::Relaxed);
+    let (mut killed, mut most_waiting) = (0, 0);
+    thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        for _ in 0..READERS {
+            scope.spawn(|| {
+                let _stop = StopOnDrop(&stop);
+                while !stop.load(Ordering::Relaxed) {
+                    drop_names(root.path()).unwrap();
+                    assert_eq!(fs::read(root.join("usr/bin/tool")).unwrap(), noise(2, 9000));
+                    assert!(!root.join("usr/bin/none").exists());
+                    assert_eq!(fs::read_dir(root.join("usr/bin")).unwrap().count(), 2);
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for round in 0..rounds {
+            let stopped = Stopped::new(root.process());
+            eventually("somebody waits", || {
+                assert!(!stop.load(Ordering::Relaxed), "round {round}: a reader has failed");
+                waiting() > 0
+            });
+            most_waiting = most_waiting.max(waiting());
+            // What the kernel has is read without the process.
+            read_warm();
+            // One that is stopped can be killed, and another takes over.
+            if round % 4 == 3 {
+                signal(stopped.0, libc::SIGKILL).unwrap();
+                killed += 1;
+            }
+            drop(stopped);
+            let before = count();
+            eventually("all go on", || {
+                assert!(!stop.load(Ordering::Relaxed), "round {round}: a reader has failed");
+                count() > before + READERS
+            });
+        }
+    });
+    println!(
+        "{rounds} times stopped, {killed} times killed then; up to {most_waiting} of {READERS} \
+         readers waited, {} reads",
+        count()
+    );
+    drop(warm);
+    root.umount();
 }
 
 fn parent_of(process: u32) -> u32 {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cairn_tests::{Cairn, Mount, Need, Random, real};
+use cairn_tests::{Cairn, Mount, Need, Random, real, run};
 
 /// What is asked for: a small system with systemd, and a kernel for virtual machines.
 const PACKAGES: &[&str] = &[
@@ -293,11 +293,6 @@ fn program() -> PathBuf {
     let program = cairn_tests::target().join("static/cairn");
     assert!(program.exists(), "{} is missing: run `make static`", program.display());
     program
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cairn_tests::page::{self, Row, Table};
-use cairn_tests::{Cairn, Mount, Need, umount_lazily};
+use cairn_tests::{Cairn, Mount, Mounted, Need, run};
 
 const PAGE: &str = "semantics.md";
 
@@ -73,34 +73,10 @@ impl Place {
     }
 }
 
-/// Something that is mounted until this is dropped.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(path: PathBuf, arguments: &[&str]) -> Self {
-        fs::create_dir(&path).unwrap();
-        run(Command::new("mount").args(arguments).arg(&path));
-        Self(path)
-    }
-
-    /// Makes it read-only, and setuid programs and devices without effect.
-    fn close(&self) {
-        let options = "remount,ro,nosuid,nodev";
-        run(Command::new("mount").args(["-o", options]).arg(&self.0));
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // If it is not there, nothing is left to do.
-        let _ = umount_lazily(&self.0);
-    }
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
+/// Makes a mount read-only, and setuid programs and devices without effect.
+fn close(mounted: &Mounted) {
+    let options = "remount,ro,nosuid,nodev";
+    run(Command::new("mount").args(["-o", options]).arg(mounted.path()));
 }
 
 /// An empty ext4 of its own.
@@ -109,7 +85,7 @@ fn ext4(directory: &Path, name: &str) -> Mounted {
     fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
     run(Command::new("mkfs.ext4").args(["-q", "-b", "4096"]).arg(&image));
     let image = image.to_str().unwrap();
-    Mounted::new(directory.join(name), &["-o", "loop,nosuid,nodev", image])
+    Mounted::new(&directory.join(name), &["-o", "loop,nosuid,nodev", image])
 }
 
 /// Makes the tree of the page in a new directory.
@@ -154,17 +130,17 @@ fn each_call_gives_what_the_page_says() {
     let passing =
         passing.then(|| Mount::new(&cairn, &["--state", "1", "--passthrough"], "passing"));
     let (closed, open) = (ext4(directory, "closed"), ext4(directory, "open"));
-    let memory = Mounted::new(directory.join("memory"), &["-t", "tmpfs", "none"]);
+    let memory = Mounted::new(&directory.join("memory"), &["-t", "tmpfs", "none"]);
     for mounted in [&closed, &memory] {
-        make_tree(tree, &mounted.0.join("tree"));
-        mounted.close();
+        make_tree(tree, &mounted.path().join("tree"));
+        close(mounted);
     }
     let place = |name, path: &Path| Place { name, column: 1, path: path.into() };
     let mut read_only = vec![
         place("state", state.path()),
         place("live root", live.path()),
-        place("ext4", &closed.0.join("tree")),
-        place("tmpfs", &memory.0.join("tree")),
+        place("ext4", &closed.path().join("tree")),
+        place("tmpfs", &memory.path().join("tree")),
     ];
     read_only.extend(passing.iter().map(|mount| place("passthrough", mount.path())));
 
@@ -179,7 +155,7 @@ fn each_call_gives_what_the_page_says() {
         let workspace = Place { name: "workspace", column: 2, path: mount.path().into() };
         count += workspace.check(&table.rows, &mut wrong);
         mount.umount();
-        let path = make_tree(tree, &open.0.join(&name)).path;
+        let path = make_tree(tree, &open.path().join(&name)).path;
         let writable = Place { name: "writable ext4", column: 2, path };
         count += writable.check(&table.rows, &mut wrong);
     }

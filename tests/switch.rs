@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cairn_store::{StateId, Store};
-use cairn_tests::{Cairn, Deb, Listing, Mount, Need, Random, real};
+use cairn_tests::{Cairn, Deb, Listing, Mount, Need, Random, StopOnDrop, real};
 
 /// Real packages that some states have and others have not.
 const EXTRA: [&str; 6] = ["nano", "jq", "tree", "less", "bc", "make"];
@@ -70,19 +70,10 @@ struct Load<'a> {
     counts: [AtomicU64; 3],
 }
 
-/// Ends the load however its thread ends.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 impl Load<'_> {
     /// Does `work` until the load is stopped; a thread that fails stops the others.
     fn repeat(&self, kind: usize, work: impl Fn()) {
-        let _stop = Stop(&self.stop);
+        let _stop = StopOnDrop(&self.stop);
         while !self.stop.load(Ordering::Relaxed) {
             work();
             self.counts[kind].fetch_add(1, Ordering::Relaxed);
@@ -92,7 +83,7 @@ impl Load<'_> {
     /// Switches `count` times, and until each kind of work has met many of them; then
     /// the load stops.
     fn repeat_switches(&self, count: usize, mut switch: impl FnMut(usize)) {
-        let _stop = Stop(&self.stop);
+        let _stop = StopOnDrop(&self.stop);
         let deadline = Instant::now() + Duration::from_secs(120);
         for round in 0.. {
             assert!(!self.stop.load(Ordering::Relaxed), "a part of the load has failed");

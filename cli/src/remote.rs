@@ -137,10 +137,19 @@ impl Other {
         drop((from, to));
         let failed = |source| Error::Program { program: "ssh", source };
         let status = child.wait().map_err(failed)?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(failed(io::Error::other(format!("cairn has failed there ({status})"))))
+        let why = match status.code() {
+            Some(0) => return Ok(()),
+            // ssh(1) has this one for itself, and shells the other.
+            Some(255) => "there is no connection",
+            Some(127) => "there is no cairn there",
+            _ => "cairn has failed there",
+        };
+        Err(failed(io::Error::other(format!("{why} ({status})"))))
+    }
+
+    /// Why it has not begun to answer: how it has ended, or `err` if that was well.
+    pub(crate) fn not_begun(self, err: Error) -> Error {
+        self.end().err().unwrap_or(err)
     }
 }
 

@@ -572,7 +572,7 @@ fn statfs_tells_what_is_below() {
         ("b", directory([("c", file("d"))])),
     ]));
     let _mounted = lab.mount(Shape::Follow);
-    let stat = sys::statvfs(&lab.target());
+    let stat = sys::statvfs(&lab.target()).unwrap();
     assert_eq!((stat.f_namemax, stat.f_bsize, stat.f_files), (255, 4096, 3));
     assert_eq!((stat.f_blocks, stat.f_bfree, stat.f_bavail, stat.f_ffree), (3, 0, 0, 0));
     assert_ne!(stat.f_flag & libc::ST_RDONLY, 0);

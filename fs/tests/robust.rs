@@ -11,6 +11,7 @@ mod support;
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -50,20 +51,55 @@ fn a_defect_in_a_handler_is_an_error_and_the_mount_lives() {
     let events = events.take();
     assert!(events.iter().any(|event| event.contains("lookup")), "{events:?}");
     assert!(events.iter().any(|event| event.contains("read fail")), "{events:?}");
-    // In each other handler, with what a look-up has told before.
-    source.heal();
-    for path in ["dir/file", "dir/other", "bad"] {
-        fs::symlink_metadata(at(path)).unwrap();
-    }
-    let opened = fs::File::open(at("dir")).unwrap();
-    source.break_tree(dir, Fault::Panic);
-    source.break_tree(state.tree, Fault::Panic);
-    assert_eq!(errno(sys::xattr(&at("dir"), "user.a")), Some(libc::EIO));
-    assert_eq!(errno(sys::getdents(std::os::fd::AsFd::as_fd(&opened), 4096)), Some(libc::EIO));
-    assert_eq!(errno(fs::read(at("dir/other"))), Some(libc::EIO));
     source.heal();
     assert_eq!(fs::read(at("dir/file")).unwrap(), b"in dir");
     assert_eq!(fs::read(at("bad")).unwrap(), b"bad content");
+}
+
+#[test]
+fn a_defect_in_any_handler_is_eio_and_no_more() {
+    let lab = Lab::default();
+    let below =
+        [("file", file("in dir")), ("link", support::symlink("goal")), ("new", file("new"))];
+    let mut attributes = Attributes::of_root(0o755);
+    attributes.xattrs.push(Xattr { name: b"user.a"[..].into(), value: b"b"[..].into() });
+    let state = lab.commit(&items_of([("dir", Item::Directory(attributes, items_of(below)))]));
+    let (_mounted, source, events) = lab.mount_faulty(Shape::Follow);
+    let at = |path: &str| lab.target().join(path);
+    let tree = lab.store.tree(state.tree).unwrap();
+    let dir = tree.get(b"dir").unwrap().as_directory().unwrap().id;
+    let opened = fs::File::open(at("dir")).unwrap();
+    type Call<'a> = &'a dyn Fn() -> io::Result<String>;
+    let calls: [(&str, Call<'_>, &str); 8] = [
+        ("lookup", &|| fs::read_to_string(at("dir/new")), "new"),
+        ("read", &|| fs::read_to_string(at("dir/file")), "in dir"),
+        ("getattr", &|| Ok(format!("{:o}", sys::mode_now(&at("dir"))?)), "40755"),
+        ("readlink", &|| Ok(fs::read_link(at("dir/link"))?.display().to_string()), "goal"),
+        ("getxattr", &|| Ok(sys::xattr(&at("dir"), "user.a")?.escape_ascii().to_string()), "b"),
+        ("listxattr", &|| Ok(sys::listxattr(&at("dir"))?.to_string()), "7"),
+        ("readdir", &|| Ok(sys::getdents(opened.as_fd(), 4096)?.len().to_string()), "5"),
+        ("statfs", &|| Ok(sys::statvfs(&lab.target())?.f_namemax.to_string()), "255"),
+    ];
+    // What a look-up has told before is not looked up again.
+    for path in ["dir/file", "dir/link"] {
+        fs::symlink_metadata(at(path)).unwrap();
+    }
+    for round in 0..20 {
+        source.break_tree(dir, Fault::Panic);
+        source.break_tree(state.tree, Fault::Panic);
+        for (handler, call, _) in &calls {
+            assert_eq!(errno(call()), Some(libc::EIO), "round {round}: {handler}");
+            // The answer goes out first.
+            eventually("the journal is told", || {
+                let made = format!("made {handler}");
+                events.take().iter().any(|event| event.contains(&made)).then_some(())
+            });
+        }
+        source.heal();
+    }
+    for (handler, call, expected) in &calls {
+        assert_eq!(call().unwrap(), *expected, "{handler}");
+    }
 }
 
 #[test]

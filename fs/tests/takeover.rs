@@ -1,7 +1,8 @@
 //! Processes of mounts are killed, and nobody notices.
 //!
 //! The tests start this program again with `role NAME` to be such a process.
-//! `CAIRN_KILLS` says how often to kill; without it that is a few times.
+//! `ENDURE_KILLS` says how often to kill; without it that is a few times. With it, a call that
+//! was held up for longer than it may be is a failure.
 
 #![allow(
     clippy::unwrap_used,
@@ -202,7 +203,39 @@ fn is_running(pid: u32) -> bool {
 }
 
 fn kills(usual: usize) -> usize {
-    std::env::var("CAIRN_KILLS").map_or(usual, |text| text.parse().unwrap())
+    std::env::var("ENDURE_KILLS").map_or(usual, |text| text.parse().unwrap())
+}
+
+/// For how long a system call may be held up when the process that answers is killed.
+const LONGEST_STALL: Duration = Duration::from_millis(200);
+
+/// The longest of the calls that were made since it was asked last.
+#[derive(Default)]
+struct Stopwatch(AtomicU64);
+
+impl Stopwatch {
+    fn time<T>(&self, call: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        let given = call();
+        self.0.fetch_max(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+        given
+    }
+
+    fn longest(&self) -> Duration {
+        Duration::from_micros(self.0.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// What half, nine tenths and all of some times are below.
+fn spread(times: &mut [Duration]) -> String {
+    times.sort();
+    let below = |tenths: usize| times[(times.len() * tenths / 10).min(times.len() - 1)];
+    format!(
+        "{:.1?} in the middle, {:.1?} for 9 of 10, {:.1?} at worst",
+        below(5),
+        below(9),
+        below(10)
+    )
 }
 
 fn content(name: &str, len: usize) -> Vec<u8> {
@@ -268,10 +301,12 @@ fn under_load() {
     lab.commit(&root(1));
     let mount = Mount::new(&lab, "kept", "follow");
     let target = lab.target();
+    let watch = Stopwatch::default();
     let read_all = |seed: usize| {
         for i in 0..40 {
             let path = format!("tree/d{}/f{}", (i * 7 + seed) % 40, (i * 3 + seed) % 20);
-            let bytes = fs::read(target.join(&path)).unwrap_or_else(|err| panic!("{path}: {err}"));
+            let bytes = watch.time(|| fs::read(target.join(&path)));
+            let bytes = bytes.unwrap_or_else(|err| panic!("{path}: {err}"));
             assert!(bytes == content(&path, bytes.len()), "{path}");
         }
     };
@@ -307,20 +342,24 @@ fn under_load() {
         thread::sleep(Duration::from_millis(3));
     }));
     let kills = kills(20);
-    let mut times = Vec::new();
+    let [mut taken_over, mut undisturbed, mut held_up] = [const { Vec::new() }; 3];
     during(loads, |counts| {
         for _ in 0..kills {
+            watch.longest();
             all_have_run(counts);
-            times.push(mount.kill());
+            undisturbed.push(watch.longest());
+            taken_over.push(mount.kill());
+            all_have_run(counts);
+            held_up.push(watch.longest());
         }
-        all_have_run(counts);
     });
-    times.sort();
-    println!(
-        "{kills} kills; taken over after {:?}, at worst {:?}",
-        times[kills / 2],
-        times[kills - 1]
-    );
+    println!("{kills} kills; taken over after {}", spread(&mut taken_over));
+    println!("the longest of the reads around each: {}", spread(&mut held_up));
+    println!("the same without a kill: {}", spread(&mut undisturbed));
+    let late = |times: &[Duration]| times.iter().filter(|time| **time > LONGEST_STALL).count();
+    let (late, anyway) = (late(&held_up), late(&undisturbed));
+    println!("longer than {LONGEST_STALL:?}: {late} with a kill, {anyway} without");
+    assert!(late == 0 || std::env::var_os("ENDURE_KILLS").is_none());
     let events = mount.events();
     let expected = "was ended by signal 9; another has taken over";
     assert_eq!(events.lines().filter(|line| line.ends_with(expected)).count(), kills, "{events}");

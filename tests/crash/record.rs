@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use cairn_tests::Ended;
 use cairn_tests::disk::{Disks, Event, Filesystem, Image};
+use cairn_tests::{Ended, StopOnDrop};
 
 use crate::operations::{OPERATIONS, Shown, World, damage};
 
@@ -110,14 +110,6 @@ pub fn record(
         done: every_second(1),
         events,
         shown,
-    }
-}
-
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -8,12 +8,13 @@
 //! | real Debian packages | [`real`] |
 //! | packages built from recipes | [`builder`] |
 //! | everything below a directory, to compare | [`Listing`] |
+//! | to have other programs compare directories | [`Original`] |
 //! | a repository of small stones | [`Stones`] |
 //! | a server that misbehaves | [`Server`] |
 //! | the same over TLS | [`Authority`] |
 //! | a git repository, and a server that speaks git | [`git`] |
 //! | commands of an ordinary user | [`ordinary`] |
-//! | a mount that goes away with the test | [`Mount`] |
+//! | a mount that goes away with the test | [`Mount`], of something else [`Mounted`] |
 //! | an empty root to run programs in | [`Room`] |
 //! | a disk whose power can be cut | [`disk`] |
 //! | a program that is ended, or meets an error, at one of its changes | [`Change`] |
@@ -28,6 +29,7 @@
 pub mod builder;
 mod cairn;
 mod call;
+mod compare;
 mod deb;
 pub mod disk;
 pub mod fuzz;
@@ -46,23 +48,29 @@ mod server;
 mod stones;
 mod sys;
 mod tls;
+mod wait;
 
 pub use cairn::{Cairn, Ended};
 pub use call::Call;
+pub use compare::Original;
 pub use deb::{Deb, base_tool_and_app};
 pub use inject::{Change, Fault};
 pub use listing::{Entry, Kind, Listing};
-pub use mount::Mount;
+pub use mount::{Mount, Mounted};
 pub use need::Need;
 pub use plain::{Plain, assert_has_unpacked};
 pub use room::Room;
 pub use root::put_programs;
 pub use server::{Behaviour, Request, Server};
 pub use stones::Stones;
-pub use sys::{CountedHeap, make_device, make_fifo, set_umask, set_xattr, signal, umount_lazily};
+pub use sys::{
+    CountedHeap, drop_names, make_device, make_fifo, set_umask, set_xattr, signal, umount_lazily,
+};
 pub use tls::{Authority, Tls};
+pub use wait::{StopOnDrop, eventually};
 
 use std::path::PathBuf;
+use std::process::Command;
 
 /// The directory of the build, `target`.
 ///
@@ -73,6 +81,27 @@ pub fn target() -> PathBuf {
     // target/release/deps/<test>
     let test = std::env::current_exe().unwrap();
     test.ancestors().nth(3).expect("a test lies in target/release/deps").into()
+}
+
+/// Runs a program that has to succeed; returns what it printed.
+///
+/// # Panics
+/// If it fails.
+pub fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}: {said}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The number in an environment variable, or `usual`: how much of a long test is to run.
+///
+/// # Panics
+/// If the variable has no number.
+#[must_use]
+pub fn amount(variable: &str, usual: usize) -> usize {
+    let text = std::env::var(variable);
+    text.map_or(usual, |text| text.parse().expect("the variable has a number"))
 }
 
 /// Numbers without a pattern, the same in each run.

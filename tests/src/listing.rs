@@ -155,8 +155,7 @@ impl Listing {
             let first = paths.iter().min().expect("a group has a member").clone();
             for path in &paths {
                 let entry = self.0.get_mut(path).expect("members were listed");
-                let (name, count) = entry.links.as_mut().expect("members are linked");
-                assert_eq!(*count, paths.len() as u64, "{} of them found", paths.len());
+                let (name, _) = entry.links.as_mut().expect("members are linked");
                 name.clone_from(&first);
             }
         }

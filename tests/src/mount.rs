@@ -1,10 +1,11 @@
-//! A mount that goes away with the test, however that ends.
+//! Mounts that go away with the test, however that ends.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::cairn::Cairn;
-use crate::sys;
+use crate::{run, sys};
 
 /// A directory on which a store is mounted until this is dropped.
 #[derive(Debug)]
@@ -76,6 +77,44 @@ impl Drop for Mount<'_> {
                 break;
             }
         }
+    }
+}
+
+/// Something else that is mounted until this is dropped.
+#[derive(Debug)]
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    /// Runs `mount ARGUMENTS PATH`; the directory is made if it is not there.
+    ///
+    /// # Panics
+    /// If the command fails.
+    #[must_use]
+    pub fn new(path: &Path, arguments: &[&str]) -> Self {
+        std::fs::create_dir_all(path).unwrap();
+        run(Command::new("mount").args(arguments).arg(path));
+        Self(path.into())
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Runs `umount`, which has to succeed.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn umount(self) {
+        run(Command::new("umount").arg(&self.0));
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // If it is not there, nothing is left to do.
+        let _ = sys::umount_lazily(&self.0);
     }
 }
 

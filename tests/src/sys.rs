@@ -97,6 +97,18 @@ pub fn umount_lazily(path: &Path) -> io::Result<()> {
     check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) })
 }
 
+/// Remounts read-only, which a mount of Cairn is, and thereby has the kernel forget all names
+/// and pages of it that nobody uses: mount(2).
+///
+/// # Errors
+/// Those of the system.
+pub fn drop_names(mounted: &Path) -> io::Result<()> {
+    let path = c_path(mounted);
+    let (none, flags) = (std::ptr::null(), libc::MS_REMOUNT | libc::MS_RDONLY);
+    // SAFETY: the path ends in NUL, and nothing else is read when only flags change.
+    check(unsafe { libc::mount(none, path.as_ptr(), none, flags, none.cast()) })
+}
+
 /// Gives the calling thread mounts of its own, of which nobody else sees changes: unshare(2).
 /// They go away with the last thread or process that has them.
 pub(crate) fn own_mounts() -> io::Result<()> {

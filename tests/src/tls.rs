@@ -12,6 +12,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, Stream};
 
+use crate::run;
+
 /// Who signs certificates that nobody knows.
 #[derive(Debug)]
 pub struct Authority {
@@ -88,11 +90,6 @@ impl Authority {
         command.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]).args(more);
         run(&mut command);
     }
-}
-
-fn run(command: &mut Command) {
-    let ended = command.output().unwrap();
-    assert!(ended.status.success(), "{command:?}: {}", String::from_utf8_lossy(&ended.stderr));
 }
 
 impl Tls {

@@ -89,7 +89,10 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         SourcePlace::Store(StorePlace::Ssh(place)) => {
             let to = context.store_or_new()?;
             let other = place.run(context.ssh().as_deref(), &["serve-store".into()])?;
-            let source = other.source()?;
+            let source = match other.source() {
+                Ok(source) => source,
+                Err(err) => return Err(other.not_begun(err)),
+            };
             let phases = Phases::new(output.progress());
             let done = take(&source, &args.states, &to, &args.how, &phases)?;
             source.done(serde_json::Value::Null)?;

@@ -45,6 +45,32 @@ pub fn xattrs(path: &Path) -> Vec<String> {
     names.map(|name| String::from_utf8(name.into()).expect("text")).collect()
 }
 
+/// The length of what llistxattr(2) gives.
+pub fn listxattr(path: &Path) -> io::Result<usize> {
+    let (path, mut names) = (c(path), vec![0_u8; 65536]);
+    // SAFETY: the path is NUL-terminated, and the buffer has the length given.
+    let len = unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
+    usize::try_from(len).map_err(|_| io::Error::last_os_error())
+}
+
+/// The mode that the filesystem itself tells now, whatever the kernel remembers: statx(2).
+pub fn mode_now(path: &Path) -> io::Result<u16> {
+    let path = c(path);
+    let (flags, mut found) = (libc::AT_STATX_FORCE_SYNC, MaybeUninit::<libc::statx>::zeroed());
+    // SAFETY: the path is NUL-terminated, and the buffer is a statx.
+    check(unsafe {
+        libc::statx(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            libc::STATX_BASIC_STATS,
+            found.as_mut_ptr(),
+        )
+    })?;
+    // SAFETY: the call has filled it.
+    Ok(unsafe { found.assume_init() }.stx_mode)
+}
+
 /// The buffer for `lgetxattr` may be too small; gives its error.
 pub fn xattr_into_small_buffer(path: &Path, name: &str) -> io::Error {
     let (path, name) = (c(path), c(Path::new(name)));
@@ -56,13 +82,13 @@ pub fn xattr_into_small_buffer(path: &Path, name: &str) -> io::Error {
     io::Error::last_os_error()
 }
 
-pub fn statvfs(path: &Path) -> libc::statvfs {
+pub fn statvfs(path: &Path) -> io::Result<libc::statvfs> {
     let path = c(path);
     let mut stat = MaybeUninit::zeroed();
     // SAFETY: the path is NUL-terminated and the buffer is a statvfs.
-    check(unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) }).expect("statvfs");
+    check(unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) })?;
     // SAFETY: the call has filled it.
-    unsafe { stat.assume_init() }
+    Ok(unsafe { stat.assume_init() })
 }
 
 /// Remounts read-only, which it is already, and thereby makes the kernel drop
