@@ -282,7 +282,13 @@ fn old_states_are_read_while_all_around_them_is_collected_and_compacted() {
         }
         scope.spawn(move || shelf.read_removed());
         let begun = Instant::now();
-        while begun.elapsed() < length {
+        // On a slow machine, until each kind of work has been done.
+        let has_read_removed = || shelf.removed_walks.load(Ordering::Relaxed) > 0;
+        while begun.elapsed() < length || done.contains(&0) || !has_read_removed() {
+            assert!(
+                begun.elapsed() < length + Duration::from_mins(2),
+                "too little is done: {done:?}"
+            );
             shelf.add(&mut changing);
             done.iter_mut().zip(shelf.collect()).for_each(|(sum, more)| *sum += more);
             signal(all.process(), libc::SIGKILL).unwrap();
@@ -298,7 +304,7 @@ fn old_states_are_read_while_all_around_them_is_collected_and_compacted() {
          rewritten, {replaced} replaced by denser ones, {} KiB freed",
         freed >> 10,
     );
-    assert!([walks, rewritten, replaced, freed].iter().all(|it| *it > 0));
+    assert!(walks > 0);
     assert!(cairn.data(["verify"]).ends_with(": no damage.\n"));
 }
 
