@@ -74,11 +74,10 @@ pub fn lock_memory() -> io::Result<()> {
 /// After a walk over a million entries a process has 139 MB instead of 160. Does nothing
 /// where the C library has no such settings. Source: mallopt(3).
 pub fn bound_heap() {
-    // SAFETY: concerns this process alone. What cannot be set stays as it was.
     #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 2 << 20);
+    for (setting, value) in [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, 2 << 20)] {
+        // SAFETY: concerns this process alone. What cannot be set stays as it was.
+        unsafe { libc::mallopt(setting, value) };
     }
 }
 
