@@ -29,7 +29,7 @@ pub(crate) const FORMAT: &str = "cairn store 1, xxh3-128, blake3-256, zstd";
 /// Plain bytes of frames that are kept in memory.
 const FRAMES_KEPT: usize = 16 << 20;
 /// Bytes of decoded trees that are kept in memory, roughly.
-const TREES_KEPT: usize = 8 << 20;
+const TREES_KEPT: usize = 32 << 20;
 /// Packs that are kept open.
 const PACKS_KEPT: usize = 512;
 
