@@ -8,6 +8,8 @@
 //! A directory's follows from its path on the mount: the kernel allows a
 //! directory one place, and across a live switch it stays the same directory.
 
+use std::hash::Hasher;
+
 use cairn_store::tree::{Content, LinkGroup};
 use cairn_store::{Leaf, Name};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -114,6 +116,27 @@ impl NodeId {
             id @ (0 | 1) => Self(id + 2),
             id => Self(id),
         }
+    }
+}
+
+/// Spreads node numbers, which are hashes in their lower 56 bits.
+#[derive(Default)]
+pub(crate) struct NodeHasher(u64);
+
+impl Hasher for NodeHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // The map tells buckets apart by the topmost bits, which are 0 in `id`.
+        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -69,6 +69,11 @@ impl Places {
         (place.directory, place.tree)
     }
 
+    /// The tree that is shown.
+    pub(crate) fn tree(&self, shown: Option<PlaceId>) -> Option<TreeId> {
+        Some(self.get(shown?).1)
+    }
+
     /// The place of `tree`, as `directory` showed it, if it has files or is shown.
     pub(crate) fn find(
         &self,
@@ -89,7 +94,7 @@ impl Places {
         shown: Option<PlaceId>,
         tree: Option<TreeId>,
     ) -> Option<PlaceId> {
-        if shown.map(|id| self.slots[id.index()].tree) == tree {
+        if self.tree(shown) == tree {
             return shown;
         }
         if let Some(id) = shown {

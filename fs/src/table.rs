@@ -11,6 +11,7 @@
 //! What changes here is noted in a ledger, if there is one, from which a
 //! successor makes the same table.
 
+mod directory;
 mod lookups;
 mod opens;
 mod succession;
@@ -18,101 +19,19 @@ mod succession;
 mod tests;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 
-use cairn_store::{BlobRef, Name, TreeId};
+use cairn_store::{Name, TreeId};
 
 use crate::ledger::{Ledger, Record};
-use crate::node::{NodeId, PathHash};
+use crate::node::{NodeHasher, NodeId};
 use crate::places::{Location, PlaceId, Places};
+use directory::Known;
+pub(crate) use directory::{Directory, Position};
 use lookups::{Left, Lookups};
 use opens::Opens;
 pub(crate) use opens::Reading;
 pub(crate) use succession::Doubted;
-
-/// Where a directory stands on the mount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Position {
-    /// The root of a mount of all states.
-    Top,
-    /// `states` or `tags`.
-    Group,
-    /// In a state's tree, at the path of this hash.
-    Inside(PathHash),
-}
-
-impl Position {
-    /// Where the directory `name` of a directory here stands.
-    pub(crate) fn child(self, name: &Name) -> Self {
-        match self {
-            Self::Top if name.as_bytes() != b"current" => Self::Group,
-            Self::Top | Self::Group => Self::Inside(PathHash::ROOT),
-            Self::Inside(path) => Self::Inside(path.child(name)),
-        }
-    }
-}
-
-/// A directory that the kernel knows, or that is on the way to something that
-/// it knows.
-#[derive(Clone, Debug)]
-pub(crate) struct Directory {
-    pub(crate) parent: NodeId,
-    pub(crate) name: Option<Name>,
-    pub(crate) position: Position,
-    /// What it showed when it was last looked at; nothing if a switch had taken
-    /// it away.
-    pub(crate) tree: Option<TreeId>,
-    /// What it showed before, the latest last: cookies of readdir(2) may still
-    /// refer to it.
-    pub(crate) earlier: Vec<TreeId>,
-}
-
-/// What is kept of a directory: there may be hundreds of thousands.
-#[derive(Debug)]
-struct Known {
-    parent: NodeId,
-    name: Option<Name>,
-    position: Position,
-    /// Those of [`Directory::earlier`], if there are any.
-    earlier: Option<Box<Earlier>>,
-    /// Of what it shows.
-    shown: Option<PlaceId>,
-    /// The switch after which it was last looked at.
-    seen: u32,
-    lookups: Lookups,
-    /// Known directories in it, and places of known files.
-    dependents: u32,
-}
-
-/// The trees of switches that a readdir(2) in progress may sleep through.
-#[derive(Debug, Default)]
-struct Earlier(Vec<TreeId>);
-
-impl Earlier {
-    const KEPT: usize = 4;
-
-    fn push(&mut self, tree: TreeId) {
-        if self.0.len() == Self::KEPT {
-            self.0.remove(0);
-        }
-        self.0.push(tree);
-    }
-}
-
-impl Known {
-    fn new(parent: NodeId, name: Option<Name>, position: Position) -> Self {
-        Self {
-            parent,
-            name,
-            position,
-            earlier: None,
-            shown: None,
-            seen: 0,
-            lookups: Lookups::default(),
-            dependents: 0,
-        }
-    }
-}
 
 /// How to find out what a directory shows.
 pub(crate) struct Way {
@@ -192,7 +111,7 @@ impl Table {
             parent: known.parent,
             name: known.name.clone(),
             position: known.position,
-            tree: self.tree_of(known),
+            tree: self.places.tree(known.shown),
             earlier: known.earlier.as_ref().map_or_else(Vec::new, |earlier| earlier.0.clone()),
         })
     }
@@ -205,10 +124,6 @@ impl Table {
     /// Where a directory stands.
     pub(crate) fn position(&self, id: NodeId) -> Option<Position> {
         Some(self.directories.get(&id)?.position)
-    }
-
-    fn tree_of(&self, known: &Known) -> Option<TreeId> {
-        known.shown.map(|place| self.places.get(place).1)
     }
 
     /// Where the entry of a file lies.
@@ -227,7 +142,7 @@ impl Table {
     /// Notes what a directory shows after switch number `switch`.
     pub(crate) fn saw(&mut self, id: NodeId, tree: Option<TreeId>, switch: u32) {
         let Some(known) = self.directories.get_mut(&id) else { return };
-        let before = known.shown.map(|place| self.places.get(place).1);
+        let before = self.places.tree(known.shown);
         known.shown = self.places.show(id, known.shown, tree);
         known.seen = switch;
         if let Some(before) = before.filter(|before| Some(*before) != tree) {
@@ -246,7 +161,7 @@ impl Table {
                 Some(name) if directory.seen != switch => steps.push((at, name.clone())),
                 _ => {
                     steps.reverse();
-                    return Some(Way { from: self.tree_of(directory), steps });
+                    return Some(Way { from: self.places.tree(directory.shown), steps });
                 }
             }
             at = directory.parent;
@@ -451,78 +366,6 @@ impl Table {
         self.note(Record::Forgotten(id));
     }
 
-    /// Notes that the kernel opens the file `id`, with this content, once more, and
-    /// returns what it is to read it from; nothing if there is no backing id for it yet.
-    pub(crate) fn open(&mut self, id: NodeId, blob: &BlobRef) -> Option<Reading> {
-        let (reading, count) = match self.opens.get(id) {
-            Some(open) => open,
-            None => (Reading::Passed(self.opens.id_of(blob)?), 0),
-        };
-        self.set_opens(id, reading, count.saturating_add(1));
-        Some(reading)
-    }
-
-    /// The same where there is to be no backing id for it.
-    pub(crate) fn open_asked(&mut self, id: NodeId, blob: &BlobRef) -> Reading {
-        self.open(id, blob).unwrap_or_else(|| {
-            self.set_opens(id, Reading::Asked, 1);
-            Reading::Asked
-        })
-    }
-
-    /// Notes that the kernel has closed a large file. To be called when that has been
-    /// answered: before, a successor may be told of it once more.
-    pub(crate) fn close(&mut self, id: NodeId) {
-        if let Some((reading, count)) = self.opens.get(id) {
-            self.set_opens(id, reading, count.saturating_sub(1));
-        }
-    }
-
-    /// Whether a content has a backing id.
-    pub(crate) fn is_backed(&self, blob: &BlobRef) -> bool {
-        self.opens.id_of(blob).is_some()
-    }
-
-    fn set_opens(&mut self, id: NodeId, reading: Reading, count: u32) {
-        self.opens.set(id, reading, count);
-        self.note(Record::Opens { id, reading, count });
-    }
-
-    /// Notes a backing id of the kernel.
-    pub(crate) fn back(&mut self, id: u32, blob: BlobRef) {
-        self.opens.back(id, blob);
-        self.note(Record::Backed { id, blob });
-    }
-
-    /// Drops a backing id of which there are too many; the kernel is to let go of it when
-    /// that is kept.
-    pub(crate) fn drop_surplus(&mut self) -> Option<u32> {
-        let id = self.opens.surplus()?;
-        self.drop_unused(id)
-    }
-
-    /// The backing ids that nothing is read through, with what they have.
-    pub(crate) fn unused_backings(&self) -> Vec<(u32, BlobRef)> {
-        self.opens.unused().collect()
-    }
-
-    /// Drops a backing id, if still nothing is read through it; the kernel is to let go of
-    /// it when that is kept.
-    pub(crate) fn drop_unused(&mut self, id: u32) -> Option<u32> {
-        self.opens.is_unused(id).then(|| self.drop_backing(id))?;
-        Some(id)
-    }
-
-    fn drop_backing(&mut self, id: u32) {
-        self.opens.drop_backing(id);
-        self.note(Record::Unbacked(id));
-    }
-
-    /// How many large files are open, and how many backing ids there are.
-    pub(crate) fn opens(&self) -> (usize, usize) {
-        self.opens.len()
-    }
-
     fn lookups(&mut self, id: NodeId) -> Option<&mut Lookups> {
         match self.files.get_mut(&id) {
             Some(file) => Some(&mut file.lookups),
@@ -593,7 +436,7 @@ impl Table {
         if self.len() == 1
             && let Some(root) = self.directories.get_mut(&NodeId::ROOT)
         {
-            let tree = root.shown.map(|place| self.places.get(place).1);
+            let tree = self.places.tree(root.shown);
             self.places = Places::default();
             root.shown = self.places.show(NodeId::ROOT, None, tree);
         }
@@ -618,26 +461,5 @@ impl Table {
             id = id.next();
             distance += 1;
         }
-    }
-}
-
-/// Spreads node numbers, which are hashes in their lower 56 bits.
-#[derive(Default)]
-pub(crate) struct NodeHasher(u64);
-
-impl Hasher for NodeHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(self.0 ^ u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        // The map tells buckets apart by the topmost bits, which are 0 in `id`.
-        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

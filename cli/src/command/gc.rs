@@ -37,11 +37,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
     let options = GcOptions { rewrite_below: args.rewrite_below };
+    Mounts::settle(&store);
     let phases = Phases::new(output.progress());
     let (collected, mounts) = if args.dry_run {
         (store.preview_gc(options, &[], &phases)?, Mounts::default())
     } else {
-        Mounts::settle(&store);
         let collected = store.gc(options, &phases)?;
         // They hold removed packs open, whose room the disk gets back only then.
         (collected, Mounts::refresh(&store))

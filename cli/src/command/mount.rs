@@ -123,7 +123,6 @@ enum What {
 struct List(Vec<Registration>);
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
-    cairn_fs::bound_heap();
     let Some(dir) = &args.dir else {
         let store = context.store()?;
         return output.data(&List(cairn_fs::list(&store.path().join("run"))?));
@@ -190,6 +189,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         }
     };
     drop(store);
+    cairn_fs::bound_heap();
     let mounted = |pid| {
         // Its process knows what it has filled, and what the kernel permits.
         let known = registration_of(pid, &store_path, dir);

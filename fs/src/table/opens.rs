@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use cairn_store::BlobRef;
 
+use super::Table;
 use crate::ledger::Record;
 use crate::node::NodeId;
 
@@ -151,5 +152,79 @@ impl Opens {
             backing.unused_since = self.clock;
             self.unused.insert(self.clock, id);
         }
+    }
+}
+
+impl Table {
+    /// Notes that the kernel opens the file `id`, with this content, once more, and
+    /// returns what it is to read it from; nothing if there is no backing id for it yet.
+    pub(crate) fn open(&mut self, id: NodeId, blob: &BlobRef) -> Option<Reading> {
+        let (reading, count) = match self.opens.get(id) {
+            Some(open) => open,
+            None => (Reading::Passed(self.opens.id_of(blob)?), 0),
+        };
+        self.set_opens(id, reading, count.saturating_add(1));
+        Some(reading)
+    }
+
+    /// The same where there is to be no backing id for it.
+    pub(crate) fn open_asked(&mut self, id: NodeId, blob: &BlobRef) -> Reading {
+        self.open(id, blob).unwrap_or_else(|| {
+            self.set_opens(id, Reading::Asked, 1);
+            Reading::Asked
+        })
+    }
+
+    /// Notes that the kernel has closed a large file. To be called when that has been
+    /// answered: before, a successor may be told of it once more.
+    pub(crate) fn close(&mut self, id: NodeId) {
+        if let Some((reading, count)) = self.opens.get(id) {
+            self.set_opens(id, reading, count.saturating_sub(1));
+        }
+    }
+
+    /// Whether a content has a backing id.
+    pub(crate) fn is_backed(&self, blob: &BlobRef) -> bool {
+        self.opens.id_of(blob).is_some()
+    }
+
+    fn set_opens(&mut self, id: NodeId, reading: Reading, count: u32) {
+        self.opens.set(id, reading, count);
+        self.note(Record::Opens { id, reading, count });
+    }
+
+    /// Notes a backing id of the kernel.
+    pub(crate) fn back(&mut self, id: u32, blob: BlobRef) {
+        self.opens.back(id, blob);
+        self.note(Record::Backed { id, blob });
+    }
+
+    /// Drops a backing id of which there are too many; the kernel is to let go of it when
+    /// that is kept.
+    pub(crate) fn drop_surplus(&mut self) -> Option<u32> {
+        let id = self.opens.surplus()?;
+        self.drop_unused(id)
+    }
+
+    /// The backing ids that nothing is read through, with what they have.
+    pub(crate) fn unused_backings(&self) -> Vec<(u32, BlobRef)> {
+        self.opens.unused().collect()
+    }
+
+    /// Drops a backing id, if still nothing is read through it; the kernel is to let go of
+    /// it when that is kept.
+    pub(crate) fn drop_unused(&mut self, id: u32) -> Option<u32> {
+        self.opens.is_unused(id).then(|| self.drop_backing(id))?;
+        Some(id)
+    }
+
+    fn drop_backing(&mut self, id: u32) {
+        self.opens.drop_backing(id);
+        self.note(Record::Unbacked(id));
+    }
+
+    /// How many large files are open, and how many backing ids there are.
+    pub(crate) fn opens(&self) -> (usize, usize) {
+        self.opens.len()
     }
 }

@@ -1,4 +1,7 @@
+use cairn_store::BlobRef;
+
 use super::*;
+use crate::node::PathHash;
 
 fn tree(number: u8) -> TreeId {
     TreeId::from_bytes([number; 32])

@@ -1,0 +1,91 @@
+//! What is kept of a directory, and where it stands.
+
+use cairn_store::{Name, TreeId};
+
+use super::lookups::Lookups;
+use crate::node::{NodeId, PathHash};
+use crate::places::PlaceId;
+
+/// Where a directory stands on the mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// The root of a mount of all states.
+    Top,
+    /// `states` or `tags`.
+    Group,
+    /// In a state's tree, at the path of this hash.
+    Inside(PathHash),
+}
+
+impl Position {
+    /// Where the directory `name` of a directory here stands.
+    pub(crate) fn child(self, name: &Name) -> Self {
+        match self {
+            Self::Top if name.as_bytes() != b"current" => Self::Group,
+            Self::Top | Self::Group => Self::Inside(PathHash::ROOT),
+            Self::Inside(path) => Self::Inside(path.child(name)),
+        }
+    }
+}
+
+/// A directory that the kernel knows, or that is on the way to something that
+/// it knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Directory {
+    pub(crate) parent: NodeId,
+    pub(crate) name: Option<Name>,
+    pub(crate) position: Position,
+    /// What it showed when it was last looked at; nothing if a switch had taken
+    /// it away.
+    pub(crate) tree: Option<TreeId>,
+    /// What it showed before, the latest last: cookies of readdir(2) may still
+    /// refer to it.
+    pub(crate) earlier: Vec<TreeId>,
+}
+
+/// What is kept of a directory: there may be hundreds of thousands.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) parent: NodeId,
+    pub(super) name: Option<Name>,
+    pub(super) position: Position,
+    /// Those of [`Directory::earlier`], if there are any.
+    pub(super) earlier: Option<Box<Earlier>>,
+    /// Of what it shows.
+    pub(super) shown: Option<PlaceId>,
+    /// The switch after which it was last looked at.
+    pub(super) seen: u32,
+    pub(super) lookups: Lookups,
+    /// Known directories in it, and places of known files.
+    pub(super) dependents: u32,
+}
+
+/// The trees of switches that a readdir(2) in progress may sleep through.
+#[derive(Debug, Default)]
+pub(super) struct Earlier(pub(super) Vec<TreeId>);
+
+impl Earlier {
+    const KEPT: usize = 4;
+
+    pub(super) fn push(&mut self, tree: TreeId) {
+        if self.0.len() == Self::KEPT {
+            self.0.remove(0);
+        }
+        self.0.push(tree);
+    }
+}
+
+impl Known {
+    pub(super) fn new(parent: NodeId, name: Option<Name>, position: Position) -> Self {
+        Self {
+            parent,
+            name,
+            position,
+            earlier: None,
+            shown: None,
+            seen: 0,
+            lookups: Lookups::default(),
+            dependents: 0,
+        }
+    }
+}
