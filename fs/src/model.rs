@@ -35,6 +35,17 @@ impl Source for Memory {
         self.trees.lock().unwrap().get(&id).cloned().ok_or(Error::MissingTree { id })
     }
 
+    /// All that both have is missing.
+    fn differing(&self, old: TreeId, new: TreeId) -> Result<(Arc<Tree>, Arc<Tree>)> {
+        let (old, new) = (self.tree(old)?, self.tree(new)?);
+        let without = |tree: &Tree, other: &Tree| {
+            let entries =
+                tree.entries().iter().filter(|(name, entry)| other.get(name) != Some(entry));
+            Tree::new(tree.attributes.clone(), entries.cloned().collect()).map(Arc::new).unwrap()
+        };
+        Ok((without(&old, &new), without(&new, &old)))
+    }
+
     fn read_at(&self, _: &BlobRef, _: u64, _: &mut [u8]) -> Result<usize> {
         Ok(0)
     }

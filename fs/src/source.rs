@@ -12,6 +12,11 @@ pub trait Source: Send + Sync + 'static {
     /// The directory `id`; cheap for one that was asked for lately.
     fn tree(&self, id: TreeId) -> Result<Arc<Tree>>;
 
+    /// The directories `old` and `new`, of which entries that both have may be missing.
+    fn differing(&self, old: TreeId, new: TreeId) -> Result<(Arc<Tree>, Arc<Tree>)> {
+        Ok((self.tree(old)?, self.tree(new)?))
+    }
+
     /// Reads from `offset` on into `buf`; fewer bytes than fit into it mean
     /// that the blob ends there.
     fn read_at(&self, blob: &BlobRef, offset: u64, buf: &mut [u8]) -> Result<usize>;
@@ -39,6 +44,10 @@ impl Source for Store {
         Self::tree(self, id)
     }
 
+    fn differing(&self, old: TreeId, new: TreeId) -> Result<(Arc<Tree>, Arc<Tree>)> {
+        Self::differing(self, old, new)
+    }
+
     fn read_at(&self, blob: &BlobRef, offset: u64, buf: &mut [u8]) -> Result<usize> {
         Self::read_at(self, blob, offset, buf)
     }
@@ -64,6 +73,10 @@ impl Source for Store {
 impl<S: Source> Source for Arc<S> {
     fn tree(&self, id: TreeId) -> Result<Arc<Tree>> {
         S::tree(self, id)
+    }
+
+    fn differing(&self, old: TreeId, new: TreeId) -> Result<(Arc<Tree>, Arc<Tree>)> {
+        S::differing(self, old, new)
     }
 
     fn read_at(&self, blob: &BlobRef, offset: u64, buf: &mut [u8]) -> Result<usize> {

@@ -123,7 +123,7 @@ impl<S: Source> Walk<'_, S> {
 
     fn take(&mut self, step: &Step, steps: &mut Vec<Step>) {
         let Some(position) = self.table.position(step.id) else { return };
-        let (old, new) = match (self.tree(step.old), self.tree(step.new)) {
+        let (old, new) = match self.differing(step) {
             (Ok(old), Ok(new)) => (old, new),
             (old, new) => return self.give_up(step, old, new),
         };
@@ -172,15 +172,32 @@ impl<S: Source> Walk<'_, S> {
         self.switched.unreadable.extend([old, new].into_iter().filter_map(Result::err));
     }
 
+    /// What a directory showed and what it shows; of entries in both some may be missing.
+    fn differing(
+        &self,
+        step: &Step,
+    ) -> (cairn_store::Result<Arc<Tree>>, cairn_store::Result<Arc<Tree>>) {
+        if let (Some(old), Some(new)) = (step.old, step.new)
+            && self.made(old).is_none()
+            && self.made(new).is_none()
+            && let Ok((old, new)) = self.source.differing(old, new)
+        {
+            return (Ok(old), Ok(new));
+        }
+        (self.tree(step.old), self.tree(step.new))
+    }
+
     /// The tree `id`, an empty one for none.
     fn tree(&self, id: Option<TreeId>) -> cairn_store::Result<Arc<Tree>> {
         let Some(id) = id else {
             return Ok(Arc::new(Tree::empty(Attributes::implied_directory())));
         };
-        match self.new.made.get(&id).or_else(|| self.old.made.get(&id)) {
-            Some(made) => Ok(made.clone()),
-            None => self.source.tree(id),
-        }
+        self.made(id).map_or_else(|| self.source.tree(id), |made| Ok(made.clone()))
+    }
+
+    /// A directory above the states.
+    fn made(&self, id: TreeId) -> Option<&Arc<Tree>> {
+        self.new.made.get(&id).or_else(|| self.old.made.get(&id))
     }
 }
 

@@ -17,6 +17,12 @@ use crate::tree::{Attributes, Entry, HardLink, Leaf, LinkGroup, Subtree, Tree};
 pub trait TreeReader {
     /// The directory `id`.
     fn read_tree(&self, id: TreeId) -> Result<Arc<Tree>>;
+
+    /// The directories `old` and `new`, of which entries that both have may be missing; see
+    /// [`Store::differing`].
+    fn read_differing(&self, old: TreeId, new: TreeId) -> Result<(Arc<Tree>, Arc<Tree>)> {
+        Ok((self.read_tree(old)?, self.read_tree(new)?))
+    }
 }
 
 /// Where new trees are put as well.
@@ -29,11 +35,19 @@ impl<R: TreeReader + ?Sized> TreeReader for &R {
     fn read_tree(&self, id: TreeId) -> Result<Arc<Tree>> {
         (**self).read_tree(id)
     }
+
+    fn read_differing(&self, old: TreeId, new: TreeId) -> Result<(Arc<Tree>, Arc<Tree>)> {
+        (**self).read_differing(old, new)
+    }
 }
 
 impl TreeReader for Store {
     fn read_tree(&self, id: TreeId) -> Result<Arc<Tree>> {
         self.tree(id)
+    }
+
+    fn read_differing(&self, old: TreeId, new: TreeId) -> Result<(Arc<Tree>, Arc<Tree>)> {
+        self.differing(old, new)
     }
 }
 

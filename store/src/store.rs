@@ -29,7 +29,7 @@ pub(crate) const FORMAT: &str = "cairn store 1, xxh3-128, blake3-256, zstd";
 /// Plain bytes of frames that are kept in memory.
 const FRAMES_KEPT: usize = 16 << 20;
 /// Bytes of decoded trees that are kept in memory, roughly.
-const TREES_KEPT: usize = 32 << 20;
+const TREES_KEPT: usize = 8 << 20;
 /// Packs that are kept open.
 const PACKS_KEPT: usize = 512;
 
@@ -143,6 +143,15 @@ impl Store {
     /// decompression of one frame.
     pub fn tree(&self, id: TreeId) -> Result<Arc<Tree>> {
         self.inner.tree(id)
+    }
+
+    /// The directories `old` and `new`, verified, of which some or all of the entries that
+    /// both have may be missing.
+    ///
+    /// Costs what differs: of two large directories, a look-up and a frame for each page
+    /// of about 32 entries that only one of them has.
+    pub fn differing(&self, old: TreeId, new: TreeId) -> Result<(Arc<Tree>, Arc<Tree>)> {
+        self.inner.differing(old, new)
     }
 
     /// Reads part of a blob into `buf`, starting `offset` bytes into it.

@@ -12,8 +12,8 @@ mod encoding;
 
 use std::fmt;
 
-pub(crate) use self::encoding::Listed;
 pub use self::encoding::{EncodedTree, InvalidTree, PAGED_FROM};
+pub(crate) use self::encoding::{Listed, pages_of};
 use crate::hash::{BlobRef, TreeId};
 use crate::name::Name;
 

@@ -13,7 +13,7 @@ use cairn_store::tree::{
 };
 use cairn_store::{
     Attributes, BlobRef, Difference, Draft, Edit, Error, Name, Store, Subtree, Summary,
-    Transaction, TreeId, TreePath, TreeReader, diff, edit, merge, resolve,
+    Transaction, TreeId, TreePath, TreeReader, diff, edit, merge, pairs, resolve,
 };
 use proptest::prelude::*;
 use support::fast_directory;
@@ -400,4 +400,47 @@ fn a_diff_and_a_merge_read_only_what_differs() {
     })
     .unwrap();
     assert_eq!((differences, counting.1.get()), (1, 6));
+}
+
+#[test]
+fn two_large_directories_are_compared_page_by_page() {
+    let home = fast_directory();
+    let store = Store::create(&home.path().join("store")).unwrap();
+    let put = |changed: &[usize], count| {
+        let entries = (0..count).map(|at| {
+            let content = if changed.contains(&at) { Content::Socket } else { Content::Fifo };
+            let name = Name::new(format!("file {at:05}").as_bytes()).unwrap();
+            (name, Entry::Leaf(leaf(content)))
+        });
+        let tree = Tree::new(Attributes::of_root(0o755), entries.collect()).unwrap();
+        let mut transaction = store.begin().unwrap();
+        let tree = transaction.put_tree(tree).unwrap();
+        let draft = Draft { parent: None, request: String::new(), tree, packages: tree };
+        transaction.commit(draft).unwrap();
+        tree
+    };
+    let changes: [(&[usize], usize); 5] =
+        [(&[], 5_000), (&[0, 2_500], 5_000), (&[4_999], 5_000), (&[7], 200), (&[], 0)];
+    let trees = changes.map(|(changed, count)| put(changed, count));
+    for (old, new) in trees.into_iter().flat_map(|old| trees.map(|new| (old, new))) {
+        // Not kept by what was read before.
+        let store = Store::open(store.path()).unwrap();
+        let (some_old, some_new) = store.differing(old, new).unwrap();
+        let (all_old, all_new) = (store.tree(old).unwrap(), store.tree(new).unwrap());
+        let told = |old, new| -> Vec<(Name, Option<Entry>, Option<Entry>)> {
+            let differing = pairs(old, new).filter(|(_, old, new)| old != new);
+            differing.map(|(name, old, new)| (name.clone(), old.cloned(), new.cloned())).collect()
+        };
+        assert_eq!(told(&some_old, &some_new), told(&all_old, &all_new));
+        assert_eq!(some_old.attributes, all_old.attributes);
+        if all_old.entries().len() == 5_000 && all_new.entries().len() == 5_000 {
+            let read = some_old.entries().len() + some_new.entries().len();
+            assert!(read < 1_200, "{read} entries were read to find at most three");
+        }
+        // What is incomplete is not kept as if it were whole.
+        assert_eq!(
+            *store.tree(old).unwrap(),
+            *Store::open(store.path()).unwrap().tree(old).unwrap()
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! Where the bytes of an object come from: the index says which frame of which pack, and
 //! what was read lately is kept.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::hash::{BlobRef, PackId, PageId, TreeId};
 use crate::index::Index;
 use crate::pack::{FRAME_LEN, Location, Pack};
-use crate::tree::Tree;
+use crate::tree::{Tree, pages_of};
 
 /// Plain bytes of one frame from some offset on.
 pub(crate) struct Piece {
@@ -174,16 +175,41 @@ impl Inner {
             self.counts.tree_was_cached();
             return Ok(tree);
         }
-        let bytes = self.tree_bytes(id)?;
+        self.tree_without(id, &self.tree_bytes(id)?, &HashSet::new())
+    }
+
+    pub(super) fn differing(&self, old: TreeId, new: TreeId) -> Result<(Arc<Tree>, Arc<Tree>)> {
+        if let (Some(old), Some(new)) = (self.trees.get(&old), self.trees.get(&new)) {
+            return Ok((old, new));
+        }
+        let (old_bytes, new_bytes) = (self.tree_bytes(old)?, self.tree_bytes(new)?);
+        let pages: HashSet<PageId> = pages_of(&old_bytes)?.into_iter().collect();
+        let both = pages_of(&new_bytes)?.into_iter().filter(|id| pages.contains(id)).collect();
+        Ok((self.tree_without(old, &old_bytes, &both)?, self.tree_without(new, &new_bytes, &both)?))
+    }
+
+    /// The tree `id`, whose encoding is `bytes`, without the entries of some of its pages;
+    /// kept if there are none of these.
+    fn tree_without(
+        &self,
+        id: TreeId,
+        bytes: &[u8],
+        left_out: &HashSet<PageId>,
+    ) -> Result<Arc<Tree>> {
         let mut weight = 2 * bytes.len();
-        let tree = Tree::decode(&bytes, |id| {
+        let tree = Tree::decode_some(bytes, |id| {
+            if left_out.contains(&id) {
+                return Ok(None);
+            }
             let bytes = self.page_bytes(id)?;
             weight += 2 * bytes.len();
-            Ok::<_, Error>(bytes)
+            Ok::<_, Error>(Some(bytes))
         })?;
         self.counts.tree_was_decoded();
         let tree = Arc::new(tree);
-        self.trees.insert(id, tree.clone(), weight);
+        if left_out.is_empty() {
+            self.trees.insert(id, tree.clone(), weight);
+        }
         Ok(tree)
     }
 

@@ -50,6 +50,14 @@ impl Tree {
         bytes: &[u8],
         mut read_page: impl FnMut(PageId) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
+        Self::decode_some(bytes, |id| read_page(id).map(Some))
+    }
+
+    /// The same without the entries of those pages for which `read_page` gives nothing.
+    pub(crate) fn decode_some<E: From<InvalidTree>>(
+        bytes: &[u8],
+        mut read_page: impl FnMut(PageId) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<Self, E> {
         let mut from = Decoder::new(bytes);
         let attributes = from.attributes()?;
         let count = from.u32()? as usize;
@@ -57,18 +65,19 @@ impl Tree {
         if count < PAGED_FROM {
             from.entries(count, &mut entries)?;
         } else {
-            while entries.len() < count {
-                let id = PageId::from_bytes(from.array()?);
-                let in_page = from.u32()? as usize;
-                if in_page == 0 || in_page > count - entries.len() {
+            let mut left = count;
+            while left > 0 {
+                let (id, in_page) = from.page()?;
+                if in_page == 0 || in_page > left {
                     return Err(from.invalid("a page with a wrong count of entries").into());
                 }
-                let page = read_page(id)?;
+                left -= in_page;
+                let Some(page) = read_page(id)? else { continue };
                 let mut page = Decoder::new(&page);
                 let begin = entries.len();
                 page.entries(in_page, &mut entries)?;
                 page.end()?;
-                let is_last = entries.len() == count;
+                let is_last = left == 0;
                 let (last, before) = entries[begin..].split_last().expect("it has an entry");
                 let ends_early = before.iter().any(|(name, _)| ends_page(name));
                 if ends_early || !(is_last || ends_page(&last.0)) {
@@ -101,12 +110,7 @@ impl Listed {
             from.end()?;
             return Ok(Self::Entries(entries));
         }
-        let mut pages = Vec::new();
-        while !from.rest.is_empty() {
-            pages.push(PageId::from_bytes(from.array()?));
-            from.u32()?;
-        }
-        Ok(Self::Pages(pages))
+        from.pages().map(Self::Pages)
     }
 
     /// Reads the entries of a page.
@@ -118,6 +122,13 @@ impl Listed {
         }
         Ok(entries)
     }
+}
+
+/// The pages that have the entries of a directory; none if its encoding has them itself.
+pub(crate) fn pages_of(bytes: &[u8]) -> Result<Vec<PageId>, InvalidTree> {
+    let mut from = Decoder::new(bytes);
+    from.attributes()?;
+    if (from.u32()? as usize) < PAGED_FROM { Ok(Vec::new()) } else { from.pages() }
 }
 
 /// The canonical form of a directory.
@@ -257,6 +268,20 @@ impl<'a> Decoder<'a> {
             entries.push((name, entry));
         }
         Ok(())
+    }
+
+    /// Reads which page comes next, and how many entries it has.
+    fn page(&mut self) -> Result<(PageId, usize), InvalidTree> {
+        Ok((PageId::from_bytes(self.array()?), self.u32()? as usize))
+    }
+
+    /// Reads which pages there are, to the end.
+    fn pages(&mut self) -> Result<Vec<PageId>, InvalidTree> {
+        let mut pages = Vec::new();
+        while !self.rest.is_empty() {
+            pages.push(self.page()?.0);
+        }
+        Ok(pages)
     }
 
     fn invalid(&self, problem: &'static str) -> InvalidTree {
