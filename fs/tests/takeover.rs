@@ -27,7 +27,10 @@ use std::time::{Duration, Instant};
 
 use cairn_fs::{Error, Event, Journal, Keeping, Options, Shape, Unmount, control};
 use cairn_store::{Attributes, BlobRef, Plain, Refs, StateId, Store, Tree, TreeId};
-use support::{Directory, Item, Lab, PATIENCE, directory, eventually, file, items_of, put, sys};
+use support::{
+    Directory, Item, Lab, PATIENCE, directory, eventually, eventually_within, file, items_of, put,
+    sys,
+};
 
 const TESTS: &[(&str, fn())] = &[
     ("what_was_open_gone_or_watched_stays_as_it_was_in_a_new_process", kept),
@@ -475,7 +478,11 @@ fn passing() {
     assert_eq!(log.lines().count(), kills, "{log}");
     drop((mapped, open));
     sys::drop_names(&target);
-    eventually("all is closed", || (lab.stats().passthrough.open == 0).then_some(()));
+    // What the kernel has forgotten while nobody heard it, it is asked for every ten seconds,
+    // three times at most until it is believed.
+    let patience = Duration::from_secs(60);
+    let is_closed = || (lab.stats().passthrough.open == 0).then_some(());
+    eventually_within(patience, "all is closed", is_closed);
     mount.end();
 }
 

@@ -290,6 +290,14 @@ impl Source for Faulty {
         }
     }
 
+    fn differing(&self, old: TreeId, new: TreeId) -> Result<(Arc<Tree>, Arc<Tree>)> {
+        let is_faulty = |id| self.faults.lock().expect("no panic").0.contains_key(&id);
+        if is_faulty(old) || is_faulty(new) {
+            return Ok((self.tree(old)?, self.tree(new)?));
+        }
+        self.store.differing(old, new)
+    }
+
     fn read_at(&self, blob: &BlobRef, offset: u64, buf: &mut [u8]) -> Result<usize> {
         let key = blob.key;
         let fault = self.faults.lock().expect("no panic").1.get(&key).copied();
@@ -363,8 +371,13 @@ pub fn with_skeleton(root: &mut Directory) {
 }
 
 /// Waits until `f` gives something.
-pub fn eventually<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+pub fn eventually<T>(what: &str, f: impl FnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, f)
+}
+
+/// Waits for so long until `f` gives something.
+pub fn eventually_within<T>(patience: Duration, what: &str, mut f: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + patience;
     loop {
         if let Some(value) = f() {
             return value;
