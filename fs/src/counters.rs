@@ -89,6 +89,10 @@ pub struct Stats {
     /// What the kernel reads by itself.
     #[serde(default)]
     pub passthrough: Passed,
+    /// For how many seconds processors were kept from sleeping, since requests followed each
+    /// other closely; nothing where that cannot be done or is not wanted.
+    #[serde(default)]
+    pub kept_awake: Option<f64>,
     /// What reading from the store has cost.
     pub store: Reads,
     /// Files and directories that the kernel knows.
@@ -177,6 +181,7 @@ pub(crate) struct Known {
     pub(crate) nodes: usize,
     /// Large files that are open, and backing ids.
     pub(crate) opens: (usize, usize),
+    pub(crate) kept_awake: Option<Duration>,
     pub(crate) store: Reads,
 }
 
@@ -270,7 +275,7 @@ impl Counters {
 
     /// What was counted, with what others know.
     pub(crate) fn stats(&self, known: Known) -> Stats {
-        let Known { state, nodes, opens: (open, backing_ids), store } = known;
+        let Known { state, nodes, opens: (open, backing_ids), kept_awake, store } = known;
         let requests = Operation::ALL.iter().zip(&self.counters);
         let slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
         Stats {
@@ -286,6 +291,7 @@ impl Counters {
                 open,
                 backing_ids,
             },
+            kept_awake: kept_awake.map(|time| time.as_secs_f64()),
             store,
             nodes,
             memory: memory(),

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use cairn_store::tree::Content;
 use cairn_store::{Attributes, BlobRef, Entry, Leaf, Name, StateId, Summary, Tree, TreeId};
 
+use crate::awake::Awake;
 use crate::counters::Counters;
 use crate::ledger::{Ledger, Record, Said};
 use crate::listing::{Cookie, Listing};
@@ -58,6 +59,7 @@ pub(crate) struct Filesystem<S> {
     pub(crate) shown: RwLock<Shown>,
     table: Mutex<Table>,
     pub(crate) counters: Counters,
+    pub(crate) awake: Awake,
 }
 
 /// What a mount shows for as long as this exists.
@@ -79,6 +81,7 @@ impl<S: Source> Filesystem<S> {
             shown: RwLock::new(shown),
             table: Mutex::new(table),
             counters: Counters::default(),
+            awake: Awake::default(),
         })
     }
 
@@ -117,6 +120,7 @@ impl<S: Source> Filesystem<S> {
             shown: RwLock::new(told),
             table: Mutex::new(table),
             counters: Counters::default(),
+            awake: Awake::default(),
         };
         let switched = match said.telling {
             Some(telling) => filesystem.switch(shown(&telling)?),
@@ -169,6 +173,14 @@ impl<S: Source> Filesystem<S> {
             self.table().answered(id, is_known);
         }
         Ok(())
+    }
+
+    /// Keeps processors from sleeping in bursts of requests, where that is wanted and can be:
+    /// without, all is the same but slower.
+    pub(crate) fn keep_awake(&self, power_save: bool) {
+        if !power_save {
+            let _ = self.awake.begin();
+        }
     }
 
     /// What is shown now; no switch happens before it is dropped.

@@ -137,6 +137,7 @@ impl<S: Source> Fuse<S> {
     /// Begins to measure a request; what it returns is to be called when that is answered.
     fn measure(&self, operation: Operation, ino: INodeNo) -> impl FnOnce() + Send + use<S> {
         let (filesystem, begun) = (self.filesystem.clone(), Instant::now());
+        filesystem.awake.request_came();
         let before = filesystem.source.reads();
         move || {
             let reads = || filesystem.source.reads().since(&before);

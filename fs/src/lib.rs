@@ -6,6 +6,7 @@
 
 mod affected;
 mod attach;
+mod awake;
 mod confined;
 pub mod control;
 mod counters;

@@ -78,6 +78,9 @@ pub struct Options {
     /// store. Where it does not permit that, it reads them from the mount as it reads all
     /// others, and the registration says why.
     pub passthrough: bool,
+    /// Whether processors may sleep between requests that follow each other closely. As
+    /// root they are kept from it otherwise, where they can be: each request has one wake up.
+    pub power_save: bool,
 }
 
 impl Options {
@@ -98,6 +101,7 @@ impl Options {
             restrictions: Restrictions::default(),
             binds: Vec::new(),
             passthrough: false,
+            power_save: false,
         }
     }
 }
@@ -151,6 +155,7 @@ pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Resul
         restrictions,
         binds: &binds,
         passthrough: options.passthrough,
+        power_save: options.power_save,
     };
     let start = || {
         // If anything fails from here on, dropping it unmounts.
@@ -175,6 +180,8 @@ pub(crate) struct Place<'a> {
     pub(crate) binds: &'a [RootBind],
     /// Whether the kernel is to read large files by itself.
     pub(crate) passthrough: bool,
+    /// Whether processors may sleep in bursts of requests.
+    pub(crate) power_save: bool,
 }
 
 /// Mounts a filesystem and begins to answer the kernel.
@@ -194,8 +201,9 @@ pub(crate) fn serve<S: Source>(
     let begun = session(fuse.clone(), connection).and_then(|session| {
         let passthrough = place.passthrough.then(|| pass_through(&fuse, &session));
         if let Some(registered) = &mut registered {
-            registered.has_begun(device, passthrough)?;
+            registered.has_begun(device, passthrough, place.power_save)?;
         }
+        filesystem.keep_awake(place.power_save);
         if let (Some(registered), Some(listener)) = (&registered, &listener) {
             let descriptors: [&dyn AsFd; 2] = [&session, listener];
             let binds = place.binds;
@@ -295,6 +303,7 @@ pub(crate) fn register<S: Source>(
             binds: binds.iter().map(RootBind::bound).collect(),
             passthrough: false,
             passthrough_refused: None,
+            power_save: false,
             name: String::new(),
         },
     )?;
@@ -550,7 +559,8 @@ impl<S: Source> Live for Mounted<S> {
             let table = filesystem.table();
             (table.len(), table.opens())
         };
-        filesystem.counters.stats(Known { state, nodes, opens, store: filesystem.source.reads() })
+        let (kept_awake, store) = (filesystem.awake.held(), filesystem.source.reads());
+        filesystem.counters.stats(Known { state, nodes, opens, kept_awake, store })
     }
 
     fn unmount(&self, how: Unmount) -> Result<()> {

@@ -57,6 +57,9 @@ pub struct Registration {
     /// Why it does not though it was to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passthrough_refused: Option<String>,
+    /// Whether processors may sleep between requests that follow each other closely.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub power_save: bool,
     /// Name of the registration: `<pid>-<n>`.
     #[serde(skip)]
     pub(crate) name: String,
@@ -159,6 +162,11 @@ impl Registered {
         self.registration.passthrough
     }
 
+    /// Whether processors may sleep in bursts of requests.
+    pub(crate) fn saves_power(&self) -> bool {
+        self.registration.power_save
+    }
+
     /// Who keeps the lock, so that the mount stays registered when this process
     /// dies.
     pub(crate) fn keeper(&self) -> Option<&Keeper> {
@@ -172,17 +180,19 @@ impl Registered {
         Ok(())
     }
 
-    /// Says which device the mount is, and what became of passthrough: nothing if it was
-    /// not asked for.
+    /// Says which device the mount is, what became of passthrough, nothing if it was not
+    /// asked for, and whether it saves power.
     pub(crate) fn has_begun(
         &mut self,
         device: (u32, u32),
         passthrough: Option<Result<(), String>>,
+        power_save: bool,
     ) -> Result<()> {
         self.replace(Registration {
             device: Some(device),
             passthrough: passthrough == Some(Ok(())),
             passthrough_refused: passthrough.and_then(Result::err),
+            power_save,
             ..self.registration.clone()
         })
     }

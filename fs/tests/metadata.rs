@@ -10,7 +10,7 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use cairn_fs::{Event, Journal, Shape, control};
 use cairn_store::tree::{Content, Device};
@@ -546,6 +547,44 @@ fn thousands_of_states_are_listed_without_reading_one_of_them() {
     assert_eq!((seen.mode() & 0o7777, seen.uid()), (0o755, 0));
     assert!(read() - before <= 6, "{} trees are read", read() - before);
     assert!(!states.join("5001").exists());
+}
+
+#[test]
+fn a_burst_of_requests_keeps_processors_awake_unless_power_is_saved() {
+    let lab = Lab::default();
+    let names: Vec<String> = (0..400).map(|number| number.to_string()).collect();
+    let directory = |name| directory([("file", file(format!("of {name}")))]);
+    lab.commit(&names.iter().map(|name| (name.clone().into(), directory(name))).collect());
+    let kept_awake = |saves_power| {
+        let options = cairn_fs::Options { power_save: saves_power, ..lab.options(Shape::Follow) };
+        let source = Arc::new(lab.store.clone());
+        let journal: Journal = Arc::new(|event: &Event| panic!("{event}"));
+        let _mounted = cairn_fs::start(source, &options, journal).unwrap();
+        let mounts = cairn_fs::list(&lab.run_directory()).unwrap();
+        assert_eq!(mounts[0].power_save, saves_power);
+        let mut wanted = i32::MAX;
+        let end = Instant::now() + support::PATIENCE;
+        loop {
+            for name in &names {
+                assert!(!lab.target().join(name).join("missing").exists());
+            }
+            let mut bytes = [0; 4];
+            File::open("/dev/cpu_dma_latency").unwrap().read_exact(&mut bytes).unwrap();
+            wanted = wanted.min(i32::from_ne_bytes(bytes));
+            sys::drop_names(&lab.target());
+            let stats = control::stats(&lab.run_directory(), &mounts[0], support::PATIENCE);
+            match stats.unwrap().kept_awake {
+                None => return false,
+                Some(seconds) if seconds > 0.0 && wanted <= 5 => return true,
+                Some(seconds) => assert!(Instant::now() < end, "{seconds} s, {wanted} us"),
+            }
+        }
+    };
+    let driver = "/sys/devices/system/cpu/cpuidle/current_driver";
+    let driver = fs::read_to_string(driver).unwrap_or_default();
+    // Without one no processor sleeps in a way that could be avoided.
+    assert_eq!(kept_awake(false), !matches!(driver.trim(), "" | "none"));
+    assert!(!kept_awake(true));
 }
 
 #[test]

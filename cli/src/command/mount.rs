@@ -62,9 +62,13 @@ pub(crate) struct Args {
     /// any other, and says so
     #[arg(long, requires = "dir", conflicts_with = "rw")]
     passthrough: bool,
+    /// Let processors sleep between requests that follow each other closely. A mount of root
+    /// keeps them from it otherwise, where waking them takes longer than the requests
+    #[arg(long, requires = "dir", conflicts_with = "rw")]
+    power_save: bool,
     /// Options as in /etc/fstab: follow, state=STATE, workspace=NAME,
-    /// bind=PATH=DIR, writable=PATH=DIR, system-root, passthrough, nosuid, nodev,
-    /// noexec, remount
+    /// bind=PATH=DIR, writable=PATH=DIR, system-root, passthrough, power-save, nosuid,
+    /// nodev, noexec, remount
     #[arg(short, long = "options", value_name = "OPTIONS", requires = "dir")]
     options: Vec<OsString>,
     /// Ignore unknown words among the options
@@ -84,6 +88,7 @@ impl Args {
             workspace: self.rw.clone(),
             system_root: self.system_root,
             passthrough: self.passthrough,
+            power_save: self.power_save,
             ..MountOptions::default()
         };
         for list in &self.options {
@@ -184,6 +189,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
             }
             options.restrictions = asked.restrictions;
             options.passthrough = asked.passthrough;
+            options.power_save = asked.power_save;
             options.binds = binds;
             (What::Trees(options), shape, false)
         }

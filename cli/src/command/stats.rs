@@ -103,6 +103,9 @@ impl View for StatsView {
             fields.push(("Opened with passthrough", text));
             fields.push(("Backing ids", backing_ids.to_string()));
         }
+        if let Some(seconds) = self.stats.kept_awake {
+            fields.push(("Kept processors awake", format!("{seconds:.1} s")));
+        }
         if let Some(memory) = self.stats.memory {
             let text = format!("{}, at most {}", size(memory.now), size(memory.peak));
             fields.push(("Memory of the process", text));

@@ -126,6 +126,7 @@ pub fn start(
             binds: Vec::new(),
             passthrough: false,
             passthrough_refused: None,
+            power_save: false,
             name: String::new(),
         },
     )?;
@@ -146,6 +147,7 @@ pub fn start(
     }
     let place = Place {
         passthrough: false,
+        power_save: false,
         target: lower_directory.clone(),
         name: &plan.store,
         restrictions: Restrictions::default().and(Trust::Inspect),

@@ -105,6 +105,7 @@ fn open(
         binds: Vec::new(),
         passthrough: false,
         passthrough_refused: None,
+        power_save: false,
         name: String::new(),
     };
     let registered = program.run.as_ref().map(|run| Registered::new(run, registration));

@@ -20,6 +20,7 @@ pub(crate) struct MountOptions {
     pub(crate) restrictions: Restrictions,
     pub(crate) system_root: bool,
     pub(crate) passthrough: bool,
+    pub(crate) power_save: bool,
     /// Only the restrictions of the mount that is there are to be changed.
     pub(crate) remount: bool,
 }
@@ -99,6 +100,9 @@ impl MountOptions {
         if self.passthrough && shape == Some("workspace") {
             return Err(InvalidOption::Together("passthrough", "workspace"));
         }
+        if self.power_save && shape == Some("workspace") {
+            return Err(InvalidOption::Together("power-save", "workspace"));
+        }
         self.binds.sort_by(|left, right| left.path.cmp(&right.path));
         Ok(self)
     }
@@ -139,6 +143,7 @@ impl MountOptions {
             (b"follow", None) => self.follow = true,
             (b"system-root", None) => self.system_root = true,
             (b"passthrough", None) => self.passthrough = true,
+            (b"power-save", None) => self.power_save = true,
             (b"remount", None) => self.remount = true,
             (b"nosuid", None) => self.restrictions.nosuid = true,
             (b"nodev", None) => self.restrictions.nodev = true,
@@ -196,10 +201,10 @@ mod tests {
     #[test]
     fn words_of_fstab_are_understood_or_refused() {
         let all = "rw,defaults,nofail,x-systemd.automount,comment=a=b,follow,nosuid,\
-                   writable=/etc=/srv/a=b,bind=/home=/home,system-root,passthrough";
+                   writable=/etc=/srv/a=b,bind=/home=/home,system-root,passthrough,power-save";
         let options = read(all).unwrap();
         assert!(options.follow && options.system_root && options.restrictions.nosuid);
-        assert!(options.passthrough);
+        assert!(options.passthrough && options.power_save);
         assert!(!options.restrictions.nodev && options.state.is_none());
         let binds: Vec<_> = options
             .binds
@@ -222,6 +227,7 @@ mod tests {
             "workspace=w,bind=/a=/b",
             "workspace=w,noexec",
             "workspace=w,passthrough",
+            "workspace=w,power-save",
             "system-root",
         ] {
             assert!(read(list).unwrap().check().is_err(), "{list}");
