@@ -338,7 +338,7 @@ fn succeed(mount: &mut Mount, kernel: &mut Kernel, ledger: &File) {
 fn check_forgotten(mount: &Mount, kernel: &mut Kernel, dice: &mut Dice) {
     kernel.say(mount, dice, usize::MAX);
     (0..4).for_each(|_| kernel.answer(mount));
-    let unknown = |id: &&NodeId| !kernel.nodes.contains_key(*id);
+    let unknown = |id: &NodeId| !kernel.nodes.contains_key(id);
     assert_eq!(mount.table().files().filter(unknown).count(), 0);
 }
 

@@ -8,8 +8,6 @@
 //! A directory's follows from its path on the mount: the kernel allows a
 //! directory one place, and across a live switch it stays the same directory.
 
-use std::hash::Hasher;
-
 use cairn_store::tree::{Content, LinkGroup};
 use cairn_store::{Leaf, Name};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -110,33 +108,18 @@ impl NodeId {
         Self::folded(xxh3_64_with_seed(&bytes, seed))
     }
 
+    /// The number in a form for hash tables, which tell places apart by the lowest and the
+    /// topmost bits; the topmost are 0 in a number.
+    pub(crate) const fn spread(self) -> u64 {
+        self.get().wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
     /// Makes a number out of a hash: 0 means "none" to the kernel, 1 the root.
     const fn folded(hash: u64) -> Self {
         match hash & MASK {
             id @ (0 | 1) => Self(id + 2),
             id => Self(id),
         }
-    }
-}
-
-/// Spreads node numbers, which are hashes in their lower 56 bits.
-#[derive(Default)]
-pub(crate) struct NodeHasher(u64);
-
-impl Hasher for NodeHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(self.0 ^ u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        // The map tells buckets apart by the topmost bits, which are 0 in `id`.
-        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 
@@ -147,6 +130,15 @@ pub struct PathHash(u64);
 impl PathHash {
     /// The root of a state's tree.
     pub(crate) const ROOT: Self = Self(0);
+
+    pub(crate) const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The hash of which [`PathHash::get`] gave this.
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
 
     /// The path of `name` in this directory.
     pub(crate) fn child(self, name: &Name) -> Self {

@@ -13,22 +13,23 @@
 
 mod directory;
 mod lookups;
+mod nodes;
 mod opens;
 mod succession;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 
 use cairn_store::{Name, TreeId};
 
 use crate::ledger::{Ledger, Record};
-use crate::node::{NodeHasher, NodeId};
+use crate::node::NodeId;
 use crate::places::{Location, PlaceId, Places};
-use directory::Known;
 pub(crate) use directory::{Directory, Position};
+use directory::{Earlier, Known};
 use lookups::{Left, Lookups};
+use nodes::Nodes;
 use opens::Opens;
 pub(crate) use opens::Reading;
 pub(crate) use succession::Doubted;
@@ -63,8 +64,10 @@ pub(crate) enum Comparison {
 /// The nodes that the kernel knows, and how often it was told of each.
 #[derive(Debug)]
 pub(crate) struct Table {
-    files: HashMap<NodeId, File, BuildHasherDefault<NodeHasher>>,
-    directories: HashMap<NodeId, Known, BuildHasherDefault<NodeHasher>>,
+    files: Nodes<File>,
+    directories: Nodes<Known>,
+    /// What directories showed before, of those of which there is something to tell.
+    earlier: HashMap<NodeId, Earlier>,
     places: Places,
     /// Of which [`Table::next_unsettled`] has not told yet; some may be settled by now.
     unsettled: Vec<PlaceId>,
@@ -82,9 +85,12 @@ impl Table {
     /// A table that knows the root alone, which is never forgotten.
     pub(crate) fn new(position: Position) -> Self {
         let root = Known { lookups: Lookups(1), ..Known::new(NodeId::ROOT, None, position) };
+        let mut directories = Nodes::default();
+        directories.get_or_insert_with(NodeId::ROOT, || root);
         Self {
-            files: HashMap::default(),
-            directories: HashMap::from_iter([(NodeId::ROOT, root)]),
+            files: Nodes::default(),
+            directories,
+            earlier: HashMap::new(),
             places: Places::default(),
             unsettled: Vec::new(),
             reach: 0,
@@ -101,34 +107,34 @@ impl Table {
 
     /// All files that are known.
     #[cfg(test)]
-    pub(crate) fn files(&self) -> impl Iterator<Item = &NodeId> {
-        self.files.keys()
+    pub(crate) fn files(&self) -> impl Iterator<Item = NodeId> {
+        self.files.iter().map(|(id, _)| id)
     }
 
     pub(crate) fn directory(&self, id: NodeId) -> Option<Directory> {
-        let known = self.directories.get(&id)?;
+        let known = self.directories.get(id)?;
         Some(Directory {
             parent: known.parent,
             name: known.name.clone(),
-            position: known.position,
+            position: known.position.get(),
             tree: self.places.tree(known.shown),
-            earlier: known.earlier.as_ref().map_or_else(Vec::new, |earlier| earlier.0.clone()),
+            earlier: self.earlier.get(&id).map_or_else(Vec::new, |earlier| earlier.0.clone()),
         })
     }
 
     /// Whether a directory is known or on the way to something that is.
     pub(crate) fn has_directory(&self, id: NodeId) -> bool {
-        self.directories.contains_key(&id)
+        self.directories.contains(id)
     }
 
     /// Where a directory stands.
     pub(crate) fn position(&self, id: NodeId) -> Option<Position> {
-        Some(self.directories.get(&id)?.position)
+        Some(self.directories.get(id)?.position.get())
     }
 
     /// Where the entry of a file lies.
     pub(crate) fn file(&self, id: NodeId) -> Option<Location> {
-        let file = self.files.get(&id)?;
+        let file = self.files.get(id)?;
         let (directory, tree) = self.places.get(file.place);
         Some(Location { directory, tree, entry: file.entry })
     }
@@ -141,12 +147,12 @@ impl Table {
 
     /// Notes what a directory shows after switch number `switch`.
     pub(crate) fn saw(&mut self, id: NodeId, tree: Option<TreeId>, switch: u32) {
-        let Some(known) = self.directories.get_mut(&id) else { return };
+        let Some(known) = self.directories.get_mut(id) else { return };
         let before = self.places.tree(known.shown);
         known.shown = self.places.show(id, known.shown, tree);
         known.seen = switch;
         if let Some(before) = before.filter(|before| Some(*before) != tree) {
-            known.earlier.get_or_insert_default().push(before);
+            self.earlier.entry(id).or_default().push(before);
         }
     }
 
@@ -156,7 +162,7 @@ impl Table {
         let mut steps = Vec::new();
         let mut at = id;
         loop {
-            let directory = self.directories.get(&at)?;
+            let directory = self.directories.get(at)?;
             match &directory.name {
                 Some(name) if directory.seen != switch => steps.push((at, name.clone())),
                 _ => {
@@ -177,7 +183,7 @@ impl Table {
         parent: NodeId,
         name: &Name,
     ) -> Option<NodeId> {
-        let position = self.directories.get(&parent)?.position.child(name);
+        let position = self.directories.get(parent)?.position.get().child(name);
         let (id, distance) = self.find(home, |table, id| table.is_directory(id, parent, name));
         self.reach_to(distance);
         let directory = self.insert_directory(id, parent, name, position);
@@ -200,23 +206,23 @@ impl Table {
         name: &Name,
         position: Position,
     ) -> &mut Known {
-        if !self.directories.contains_key(&id) {
+        if !self.directories.contains(id) {
             self.depend_on(parent);
         }
         let new = || Known::new(parent, Some(name.clone()), position);
-        self.directories.entry(id).or_insert_with(new)
+        self.directories.get_or_insert_with(id, new)
     }
 
     /// The number of the directory `name` in `parent`, if it is known.
     pub(crate) fn known_directory(&self, parent: NodeId, name: &Name) -> Option<NodeId> {
         let home = NodeId::of_directory(parent, name);
         let (id, _) = self.find(home, |table, id| table.is_directory(id, parent, name));
-        self.directories.contains_key(&id).then_some(id)
+        self.directories.contains(id).then_some(id)
     }
 
     fn is_directory(&self, id: NodeId, parent: NodeId, name: &Name) -> bool {
         self.directories
-            .get(&id)
+            .get(id)
             .is_some_and(|known| known.parent == parent && known.name.as_ref() == Some(name))
     }
 
@@ -231,7 +237,7 @@ impl Table {
         location: Location,
         mut compare: impl FnMut(Location) -> Comparison,
     ) -> Option<NodeId> {
-        self.directories.get(&location.directory)?;
+        self.directories.get(location.directory)?;
         let mut is_lost = false;
         let (id, distance) = self.find(home, |table, id| match table.file(id) {
             None => false,
@@ -243,16 +249,17 @@ impl Table {
             }
         });
         self.reach_to(distance);
-        if !self.files.contains_key(&id) {
+        if !self.files.contains(id) {
             let place = self.add_place(location);
-            self.files.insert(id, File { place, entry: location.entry, lookups: Lookups(1) });
+            let file = File { place, entry: location.entry, lookups: Lookups(1) };
+            self.files.get_or_insert_with(id, || file);
             self.note(Record::File { id, location });
             return Some(id);
         }
         if is_lost {
             self.relocate(id, location);
         }
-        let lookups = &mut self.files.get_mut(&id)?.lookups;
+        let lookups = &mut self.files.get_mut(id)?.lookups;
         lookups.add();
         let count = lookups.count();
         self.note(Record::Lookups { id, count });
@@ -262,11 +269,11 @@ impl Table {
     /// Notes that the entry of a file lies elsewhere as well, and is read there
     /// from now on.
     pub(crate) fn relocate(&mut self, id: NodeId, location: Location) {
-        if !self.files.contains_key(&id) {
+        if !self.files.contains(id) {
             return;
         }
         let place = self.add_place(location);
-        let Some(file) = self.files.get_mut(&id) else { return };
+        let Some(file) = self.files.get_mut(id) else { return };
         let before = std::mem::replace(&mut file.place, place);
         file.entry = location.entry;
         self.release_place(before);
@@ -289,7 +296,7 @@ impl Table {
     }
 
     fn place(&self, directory: NodeId, tree: TreeId) -> Option<PlaceId> {
-        let shown = self.directories.get(&directory)?.shown;
+        let shown = self.directories.get(directory)?.shown;
         self.places.find(directory, shown, tree)
     }
 
@@ -308,7 +315,7 @@ impl Table {
     /// Holds `root` for all files that are known in `directory` and below.
     pub(crate) fn hold_below(&mut self, directory: NodeId, root: Option<TreeId>) {
         let is_below = |mut at: NodeId| loop {
-            match self.directories.get(&at) {
+            match self.directories.get(at) {
                 _ if at == directory => return true,
                 Some(known) if at != NodeId::ROOT => at = known.parent,
                 _ => return false,
@@ -342,7 +349,7 @@ impl Table {
     /// Notes that the kernel has forgotten a node `count` times. A number that
     /// was never given out is ignored.
     pub(crate) fn forget(&mut self, id: NodeId, count: u64) {
-        let is_file = self.files.contains_key(&id);
+        let is_file = self.files.contains(id);
         let Some(lookups) = self.lookups(id).filter(|_| id != NodeId::ROOT) else { return };
         if lookups.0 == 0 {
             return;
@@ -356,7 +363,7 @@ impl Table {
             return;
         }
         if is_file {
-            if let Some(file) = self.files.remove(&id) {
+            if let Some(file) = self.files.remove(id) {
                 self.release_place(file.place);
             }
             self.opens.set(id, Reading::Asked, 0);
@@ -367,9 +374,9 @@ impl Table {
     }
 
     fn lookups(&mut self, id: NodeId) -> Option<&mut Lookups> {
-        match self.files.get_mut(&id) {
+        match self.files.get_mut(id) {
             Some(file) => Some(&mut file.lookups),
-            None => Some(&mut self.directories.get_mut(&id)?.lookups),
+            None => Some(&mut self.directories.get_mut(id)?.lookups),
         }
     }
 
@@ -381,7 +388,7 @@ impl Table {
     }
 
     fn add_place(&mut self, Location { directory, tree, .. }: Location) -> PlaceId {
-        let shown = self.directories.get(&directory).and_then(|known| known.shown);
+        let shown = self.directories.get(directory).and_then(|known| known.shown);
         let (place, is_new) = self.places.add(directory, shown, tree);
         if is_new {
             self.depend_on(directory);
@@ -396,13 +403,13 @@ impl Table {
     }
 
     fn depend_on(&mut self, directory: NodeId) {
-        if let Some(directory) = self.directories.get_mut(&directory) {
+        if let Some(directory) = self.directories.get_mut(directory) {
             directory.dependents += 1;
         }
     }
 
     fn depend_less_on(&mut self, id: NodeId) {
-        if let Some(directory) = self.directories.get_mut(&id) {
+        if let Some(directory) = self.directories.get_mut(id) {
             directory.dependents -= 1;
             self.drop_unknown(id);
         }
@@ -411,13 +418,14 @@ impl Table {
     /// Drops a directory that neither the kernel knows nor anything depends on,
     /// and those above that were only on the way to it.
     fn drop_unknown(&mut self, mut id: NodeId) {
-        while let Some(directory) = self.directories.get_mut(&id)
+        while let Some(directory) = self.directories.get_mut(id)
             && (directory.lookups.0, directory.dependents) == (0, 0)
         {
             let (parent, shown) = (directory.parent, directory.shown);
-            self.directories.remove(&id);
+            self.directories.remove(id);
+            self.earlier.remove(&id);
             shown.into_iter().for_each(|place| self.places.hide(place));
-            if let Some(directory) = self.directories.get_mut(&parent) {
+            if let Some(directory) = self.directories.get_mut(parent) {
                 directory.dependents -= 1;
             }
             id = parent;
@@ -426,15 +434,10 @@ impl Table {
 
     /// Gives memory back when most of it is no longer needed.
     pub(crate) fn shrink(&mut self) {
-        fn shrink<V>(map: &mut HashMap<NodeId, V, BuildHasherDefault<NodeHasher>>) {
-            if map.capacity() > 4096 && map.len() < map.capacity() / 8 {
-                map.shrink_to(2 * map.len());
-            }
-        }
-        shrink(&mut self.files);
-        shrink(&mut self.directories);
+        self.files.shrink();
+        self.directories.shrink();
         if self.len() == 1
-            && let Some(root) = self.directories.get_mut(&NodeId::ROOT)
+            && let Some(root) = self.directories.get_mut(NodeId::ROOT)
         {
             let tree = self.places.tree(root.shown);
             self.places = Places::default();
@@ -447,7 +450,7 @@ impl Table {
     fn find(&self, home: NodeId, mut is_it: impl FnMut(&Self, NodeId) -> bool) -> (NodeId, usize) {
         let (mut id, mut free, mut distance) = (home, None, 0);
         loop {
-            let is_known = self.files.contains_key(&id) || self.directories.contains_key(&id);
+            let is_known = self.files.contains(id) || self.directories.contains(id);
             if is_known && is_it(self, id) {
                 return (id, distance);
             }

@@ -28,6 +28,33 @@ impl Position {
     }
 }
 
+/// A position in half of its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packed(u64);
+
+impl Packed {
+    const TOP: u64 = u64::MAX;
+    const GROUP: u64 = u64::MAX - 1;
+
+    fn new(position: Position) -> Self {
+        match position {
+            Position::Top => Self(Self::TOP),
+            Position::Group => Self(Self::GROUP),
+            // A hash that means something else already, of 2^64, is taken for another one,
+            // with which it could collide as well.
+            Position::Inside(path) => Self(path.get().min(Self::GROUP - 1)),
+        }
+    }
+
+    pub(super) fn get(self) -> Position {
+        match self.0 {
+            Self::TOP => Position::Top,
+            Self::GROUP => Position::Group,
+            path => Position::Inside(PathHash::from_bits(path)),
+        }
+    }
+}
+
 /// A directory that the kernel knows, or that is on the way to something that
 /// it knows.
 #[derive(Clone, Debug)]
@@ -48,9 +75,7 @@ pub(crate) struct Directory {
 pub(super) struct Known {
     pub(super) parent: NodeId,
     pub(super) name: Option<Name>,
-    pub(super) position: Position,
-    /// Those of [`Directory::earlier`], if there are any.
-    pub(super) earlier: Option<Box<Earlier>>,
+    pub(super) position: Packed,
     /// Of what it shows.
     pub(super) shown: Option<PlaceId>,
     /// The switch after which it was last looked at.
@@ -80,8 +105,7 @@ impl Known {
         Self {
             parent,
             name,
-            position,
-            earlier: None,
+            position: Packed::new(position),
             shown: None,
             seen: 0,
             lookups: Lookups::default(),

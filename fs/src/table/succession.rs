@@ -72,17 +72,17 @@ impl Table {
             }
         };
         note(Record::Reach(u32::try_from(self.reach).unwrap_or(u32::MAX)));
-        let mut below: HashMap<NodeId, Vec<(NodeId, &Name)>> = HashMap::new();
-        for (id, directory) in &self.directories {
+        let mut below: HashMap<NodeId, Vec<(NodeId, &Name, Lookups)>> = HashMap::new();
+        for (id, directory) in self.directories.iter() {
             if let Some(name) = &directory.name {
-                below.entry(directory.parent).or_default().push((*id, name));
+                below.entry(directory.parent).or_default().push((id, name, directory.lookups));
             }
         }
         let mut parents = vec![NodeId::ROOT];
         while let Some(parent) = parents.pop() {
-            for (id, name) in below.remove(&parent).unwrap_or_default() {
+            for (id, name, lookups) in below.remove(&parent).unwrap_or_default() {
                 note(Record::Directory { id, parent, name });
-                note_count(id, self.directories[&id].lookups, note);
+                note_count(id, lookups, note);
                 parents.push(id);
             }
         }
@@ -91,18 +91,15 @@ impl Table {
         files.sort_unstable_by_key(|(_, file)| (file.place, file.entry));
         for (id, file) in files {
             let (directory, tree) = self.places.get(file.place);
-            note(Record::File {
-                id: *id,
-                location: Location { directory, tree, entry: file.entry },
-            });
-            note_count(*id, file.lookups, note);
+            note(Record::File { id, location: Location { directory, tree, entry: file.entry } });
+            note_count(id, file.lookups, note);
         }
         for (place, root) in self.places.held() {
             let (directory, tree) = self.places.get(place);
             note(Record::Held { directory, tree, root: Some(root) });
         }
         for (id, _) in self.directories.iter().filter(|(_, known)| known.lookups.0 == 0) {
-            note(Record::Forgotten(*id));
+            note(Record::Forgotten(id));
         }
         self.opens.describe(note);
     }
@@ -113,22 +110,23 @@ impl Table {
         match *record {
             Record::Directory { id, parent, name } => {
                 let name = Name::new(name).ok()?;
-                let position = self.directories.get(&parent)?.position.child(&name);
-                if self.files.contains_key(&id) {
+                let position = self.directories.get(parent)?.position.get().child(&name);
+                if self.files.contains(id) {
                     return None;
                 }
                 self.insert_directory(id, parent, &name, position).lookups = INHERITED;
             }
             Record::File { id, location } => {
-                self.directories.get(&location.directory)?;
-                if self.files.contains_key(&id) {
+                self.directories.get(location.directory)?;
+                if self.files.contains(id) {
                     self.relocate(id, location);
-                } else if self.directories.contains_key(&id) {
+                } else if self.directories.contains(id) {
                     return None;
                 } else {
                     let place = self.add_place(location);
                     let entry = location.entry;
-                    self.files.insert(id, File { place, entry, lookups: INHERITED });
+                    let file = File { place, entry, lookups: INHERITED };
+                    self.files.get_or_insert_with(id, || file);
                 }
             }
             Record::Lookups { id, count } => {
@@ -159,7 +157,7 @@ impl Table {
             if lookups.0 & Lookups::INHERITED != 0 {
                 // Whatever its process answered is older than this one.
                 lookups.set_doubt(Doubt::Aged);
-                self.doubted[1].push(*id);
+                self.doubted[1].push(id);
             }
         }
     }
@@ -174,7 +172,7 @@ impl Table {
             }
         }
         let of = |id| {
-            let is_file = self.files.contains_key(&id);
+            let is_file = self.files.contains(id);
             if is_file { Doubted::File(id) } else { Doubted::Directory(id) }
         };
         let is_aged = |id: &NodeId| self.doubt_of(*id) == Some(Doubt::Aged);
@@ -189,8 +187,8 @@ impl Table {
     }
 
     fn doubt_of(&self, id: NodeId) -> Option<Doubt> {
-        let file = self.files.get(&id).map(|file| file.lookups);
-        Some(file.or_else(|| Some(self.directories.get(&id)?.lookups))?.doubt())
+        let file = self.files.get(id).map(|file| file.lookups);
+        Some(file.or_else(|| Some(self.directories.get(id)?.lookups))?.doubt())
     }
 
     /// Notes whether the kernel knows a node for which it was asked, unless it was
