@@ -221,30 +221,40 @@ pub(crate) trait Live: Send + Sync {
     fn note(&self, error: io::Error);
 }
 
+/// So long after an answer begins what it has left to do. Whoever has asked looks at the
+/// mount first, and would have to wait.
+const QUIET: Duration = Duration::from_millis(50);
+
 /// How long a client may take to send its line.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Answers requests, one after the other, until `stop` is closed at its other
 /// end.
 pub(crate) fn serve(listener: &UnixListener, stop: &impl AsFd, live: &dyn Live) {
-    let mut settled = Settled::Wholly;
+    // When to do more of what is left to do, whoever asks for what meanwhile.
+    let mut due: Option<Instant> = None;
     loop {
-        let timeout = match settled {
-            Settled::Wholly => None,
-            Settled::ForNow => Some(Duration::from_secs(1)),
-            Settled::Partly => Some(Duration::ZERO),
-        };
+        let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
         match sys::wait_readable([listener.as_fd(), stop.as_fd()], timeout) {
             Ok([_, true]) => return,
             Ok([true, _]) => {
                 if let Err(err) = listener.accept().and_then(|(stream, _)| answer(&stream, live)) {
                     live.note(err);
                 }
+                let quiet = Instant::now() + QUIET;
+                due = Some(due.map_or(quiet, |due| due.min(quiet)));
             }
             Ok(_) => {}
             Err(err) => return live.note(err),
         }
-        settled = live.settle_some();
+        let now = Instant::now();
+        if due.is_some_and(|due| due <= now) {
+            due = match live.settle_some() {
+                Settled::Wholly => None,
+                Settled::ForNow => Some(now + Duration::from_secs(1)),
+                Settled::Partly => Some(now),
+            };
+        }
     }
 }
 

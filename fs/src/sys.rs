@@ -280,8 +280,10 @@ pub(crate) fn wait_readable<const N: usize>(
         events: libc::POLLIN,
         revents: 0,
     });
+    // Not less than it is: whoever waits for a moment would ask again and again before it.
+    let milliseconds = |timeout: Duration| timeout.as_micros().div_ceil(1000);
     let timeout =
-        timeout.map_or(-1, |timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
+        timeout.map_or(-1, |timeout| i32::try_from(milliseconds(timeout)).unwrap_or(i32::MAX));
     let len = libc::nfds_t::try_from(N).expect("there are few descriptors");
     // SAFETY: the pointer is to `len` pollfds, which outlive the call.
     let result = unsafe { libc::poll(polled.as_mut_ptr(), len, timeout) };
