@@ -27,7 +27,7 @@ use crate::ledger::{Ledger, Record};
 use crate::node::NodeId;
 use crate::places::{Location, PlaceId, Places};
 pub(crate) use directory::{Directory, Position};
-use directory::{Earlier, Known};
+use directory::{Earlier, Kept, Known};
 use lookups::{Left, Lookups};
 use nodes::Nodes;
 use opens::Opens;
@@ -115,7 +115,7 @@ impl Table {
         let known = self.directories.get(id)?;
         Some(Directory {
             parent: known.parent,
-            name: known.name.clone(),
+            name: known.name.as_ref().map(Kept::to_name),
             position: known.position.get(),
             tree: self.places.tree(known.shown),
             earlier: self.earlier.get(&id).map_or_else(Vec::new, |earlier| earlier.0.clone()),
@@ -164,7 +164,7 @@ impl Table {
         loop {
             let directory = self.directories.get(at)?;
             match &directory.name {
-                Some(name) if directory.seen != switch => steps.push((at, name.clone())),
+                Some(name) if directory.seen != switch => steps.push((at, name.to_name())),
                 _ => {
                     steps.reverse();
                     return Some(Way { from: self.places.tree(directory.shown), steps });
@@ -209,7 +209,7 @@ impl Table {
         if !self.directories.contains(id) {
             self.depend_on(parent);
         }
-        let new = || Known::new(parent, Some(name.clone()), position);
+        let new = || Known::new(parent, Some(name), position);
         self.directories.get_or_insert_with(id, new)
     }
 
@@ -221,9 +221,7 @@ impl Table {
     }
 
     fn is_directory(&self, id: NodeId, parent: NodeId, name: &Name) -> bool {
-        self.directories
-            .get(id)
-            .is_some_and(|known| known.parent == parent && known.name.as_ref() == Some(name))
+        self.directories.get(id).is_some_and(|known| known.parent == parent && known.has_name(name))
     }
 
     /// Notes that the kernel is told of the file at `location`, and returns its

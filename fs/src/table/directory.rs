@@ -28,6 +28,39 @@ impl Position {
     }
 }
 
+/// A name, in place if it is as short as most are: each piece of the heap takes 32 bytes.
+#[derive(Debug)]
+pub(super) enum Kept {
+    Short(u8, [u8; Kept::SHORT]),
+    Long(Box<Name>),
+}
+
+impl Kept {
+    const SHORT: usize = 14;
+
+    fn new(name: &Name) -> Self {
+        let mut bytes = [0; Self::SHORT];
+        match (bytes.get_mut(..name.len()), u8::try_from(name.len())) {
+            (Some(short), Ok(len)) => {
+                short.copy_from_slice(name);
+                Self::Short(len, bytes)
+            }
+            _ => Self::Long(Box::new(name.clone())),
+        }
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(len, bytes) => &bytes[..usize::from(*len)],
+            Self::Long(name) => name.as_bytes(),
+        }
+    }
+
+    pub(super) fn to_name(&self) -> Name {
+        Name::new(self.as_bytes()).expect("it was one")
+    }
+}
+
 /// A position in half of its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packed(u64);
@@ -74,7 +107,8 @@ pub(crate) struct Directory {
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) parent: NodeId,
-    pub(super) name: Option<Name>,
+    /// None of the root.
+    pub(super) name: Option<Kept>,
     pub(super) position: Packed,
     /// Of what it shows.
     pub(super) shown: Option<PlaceId>,
@@ -101,15 +135,19 @@ impl Earlier {
 }
 
 impl Known {
-    pub(super) fn new(parent: NodeId, name: Option<Name>, position: Position) -> Self {
+    pub(super) fn new(parent: NodeId, name: Option<&Name>, position: Position) -> Self {
         Self {
             parent,
-            name,
+            name: name.map(Kept::new),
             position: Packed::new(position),
             shown: None,
             seen: 0,
             lookups: Lookups::default(),
             dependents: 0,
         }
+    }
+
+    pub(super) fn has_name(&self, name: &Name) -> bool {
+        self.name.as_ref().is_some_and(|kept| kept.as_bytes() == name.as_bytes())
     }
 }

@@ -72,10 +72,14 @@ impl Table {
             }
         };
         note(Record::Reach(u32::try_from(self.reach).unwrap_or(u32::MAX)));
-        let mut below: HashMap<NodeId, Vec<(NodeId, &Name, Lookups)>> = HashMap::new();
+        let mut below: HashMap<NodeId, Vec<(NodeId, &[u8], Lookups)>> = HashMap::new();
         for (id, directory) in self.directories.iter() {
             if let Some(name) = &directory.name {
-                below.entry(directory.parent).or_default().push((id, name, directory.lookups));
+                below.entry(directory.parent).or_default().push((
+                    id,
+                    name.as_bytes(),
+                    directory.lookups,
+                ));
             }
         }
         let mut parents = vec![NodeId::ROOT];

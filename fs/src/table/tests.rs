@@ -333,3 +333,17 @@ fn a_successor_knows_what_is_open_and_through_what_it_is_read() {
     }
     assert!(seen.len() > 20, "{seen:?}");
 }
+
+#[test]
+fn a_directory_keeps_its_name_however_long_that_is() {
+    let mut table = table();
+    for len in [1, 13, 14, 15, 16, 255] {
+        let name = Name::new(&vec![b'n'; len]).unwrap();
+        let home = NodeId::of_directory(NodeId::ROOT, &name);
+        let id = table.enter_directory(home, NodeId::ROOT, &name).unwrap();
+        assert_eq!(table.directory(id).unwrap().name.as_ref(), Some(&name));
+        assert_eq!(table.known_directory(NodeId::ROOT, &name), Some(id));
+        let other = Name::new(&vec![b'n'; len - 1]).ok();
+        assert!(other.is_none_or(|other| table.known_directory(NodeId::ROOT, &other) != Some(id)));
+    }
+}
