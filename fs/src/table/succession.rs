@@ -6,6 +6,7 @@ use std::io;
 
 use cairn_store::Name;
 
+use super::directory::{Kept, Known};
 use super::lookups::{Doubt, Lookups};
 use super::{File, Table};
 use crate::ledger::{Ledger, Record};
@@ -72,21 +73,16 @@ impl Table {
             }
         };
         note(Record::Reach(u32::try_from(self.reach).unwrap_or(u32::MAX)));
-        let mut below: HashMap<NodeId, Vec<(NodeId, &[u8], Lookups)>> = HashMap::new();
-        for (id, directory) in self.directories.iter() {
-            if let Some(name) = &directory.name {
-                below.entry(directory.parent).or_default().push((
-                    id,
-                    name.as_bytes(),
-                    directory.lookups,
-                ));
-            }
+        let mut below: HashMap<NodeId, Vec<(NodeId, &Known)>> = HashMap::new();
+        for (id, directory) in self.directories.iter().filter(|(_, known)| known.name.is_some()) {
+            below.entry(directory.parent).or_default().push((id, directory));
         }
         let mut parents = vec![NodeId::ROOT];
         while let Some(parent) = parents.pop() {
-            for (id, name, lookups) in below.remove(&parent).unwrap_or_default() {
+            for (id, directory) in below.remove(&parent).unwrap_or_default() {
+                let name = directory.name.as_ref().map_or(&[][..], Kept::as_bytes);
                 note(Record::Directory { id, parent, name });
-                note_count(id, lookups, note);
+                note_count(id, directory.lookups, note);
                 parents.push(id);
             }
         }
