@@ -237,7 +237,7 @@ impl<'c> Shelf<'c> {
                 if self.kept().iter().all(|kept| kept.state != version.state) {
                     walks += 1;
                     // The next process has nothing in memory, and no pack open.
-                    signal(mount.process(), libc::SIGKILL).unwrap();
+                    kill(&mount);
                 }
                 self.read(&version, &mount, "");
             }
@@ -261,6 +261,11 @@ impl<'c> Shelf<'c> {
         let packs = [&collected["packs_rewritten"], &compacted["packs_replaced"]];
         [packs[0], packs[1], &collected["freed"]].map(|told| told.as_u64().unwrap())
     }
+}
+
+/// Kills the process of a mount. One that has just taken over answers before it is named.
+fn kill(mount: &Mount<'_>) {
+    eventually("its process is killed", || signal(mount.process(), libc::SIGKILL).is_ok());
 }
 
 #[test]
@@ -291,7 +296,7 @@ fn old_states_are_read_while_all_around_them_is_collected_and_compacted() {
             );
             shelf.add(&mut changing);
             done.iter_mut().zip(shelf.collect()).for_each(|(sum, more)| *sum += more);
-            signal(all.process(), libc::SIGKILL).unwrap();
+            kill(all);
             rounds += 1;
         }
     });

@@ -104,7 +104,7 @@ impl View for StatsView {
             fields.push(("Backing ids", backing_ids.to_string()));
         }
         if let Some(seconds) = self.stats.kept_awake {
-            fields.push(("Kept processors awake", format!("{seconds:.1} s")));
+            fields.push(("Kept processors awake", time(seconds * 1e6)));
         }
         if let Some(memory) = self.stats.memory {
             let text = format!("{}, at most {}", size(memory.now), size(memory.peak));
