@@ -49,7 +49,7 @@ struct Watch {
     /// When the last request came, in microseconds since then.
     last: AtomicU64,
     /// How many have come in a row.
-    close: AtomicU32,
+    in_a_row: AtomicU32,
     /// Whether this is a burst.
     is_burst: AtomicBool,
     /// How long bursts have lasted, in microseconds.
@@ -78,7 +78,7 @@ impl Awake {
         let watch = Arc::new(Watch {
             begun: Instant::now(),
             last: AtomicU64::new(0),
-            close: AtomicU32::new(0),
+            in_a_row: AtomicU32::new(0),
             is_burst: AtomicBool::new(false),
             held: AtomicU64::new(0),
         });
@@ -97,8 +97,8 @@ impl Awake {
         let Some((watch, burst)) = self.begun.get() else { return };
         let now = watch.now();
         if now.saturating_sub(watch.last.swap(now, Relaxed)) > CLOSE {
-            watch.close.store(0, Relaxed);
-        } else if watch.close.fetch_add(1, Relaxed) >= BURST
+            watch.in_a_row.store(0, Relaxed);
+        } else if watch.in_a_row.fetch_add(1, Relaxed) >= BURST
             && !watch.is_burst.load(Relaxed)
             && !watch.is_burst.swap(true, Relaxed)
         {
@@ -138,7 +138,7 @@ impl Watch {
             if device.write_all(&ANY.to_ne_bytes()).is_err() {
                 return;
             }
-            self.close.store(0, Relaxed);
+            self.in_a_row.store(0, Relaxed);
             self.is_burst.store(false, Relaxed);
         }
     }

@@ -26,8 +26,8 @@ use cairn_store::{Name, TreeId};
 use crate::ledger::{Ledger, Record};
 use crate::node::NodeId;
 use crate::places::{Location, PlaceId, Places};
+use directory::{CompactName, Earlier, Known};
 pub(crate) use directory::{Directory, Position};
-use directory::{Earlier, Kept, Known};
 use lookups::{Left, Lookups};
 use nodes::Nodes;
 use opens::Opens;
@@ -115,7 +115,7 @@ impl Table {
         let known = self.directories.get(id)?;
         Some(Directory {
             parent: known.parent,
-            name: known.name.as_ref().map(Kept::to_name),
+            name: known.name.as_ref().map(CompactName::to_name),
             position: known.position.get(),
             tree: self.places.tree(known.shown),
             earlier: self.earlier.get(&id).map_or_else(Vec::new, |earlier| earlier.0.clone()),

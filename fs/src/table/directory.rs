@@ -30,12 +30,12 @@ impl Position {
 
 /// A name, in place if it is as short as most are: each piece of the heap takes 32 bytes.
 #[derive(Debug)]
-pub(super) enum Kept {
-    Short(u8, [u8; Kept::SHORT]),
+pub(super) enum CompactName {
+    Short(u8, [u8; CompactName::SHORT]),
     Long(Box<Name>),
 }
 
-impl Kept {
+impl CompactName {
     const SHORT: usize = 14;
 
     fn new(name: &Name) -> Self {
@@ -63,9 +63,9 @@ impl Kept {
 
 /// A position in half of its bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Packed(u64);
+pub(super) struct CompactPosition(u64);
 
-impl Packed {
+impl CompactPosition {
     const TOP: u64 = u64::MAX;
     const GROUP: u64 = u64::MAX - 1;
 
@@ -108,8 +108,8 @@ pub(crate) struct Directory {
 pub(super) struct Known {
     pub(super) parent: NodeId,
     /// None of the root.
-    pub(super) name: Option<Kept>,
-    pub(super) position: Packed,
+    pub(super) name: Option<CompactName>,
+    pub(super) position: CompactPosition,
     /// Of what it shows.
     pub(super) shown: Option<PlaceId>,
     /// The switch after which it was last looked at.
@@ -138,8 +138,8 @@ impl Known {
     pub(super) fn new(parent: NodeId, name: Option<&Name>, position: Position) -> Self {
         Self {
             parent,
-            name: name.map(Kept::new),
-            position: Packed::new(position),
+            name: name.map(CompactName::new),
+            position: CompactPosition::new(position),
             shown: None,
             seen: 0,
             lookups: Lookups::default(),

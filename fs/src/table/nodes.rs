@@ -1,8 +1,8 @@
 //! Nodes by their numbers, close together: there may be millions.
 //!
-//! A map of the standard library has places for up to twice as many keys and values as there
-//! are. Here these lie one behind the other, and only where each lies is looked up in a
-//! table that is partly empty, at 4 bytes and a bit a place.
+//! A map of the standard library has slots for up to twice as many keys and values as there
+//! are. Here these lie one behind the other, and only their indices are in a hash table that is
+//! partly empty, at 5 bytes a slot.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -12,14 +12,14 @@ use crate::node::NodeId;
 /// Values of nodes. Each operation costs what one of a hash table costs; the order is any.
 #[derive(Debug)]
 pub(super) struct Nodes<V> {
-    /// Where in `nodes` each one lies.
-    places: HashTable<u32>,
+    /// Of each one in `nodes`.
+    indices: HashTable<u32>,
     nodes: Vec<(NodeId, V)>,
 }
 
 impl<V> Default for Nodes<V> {
     fn default() -> Self {
-        Self { places: HashTable::new(), nodes: Vec::new() }
+        Self { indices: HashTable::new(), nodes: Vec::new() }
     }
 }
 
@@ -37,35 +37,37 @@ impl<V> Nodes<V> {
     }
 
     pub(super) fn get_mut(&mut self, id: NodeId) -> Option<&mut V> {
-        let place = self.find(id)?;
-        Some(&mut self.nodes[place].1)
+        let index = self.find(id)?;
+        Some(&mut self.nodes[index].1)
     }
 
     pub(super) fn get_or_insert_with(&mut self, id: NodeId, new: impl FnOnce() -> V) -> &mut V {
-        let (nodes, places) = (&mut self.nodes, &mut self.places);
-        let is_it = |place: &u32| nodes[*place as usize].0 == id;
-        let hash = |place: &u32| nodes[*place as usize].0.spread();
-        let place = match places.entry(id.spread(), is_it, hash) {
-            Entry::Occupied(place) => *place.get() as usize,
-            Entry::Vacant(place) => {
+        let (nodes, indices) = (&mut self.nodes, &mut self.indices);
+        let is_it = |index: &u32| nodes[*index as usize].0 == id;
+        let hash = |index: &u32| nodes[*index as usize].0.spread();
+        let index = match indices.entry(id.spread(), is_it, hash) {
+            Entry::Occupied(index) => *index.get() as usize,
+            Entry::Vacant(index) => {
                 let end = nodes.len();
-                place.insert(u32::try_from(end).expect("2^32 nodes do not fit into memory"));
+                let end_index = u32::try_from(end).expect("2^32 nodes do not fit into memory");
+                // First what may panic, so that both always agree.
                 nodes.push((id, new()));
+                index.insert(end_index);
                 end
             }
         };
-        &mut nodes[place].1
+        &mut nodes[index].1
     }
 
     pub(super) fn remove(&mut self, id: NodeId) -> Option<V> {
-        let is_it = |place: &u32| self.nodes[*place as usize].0 == id;
-        let (place, _) = self.places.find_entry(id.spread(), is_it).ok()?.remove();
-        let (_, value) = self.nodes.swap_remove(place as usize);
-        if let Some((moved, _)) = self.nodes.get(place as usize) {
+        let is_it = |index: &u32| self.nodes[*index as usize].0 == id;
+        let (index, _) = self.indices.find_entry(id.spread(), is_it).ok()?.remove();
+        let (_, value) = self.nodes.swap_remove(index as usize);
+        if let Some((moved, _)) = self.nodes.get(index as usize) {
             // The last one, which lies where this one lay.
             let from = self.nodes.len();
-            let at = self.places.find_mut(moved.spread(), |place| *place as usize == from);
-            *at.expect("each node has a place") = place;
+            let at = self.indices.find_mut(moved.spread(), |index| *index as usize == from);
+            *at.expect("each node has an index") = index;
         }
         Some(value)
     }
@@ -89,13 +91,13 @@ impl<V> Nodes<V> {
         if self.capacity() > 4096 && len < self.capacity() / 8 {
             self.nodes.shrink_to(2 * len);
             let nodes = &self.nodes;
-            self.places.shrink_to(2 * len, |place| nodes[*place as usize].0.spread());
+            self.indices.shrink_to(2 * len, |index| nodes[*index as usize].0.spread());
         }
     }
 
     fn find(&self, id: NodeId) -> Option<usize> {
-        let is_it = |place: &u32| self.nodes[*place as usize].0 == id;
-        self.places.find(id.spread(), is_it).map(|place| *place as usize)
+        let is_it = |index: &u32| self.nodes[*index as usize].0 == id;
+        self.indices.find(id.spread(), is_it).map(|index| *index as usize)
     }
 }
 
@@ -106,6 +108,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_is_left_is_found_after_memory_was_given_back() {
+        let mut nodes = Nodes::default();
+        let id = |number: u64| NodeId::from_kernel(2 + number * 0x12_3456_789a);
+        for number in 0..10_000_u64 {
+            nodes.get_or_insert_with(id(number), || number);
+        }
+        for number in (0..10_000).filter(|number| number % 100 != 7) {
+            assert_eq!(nodes.remove(id(number)), Some(number));
+        }
+        nodes.shrink();
+        assert!(nodes.capacity() < 1_000, "{}", nodes.capacity());
+        for number in 0..10_000_u64 {
+            let expected = (number % 100 == 7).then_some(&number);
+            assert_eq!(nodes.get(id(number)), expected);
+        }
+    }
 
     proptest! {
         #[test]

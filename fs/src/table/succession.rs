@@ -6,7 +6,7 @@ use std::io;
 
 use cairn_store::Name;
 
-use super::directory::{Kept, Known};
+use super::directory::{CompactName, Known};
 use super::lookups::{Doubt, Lookups};
 use super::{File, Table};
 use crate::ledger::{Ledger, Record};
@@ -80,7 +80,7 @@ impl Table {
         let mut parents = vec![NodeId::ROOT];
         while let Some(parent) = parents.pop() {
             for (id, directory) in below.remove(&parent).unwrap_or_default() {
-                let name = directory.name.as_ref().map_or(&[][..], Kept::as_bytes);
+                let name = directory.name.as_ref().map_or(&[][..], CompactName::as_bytes);
                 note(Record::Directory { id, parent, name });
                 note_count(id, directory.lookups, note);
                 parents.push(id);
