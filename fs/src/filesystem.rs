@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use cairn_store::tree::Content;
 use cairn_store::{Attributes, BlobRef, Entry, Leaf, Name, StateId, Summary, Tree, TreeId};
 
+use crate::ahead::Ahead;
 use crate::awake::Awake;
 use crate::counters::Counters;
 use crate::ledger::{Ledger, Record, Said};
@@ -53,13 +54,14 @@ pub enum Refusal {
 
 /// What a mount shows, and what the kernel knows of it.
 pub(crate) struct Filesystem<S> {
-    pub(crate) source: S,
+    pub(crate) source: Arc<S>,
     pub(crate) shape: Shape,
     pub(crate) xattrs: Xattrs,
     pub(crate) shown: RwLock<Shown>,
     table: Mutex<Table>,
     pub(crate) counters: Counters,
     pub(crate) awake: Awake,
+    ahead: Ahead,
 }
 
 /// What a mount shows for as long as this exists.
@@ -75,13 +77,14 @@ impl<S: Source> Filesystem<S> {
         let mut table = Table::new(shape.position());
         table.show(shown.root, shown.switch);
         Ok(Self {
-            source,
+            source: Arc::new(source),
             shape,
             xattrs: Xattrs::default(),
             shown: RwLock::new(shown),
             table: Mutex::new(table),
             counters: Counters::default(),
             awake: Awake::default(),
+            ahead: Ahead::default(),
         })
     }
 
@@ -114,13 +117,14 @@ impl<S: Source> Filesystem<S> {
         table.show(told.root, told.switch);
         let shape = told.selection.shape;
         let filesystem = Self {
-            source,
+            source: Arc::new(source),
             shape,
             xattrs: Xattrs::default(),
             shown: RwLock::new(told),
             table: Mutex::new(table),
             counters: Counters::default(),
             awake: Awake::default(),
+            ahead: Ahead::default(),
         };
         let switched = match said.telling {
             Some(telling) => filesystem.switch(shown(&telling)?),
@@ -175,9 +179,10 @@ impl<S: Source> Filesystem<S> {
         Ok(())
     }
 
-    /// Keeps processors from sleeping in bursts of requests, where that is wanted and can be:
-    /// without, all is the same but slower.
-    pub(crate) fn keep_awake(&self, power_save: bool) {
+    /// Begins to read ahead, and to keep processors from sleeping in bursts of requests
+    /// unless it is to save power. Where one cannot be, all is the same but slower.
+    pub(crate) fn hurry(&self, power_save: bool) {
+        let _ = self.ahead.begin(&self.source);
         if !power_save {
             let _ = self.awake.begin();
         }
@@ -342,6 +347,15 @@ impl<S: Source> View<'_, S> {
         let tree = self.tree_of(&directory, tree_id)?;
         let first = cookie.position(&directory, &tree, |id| self.tree_by_id(id).ok());
         Ok(Listing::new(id, directory, (tree_id, tree), first))
+    }
+
+    /// The entries of a directory from `cookie` on, for somebody who is told of each.
+    pub(crate) fn list_all(&self, id: NodeId, cookie: Cookie) -> Result<Listing, Refusal> {
+        let listing = self.list(id, cookie)?;
+        if cookie == Cookie::START {
+            self.filesystem.ahead.is_listed(&listing);
+        }
+        Ok(listing)
     }
 
     /// Tells the kernel of an entry: it has to forget the node once more.

@@ -68,7 +68,6 @@ const NEEDED: InitFlags = InitFlags::FUSE_NO_OPEN_SUPPORT
 
 const WANTED: InitFlags = NEEDED
     .union(InitFlags::FUSE_DO_READDIRPLUS)
-    .union(InitFlags::FUSE_READDIRPLUS_AUTO)
     .union(InitFlags::FUSE_PARALLEL_DIROPS)
     .union(InitFlags::FUSE_CACHE_SYMLINKS)
     .union(InitFlags::FUSE_EXPLICIT_INVAL_DATA)
@@ -334,7 +333,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
     ) {
         self.handle(Operation::Readdirplus, ino, || {
             let view = self.filesystem.view();
-            let listing = match view.list(node(ino), Cookie::from_kernel(offset)) {
+            let listing = match view.list_all(node(ino), Cookie::from_kernel(offset)) {
                 Ok(listing) => listing,
                 Err(refusal) => return reply.error(self.errno(refusal)),
             };

@@ -5,6 +5,7 @@
 //! runs a program inside a state.
 
 mod affected;
+mod ahead;
 mod attach;
 mod awake;
 mod confined;

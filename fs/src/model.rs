@@ -314,7 +314,8 @@ fn tell(mount: &Mount, kernel: &mut Kernel, changes: Vec<Change>) {
 /// The mount dies, and another process takes over.
 fn succeed(mount: &mut Mount, kernel: &mut Kernel, ledger: &File) {
     let again = ledger.try_clone().unwrap();
-    let (successor, about, switched) = Filesystem::resume(mount.source.clone(), again).unwrap();
+    let (successor, about, switched) =
+        Filesystem::resume(Arc::clone(&*mount.source), again).unwrap();
     assert_eq!(about, b"about");
     // What the dead mount had not written is lost with it.
     *mount = successor;

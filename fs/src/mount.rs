@@ -203,7 +203,7 @@ pub(crate) fn serve<S: Source>(
         if let Some(registered) = &mut registered {
             registered.has_begun(device, passthrough, place.power_save)?;
         }
-        filesystem.keep_awake(place.power_save);
+        filesystem.hurry(place.power_save);
         if let (Some(registered), Some(listener)) = (&registered, &listener) {
             let descriptors: [&dyn AsFd; 2] = [&session, listener];
             let binds = place.binds;

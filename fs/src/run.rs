@@ -178,7 +178,7 @@ fn serve<S: Source, E: From<Error>>(
         Err(err) => return Err(heard(&program.program, init)?.unwrap_or(failed(err)).into()),
     };
     let Opened { filesystem, registered } = open()?;
-    filesystem.keep_awake(false);
+    filesystem.hurry(false);
     let session = mount::session(Fuse::new(filesystem, journal), connection)?;
     let (end, ended) = mpsc::channel();
     let answer = move || {

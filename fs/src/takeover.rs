@@ -116,7 +116,7 @@ pub fn resume<S: Source>(
         // Whatever the kernel permits now: it knows what it was answered before.
         Notices::of(&session).and_then(|kernel| fuse.pass_through(kernel)).map_err(failed)?;
     }
-    filesystem.keep_awake(registered.saves_power());
+    filesystem.hurry(registered.saves_power());
     let unmounter = Unmounter::new(path(about.target), about.device);
     // Whoever unmounts from here on has to know what lies on it.
     let missing = root::find_bound(unmounter.target(), binds, &unmounter).map_err(failed)?;
