@@ -8,8 +8,9 @@ use std::sync::{Mutex, PoisonError};
 ///
 /// New values and values that are found again belong to the young generation.
 /// When that reaches half of the limit it becomes the old one, and what was
-/// not found again since the last change goes. Each operation costs a look-up
-/// or two; nothing is ever scanned.
+/// not found again since the last change goes. A value that is heavier than that,
+/// and would take the place of all others, is kept beside them until the next such one
+/// comes. Each operation costs a look-up or two; nothing is ever scanned.
 #[derive(Debug)]
 pub(crate) struct Cache<K, V> {
     half: usize,
@@ -21,14 +22,15 @@ struct Generations<K, V> {
     young: HashMap<K, (V, usize)>,
     old: HashMap<K, (V, usize)>,
     young_weight: usize,
+    heavy: Option<(K, V)>,
 }
 
 impl<K: Eq + Hash, V: Clone> Cache<K, V> {
     /// A cache of values that together weigh at most `limit`; one value that
     /// is heavier than half of it may come on top.
     pub(crate) fn new(limit: usize) -> Self {
-        let generations =
-            Generations { young: HashMap::new(), old: HashMap::new(), young_weight: 0 };
+        let (young, old) = (HashMap::new(), HashMap::new());
+        let generations = Generations { young, old, young_weight: 0, heavy: None };
         Self { half: limit / 2, generations: Mutex::new(generations) }
     }
 
@@ -36,6 +38,9 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
     pub(crate) fn get(&self, key: &K) -> Option<V> {
         let mut generations = self.lock();
         if let Some((value, _)) = generations.young.get(key) {
+            return Some(value.clone());
+        }
+        if let Some((_, value)) = generations.heavy.as_ref().filter(|(it, _)| it == key) {
             return Some(value.clone());
         }
         let (key, (value, weight)) = generations.old.remove_entry(key)?;
@@ -54,6 +59,7 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         generations.young.clear();
         generations.old.clear();
         generations.young_weight = 0;
+        generations.heavy = None;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Generations<K, V>> {
@@ -64,7 +70,11 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
 
 impl<K: Eq + Hash, V> Generations<K, V> {
     fn insert(&mut self, key: K, value: V, weight: usize, half: usize) {
-        if self.young_weight + weight > half && !self.young.is_empty() {
+        if weight > half {
+            self.heavy = Some((key, value));
+            return;
+        }
+        if self.young_weight + weight > half {
             self.old = std::mem::take(&mut self.young);
             self.young_weight = 0;
         }
@@ -88,5 +98,21 @@ mod tests {
         }
         let kept = (0..1000).filter(|key| cache.get(key).is_some()).count();
         assert!((2..=10).contains(&kept), "{kept} values of 10 are kept in 100");
+    }
+
+    #[test]
+    fn a_heavy_value_takes_the_place_of_none_but_the_heavy_one_before() {
+        let cache = Cache::new(100);
+        (0..5).for_each(|key| cache.insert(key, key, 10));
+        for key in [100, 101] {
+            cache.insert(key, key, 51);
+            assert_eq!(
+                (cache.get(&100), cache.get(&key)),
+                ((key == 100).then_some(100), Some(key))
+            );
+        }
+        assert!((0..5).all(|key| cache.get(&key).is_some()), "none of the others has gone");
+        cache.clear();
+        assert_eq!((cache.get(&101), cache.get(&0)), (None, None));
     }
 }
