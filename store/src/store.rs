@@ -53,6 +53,8 @@ pub(crate) struct Inner {
     knows_all_packs: Mutex<bool>,
     packs: Cache<PackId, Arc<Pack>>,
     frames: Cache<(PackId, u32), Arc<Vec<u8>>>,
+    /// Held by whoever decodes one of the frames that share it.
+    decoding: [Mutex<()>; 16],
     trees: Cache<TreeId, Arc<Tree>>,
     counts: Counts,
 }
@@ -89,6 +91,7 @@ impl Store {
             knows_all_packs: Mutex::default(),
             packs: Cache::new(PACKS_KEPT),
             frames: Cache::new(FRAMES_KEPT),
+            decoding: Default::default(),
             trees: Cache::new(TREES_KEPT),
             counts: Counts::default(),
         };

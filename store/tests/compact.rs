@@ -6,9 +6,11 @@ mod support;
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::Barrier;
+use std::thread;
 
 use cairn_store::transfer::PullExtent;
-use cairn_store::{Compacted, GcOptions, Standing, State, StateId, Store, Tag};
+use cairn_store::{Compacted, GcOptions, Standing, State, StateId, Store, Tag, TreePath, resolve};
 use support::fast_directory;
 use support::model::{Dice, Files, publish, read_back};
 
@@ -257,4 +259,33 @@ fn readers_and_writers_do_not_notice() {
     let newest = world.store.current().unwrap();
     world.states.push((newest, files));
     world.check("afterwards");
+}
+
+#[test]
+fn a_frame_that_several_ask_for_at_once_is_decoded_once() {
+    let world = World::new(3);
+    world.compact();
+    let (old, files) = &world.states[0];
+    let at = ("large".to_owned(), "longer than a frame".to_owned());
+    let path = TreePath::new(format!("{}/{}", at.0, at.1).as_bytes()).unwrap();
+    for _ in 0..10 {
+        let store = Store::open(world.path()).unwrap();
+        let entry = resolve(&store, old.tree, &path).unwrap().unwrap();
+        let blob = entry.as_leaf().unwrap().blob().unwrap();
+        let before = store.reads();
+        let together = Barrier::new(8);
+        thread::scope(|scope| {
+            for reader in 0..8 {
+                let (store, together, at) = (&store, &together, &at);
+                scope.spawn(move || {
+                    let (offset, mut buf) = (reader * 600_000, vec![0; 600_000]);
+                    together.wait();
+                    let len = store.read_at(blob, offset as u64, &mut buf).unwrap();
+                    assert!(buf[..len] == files[at][offset..offset + len], "{offset}");
+                });
+            }
+        });
+        // One of 4 MiB, and the rest.
+        assert_eq!(store.reads().since(&before).frames_decoded, 2);
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use super::Inner;
@@ -96,6 +96,13 @@ impl Inner {
     }
 
     fn frame(&self, pack: PackId, number: u32) -> Result<Arc<Vec<u8>>> {
+        if let Some(frame) = self.frames.get(&(pack, number)) {
+            self.counts.frame_was_cached();
+            return Ok(frame);
+        }
+        // Requests for the parts of a frame come side by side: one decodes it, the others wait.
+        let decoding = &self.decoding[number as usize % self.decoding.len()];
+        let _decoding = decoding.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(frame) = self.frames.get(&(pack, number)) {
             self.counts.frame_was_cached();
             return Ok(frame);
