@@ -1,7 +1,9 @@
 //! How much room states take, alone and together.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 
+use crate::diff::pairs;
 use crate::error::Result;
 use crate::gc::Amount;
 use crate::hash::TreeId;
@@ -32,95 +34,154 @@ pub struct Usage {
     pub stored: u64,
 }
 
-/// Who needs an object: the state of this number, or several.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Owner {
-    One(usize),
-    Several,
+/// What is known of an object while one state after the other is looked at.
+struct Known {
+    size: u64,
+    /// In how many places the state has it that is looked at.
+    places: u64,
+    /// The number of the state with which it came last.
+    since: usize,
+    /// Whether more than one state has it.
+    is_shared: bool,
+}
+
+/// The states up to one of them, by number.
+struct Sweep<'a> {
+    store: &'a Store,
+    number: usize,
+    known: HashMap<ObjectId, Known>,
+    /// What the state of that number has.
+    all: Amount,
 }
 
 impl Store {
     /// Tells what the states need.
     ///
-    /// Costs each directory of all states, however many share it, at most three
-    /// times, and the object tables of all packs.
+    /// Costs the oldest state, what differs between each state and the next one, and the
+    /// frame tables of all packs.
     pub fn usage(&self) -> Result<Usage> {
         let refs = self.refs();
         let mut usage = Usage::default();
-        let mut owners: HashMap<ObjectId, (Owner, u64)> = HashMap::new();
+        let mut sweep =
+            Sweep { store: self, number: 0, known: HashMap::new(), all: Amount::default() };
+        let mut before: Option<[TreeId; 2]> = None;
         for (number, state) in refs.states.values().enumerate() {
-            for root in [state.tree, state.packages] {
-                self.own(root, number, &mut owners)?;
-            }
-        }
-        for (number, state) in refs.states.values().enumerate() {
-            let mut of_state = StateUsage::default();
-            let mut seen = HashMap::new();
-            for root in [state.tree, state.packages] {
-                self.own(root, 0, &mut seen)?;
-            }
-            for (object, (_, size)) in seen {
-                of_state.all.add(size);
-                if owners.get(&object).is_some_and(|(owner, _)| *owner == Owner::One(number)) {
-                    of_state.exclusive.add(size);
+            sweep.number = number;
+            let roots = [state.tree, state.packages];
+            match before.replace(roots) {
+                None => roots.iter().try_for_each(|root| sweep.comes(*root))?,
+                Some(before) => {
+                    before.iter().zip(roots).try_for_each(|(old, new)| sweep.changes(*old, new))?;
                 }
             }
-            usage.states.push((state.id, of_state));
+            usage.states.push((state.id, StateUsage { all: sweep.all, ..StateUsage::default() }));
         }
-        owners.values().for_each(|(_, size)| usage.unique.add(*size));
+        for known in sweep.known.values() {
+            usage.unique.add(known.size);
+            let outlasted = known.places > 0 && known.since < sweep.number;
+            if !known.is_shared && !outlasted {
+                usage.states[known.since].1.exclusive.add(known.size);
+            }
+        }
         let inner = self.inner();
         for id in inner.list_packs()? {
             // What is damaged is told by others.
             let Ok(pack) = Pack::open(&inner.pack_path(id), id) else { continue };
             usage.stored += pack.len();
-            for (_, at) in pack.objects().unwrap_or_default() {
-                usage.packed += at.len;
-            }
+            usage.packed += pack.plain_len();
         }
         Ok(usage)
     }
+}
 
-    /// Notes that a state needs everything below a root. What is known to be needed by
-    /// it, or by several, is not looked into again.
-    fn own(
-        &self,
-        root: TreeId,
-        number: usize,
-        owners: &mut HashMap<ObjectId, (Owner, u64)>,
-    ) -> Result<()> {
-        let mut note = |object, size| {
-            let mut is_new = true;
-            owners
-                .entry(object)
-                .and_modify(|(owner, _)| {
-                    is_new = *owner != Owner::Several && *owner != Owner::One(number);
-                    if is_new {
-                        *owner = Owner::Several;
-                    }
-                })
-                .or_insert((Owner::One(number), size));
-            is_new
-        };
-        let mut stack = Vec::new();
-        if note(ObjectId::Tree(root), 0) {
-            stack.push(root);
+impl Sweep<'_> {
+    /// A directory has another tree than in the state before.
+    fn changes(&mut self, old: TreeId, new: TreeId) -> Result<()> {
+        if old == new {
+            return Ok(());
         }
-        while let Some(id) = stack.pop() {
-            for (_, entry) in self.tree(id)?.entries() {
-                match entry {
-                    Entry::Directory(subtree) => {
-                        if note(ObjectId::Tree(subtree.id), 0) {
-                            stack.push(subtree.id);
-                        }
-                    }
-                    Entry::Leaf(leaf) => {
-                        if let Some(blob) = leaf.blob() {
-                            note(ObjectId::Blob(blob.key, blob.digest), blob.size);
-                        }
-                    }
+        // First what comes: what only moves has then been there all the time.
+        self.add(ObjectId::Tree(new), 0);
+        self.take(ObjectId::Tree(old));
+        let (old, new) = self.store.differing(old, new)?;
+        for (_, old, new) in pairs(&old, &new) {
+            match (old, new) {
+                (Some(Entry::Directory(old)), Some(Entry::Directory(new))) => {
+                    self.changes(old.id, new.id)?;
+                }
+                (old, new) if old == new => {}
+                (old, new) => {
+                    new.map_or(Ok(()), |entry| self.entry_comes(entry))?;
+                    old.map_or(Ok(()), |entry| self.entry_goes(entry))?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// A directory comes with all below it.
+    fn comes(&mut self, id: TreeId) -> Result<()> {
+        self.add(ObjectId::Tree(id), 0);
+        let tree = self.store.tree(id)?;
+        tree.entries().iter().try_for_each(|(_, entry)| self.entry_comes(entry))
+    }
+
+    fn entry_comes(&mut self, entry: &Entry) -> Result<()> {
+        match entry {
+            Entry::Directory(subtree) => self.comes(subtree.id)?,
+            Entry::Leaf(leaf) => {
+                if let Some(blob) = leaf.blob() {
+                    self.add(ObjectId::Blob(blob.key, blob.digest), blob.size);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory goes with all below it.
+    fn goes(&mut self, id: TreeId) -> Result<()> {
+        self.take(ObjectId::Tree(id));
+        let tree = self.store.tree(id)?;
+        tree.entries().iter().try_for_each(|(_, entry)| self.entry_goes(entry))
+    }
+
+    fn entry_goes(&mut self, entry: &Entry) -> Result<()> {
+        match entry {
+            Entry::Directory(subtree) => self.goes(subtree.id)?,
+            Entry::Leaf(leaf) => {
+                if let Some(blob) = leaf.blob() {
+                    self.take(ObjectId::Blob(blob.key, blob.digest));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, object: ObjectId, size: u64) {
+        let number = self.number;
+        match self.known.entry(object) {
+            Vacant(place) => {
+                place.insert(Known { size, places: 1, since: number, is_shared: false });
+                self.all.add(size);
+            }
+            Occupied(mut known) => {
+                let known = known.get_mut();
+                if known.places == 0 {
+                    // It went before this state, so that an earlier one has it as well.
+                    (known.since, known.is_shared) = (number, true);
+                    self.all.add(size);
+                }
+                known.places += 1;
+            }
+        }
+    }
+
+    fn take(&mut self, object: ObjectId) {
+        let Some(known) = self.known.get_mut(&object) else { return };
+        known.places = known.places.saturating_sub(1);
+        if known.places == 0 {
+            self.all.take(known.size);
+            known.is_shared |= known.since + 1 < self.number;
+        }
     }
 }

@@ -14,7 +14,8 @@ use crate::units::{count, size};
 
 /// Show how much room states take, alone and together
 ///
-/// What only one state needs is freed when it is removed and cairn gc has run.
+/// Sizes are those of the files, before compression. What removing states gives back is
+/// told by cairn state prune --dry-run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// States to show, with their largest directories (default: all, without)

@@ -39,7 +39,7 @@ impl Amount {
         self.bytes += len;
     }
 
-    fn take(&mut self, len: u64) {
+    pub(crate) fn take(&mut self, len: u64) {
         self.objects -= 1;
         self.bytes -= len;
     }

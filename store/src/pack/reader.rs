@@ -113,6 +113,11 @@ impl Pack {
         self.objects_at + tables + FOOTER_LEN as u64
     }
 
+    /// Bytes of its frames, decompressed.
+    pub(crate) fn plain_len(&self) -> u64 {
+        self.frames.iter().map(|(_, record)| u64::from(record.plain_len)).sum()
+    }
+
     /// A pack whose frames lie in the file at `path`, and whose tables do not yet;
     /// `table` is that of its frames. Its objects cannot be listed.
     pub(crate) fn unfinished(
