@@ -20,7 +20,8 @@ fn store() -> Cairn {
     cairn.offer([first.file("usr/bin/old", 0o755, Random(2).bytes(7000))]);
     cairn.data(["--yes", "install", "base"]);
     let second = version("2-1", "one\nzwei\nthree\n");
-    cairn.offer([second.file("usr/bin/new", 0o755, Random(3).bytes(9000))]);
+    let second = second.file("usr/bin/new", 0o755, Random(3).bytes(9000));
+    cairn.offer([second.file("usr/share/more/doc/notes", 0o644, "first\nsecond\n")]);
     cairn.data(["--yes", "upgrade"]);
     cairn
 }
@@ -39,7 +40,19 @@ fn what_differs_is_told_as_files_sums_and_lines() {
     let changes = cairn.json(["diff", "1", "2", "/usr/bin", "-p"]);
     let changes = changes["changes"].as_array().unwrap();
     assert_eq!(changes.len(), 2, "{changes:?}");
-    assert!(changes.iter().all(|change| change.get("patch").is_none()), "noise is no text");
+    let patches: Vec<_> = changes.iter().map(|change| change["patch"].as_str().unwrap()).collect();
+    let binary = |old: &str, new: &str| format!("Binary files {old} and {new} differ\n");
+    let expected = [binary("/dev/null", "b/usr/bin/new"), binary("a/usr/bin/old", "/dev/null")];
+    assert_eq!(patches, expected, "noise is no text");
+    // What lies in a new directory is new as well.
+    let more = cairn.data(["diff", "1", "2", "/usr/share", "-p"]);
+    let notes = "--- /dev/null\n+++ b/usr/share/more/doc/notes\n@@ -0,0 +1,2 @@\n+first\n+second\n";
+    assert!(more.contains(notes), "{more}");
+    let top = cairn.data(["diff", "1", "2", "/usr/share"]);
+    assert!(top.contains("/usr/share/more/  (2 below") && !top.contains("notes"), "{top}");
+    let summed =
+        |text: &str| text.lines().last().map(|line| line.rsplit(", ").next().unwrap().to_owned());
+    assert_eq!(summed(&more), summed(&top), "each byte is counted once");
     let sums = cairn.data(["diff", "--stat"]);
     let bin = sums.lines().find(|line| line.starts_with("/usr/bin ")).unwrap();
     assert_eq!(bin.split_whitespace().collect::<Vec<_>>()[1..4], ["1", "1", "0"], "{sums}");
@@ -81,6 +94,19 @@ fn the_history_of_a_path_is_its_changes() {
     assert_eq!(kinds("/usr/bin/old"), owned(&[(2, "removed"), (1, "added")]));
     assert_eq!(kinds("/usr/bin/new"), owned(&[(2, "added")]));
     assert_eq!(kinds("/usr/share/base/same"), owned(&[(1, "added")]));
+    assert_eq!(kinds("/usr/share/more/doc/notes"), owned(&[(2, "added")]));
+    assert_eq!(kinds("/"), owned(&[(2, "changed"), (1, "added")]));
+    // A directory is a file once, and comes back as it was.
+    let notes = "usr/share/more/doc/notes";
+    cairn.offer([Deb::new("base", "3-1").file("usr/share/more/doc", 0o644, "no directory")]);
+    cairn.data(["--yes", "upgrade"]);
+    cairn.offer([Deb::new("base", "4-1").file(notes, 0o644, "first\nsecond\n")]);
+    cairn.data(["--yes", "upgrade"]);
+    let gone = owned(&[(4, "added"), (3, "removed"), (2, "added")]);
+    assert_eq!(kinds(&format!("/{notes}")), gone);
+    let replaced = owned(&[(4, "changed"), (3, "changed"), (2, "added")]);
+    assert_eq!(kinds("/usr/share/more/doc"), replaced);
+    assert_eq!(kinds("/usr/share/base/same"), owned(&[(3, "removed"), (1, "added")]));
     cairn.fails(1, ["log", "/nothing"]);
 }
 

@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use cairn_package::system::{Installed, InstalledPackage};
 use cairn_store::{
-    Attributes, Content, Difference, Entry, Leaf, State, Store, TreeId, TreePath, diff, resolve,
+    Attributes, BlobRef, Content, Difference, Entry, Leaf, State, Store, TreeId, TreePath, diff,
+    resolve,
 };
 use serde::Serialize;
 use similar::TextDiff;
@@ -22,7 +23,7 @@ use crate::units;
 
 /// Show which packages and files differ between two states
 ///
-/// Of a directory that only one of them has, only the top is shown.
+/// Of a directory that only one of them has, only the top is shown, with --patch all of it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// State to begin with (default: the parent of the other)
@@ -108,9 +109,11 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     }
     let changes = walk.changes;
     let number = |state: &State| state.id.0;
-    let installed = |state: &State| InstalledPackage::load_all(&store, state.packages);
     let packages = match args.path {
-        None => package_changes(&installed(&old)?, &installed(&new)?),
+        None => {
+            let (old, new) = InstalledPackage::load_differing(&store, old.packages, new.packages)?;
+            package_changes(&old, &new)
+        }
         Some(_) => Vec::new(),
     };
     let (old, new) = (number(&old), number(&new));
@@ -163,17 +166,40 @@ impl Walk<'_> {
     }
 
     fn add(&mut self, path: &TreePath, difference: Difference<'_>) {
-        let mut change = Change::new(path, difference);
-        if self.patch {
-            match self.patch(&change.path, difference) {
-                Ok(patch) => change.patch = patch,
-                Err(err) => self.failed = Some(err),
-            }
+        if self.patch
+            && let Err(err) = self.add_patched(path, difference)
+        {
+            self.failed = Some(err);
+        } else if !self.patch {
+            self.changes.push(Change::new(path, difference));
         }
-        self.changes.push(change);
     }
 
-    /// How the lines of a text file differ; nothing for other files.
+    /// Adds a difference with its lines, and each of those below it.
+    fn add_patched(&mut self, path: &TreePath, difference: Difference<'_>) -> Result<(), Error> {
+        let mut change = Change::new(path, difference);
+        change.patch = self.patch(&change.path, difference)?;
+        let below = match difference {
+            Difference::Added(entry) | Difference::Removed(entry) => entry.as_directory(),
+            Difference::Changed(..) | Difference::Attributes(..) => None,
+        };
+        let Some(below) = below else {
+            self.changes.push(change);
+            return Ok(());
+        };
+        // What comes and goes with it is told of what lies in it.
+        (change.entries, change.bytes) = (None, 0);
+        let is_added = change.change == Kind::Added;
+        self.changes.push(change);
+        for (name, entry) in self.store.tree(below.id)?.entries() {
+            let of_entry = if is_added { Difference::Added } else { Difference::Removed };
+            self.add_patched(&path.join(name), of_entry(entry))?;
+        }
+        Ok(())
+    }
+
+    /// How the lines of a file differ; nothing if its content does not, and a line that says
+    /// that it does where there are no lines.
     fn patch(&self, path: &str, difference: Difference<'_>) -> Result<Option<String>, Error> {
         let (old, new) = match difference {
             Difference::Added(new) => (None, new.as_leaf()),
@@ -181,28 +207,30 @@ impl Walk<'_> {
             Difference::Changed(old, new) => (old.as_leaf(), new.as_leaf()),
             Difference::Attributes(..) => return Ok(None),
         };
-        if old.map(|leaf| &leaf.content) == new.map(|leaf| &leaf.content) {
+        let blobs = [old, new].map(|leaf| leaf.and_then(Leaf::blob));
+        if blobs[0] == blobs[1] {
             return Ok(None);
         }
-        let (Some(before), Some(after)) = (self.text(old)?, self.text(new)?) else {
-            return Ok(None);
-        };
         let name = |side: char, leaf: Option<&Leaf>| match leaf {
             Some(_) => format!("{side}{path}"),
             None => "/dev/null".into(),
         };
-        let lines = TextDiff::from_lines(&before, &after);
-        let text = lines.unified_diff().header(&name('a', old), &name('b', new)).to_string();
+        let (before, after) = (name('a', old), name('b', new));
+        if blobs.iter().flatten().any(|blob| blob.size > LONGEST_TEXT) {
+            return Ok(Some(format!("Files {before} and {after} of more than 4 MiB differ\n")));
+        }
+        let (Some(left), Some(right)) = (self.text(blobs[0])?, self.text(blobs[1])?) else {
+            return Ok(Some(format!("Binary files {before} and {after} differ\n")));
+        };
+        let lines = TextDiff::from_lines(&left, &right);
+        let text = lines.unified_diff().header(&before, &after).to_string();
         Ok((!text.is_empty()).then_some(text))
     }
 
     /// The content of a text file, and nothing where there is no file; `None` for what is
-    /// no text, or too much of it.
-    fn text(&self, leaf: Option<&Leaf>) -> Result<Option<String>, Error> {
-        let Some(leaf) = leaf else { return Ok(Some(String::new())) };
-        let Some(blob) = leaf.blob().filter(|blob| blob.size <= LONGEST_TEXT) else {
-            return Ok(None);
-        };
+    /// no text.
+    fn text(&self, blob: Option<&BlobRef>) -> Result<Option<String>, Error> {
+        let Some(blob) = blob else { return Ok(Some(String::new())) };
         let bytes = self.store.read(blob)?;
         let is_text = !bytes.contains(&0);
         Ok(is_text.then(|| String::from_utf8(bytes).ok()).flatten())
@@ -407,7 +435,6 @@ fn show_totals(page: &mut Page, changes: &[Change], heading: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cairn_store::BlobRef;
 
     fn file(bytes: &[u8], mode: u16) -> Entry {
         Entry::Leaf(Leaf {

@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use cairn_store::{Entry, Store, TreeId, TreePath};
+use cairn_store::{Entry, Name, Store, TreeId, TreePath, resolve};
 use globset::{GlobBuilder, GlobMatcher};
 use serde::Serialize;
 
@@ -59,13 +59,28 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         whole: args.pattern.contains('/'),
         matches: Vec::new(),
     };
-    walk.directory(state.tree, &mut TreePath::root())?;
+    let mut top = TreePath::root();
+    if walk.whole && !args.ignore_case {
+        top = directories_named_by(&args.pattern);
+    }
+    if let Some(Entry::Directory(subtree)) = resolve(&store, state.tree, &top)? {
+        walk.directory(subtree.id, &mut top)?;
+    }
     let found = Found { state: state.id.0, matches: walk.matches };
     output.list(&found)?;
     if found.matches.is_empty() {
         return Err(Error::NothingFound { pattern: args.pattern.clone(), state: state.id });
     }
     Ok(())
+}
+
+/// The directories in which everything lies whose path fits: the components before the last one
+/// and before those that leave something open.
+fn directories_named_by(pattern: &str) -> TreePath {
+    let above = pattern.rsplit_once('/').map_or("", |(above, _)| above);
+    let components = above.split('/').filter(|it| !it.is_empty());
+    let named = components.take_while(|it| !it.contains(['*', '?', '[', ']', '{', '}', '\\']));
+    named.map_while(|it| Name::new(it.as_bytes()).ok()).collect()
 }
 
 struct Walk<'a> {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-use cairn_store::{Entry, TreePath, resolve};
+use cairn_store::{Entry, Store, Subtree, TreeId, TreePath};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -53,9 +53,11 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let shown = Escaped(args.path.as_bytes()).to_string();
     let path = TreePath::new(args.path.as_bytes()).map_err(|_| Error::NotAPlace(shown.clone()))?;
     let mut changes = Vec::new();
-    let mut before: Option<Entry> = None;
+    let mut now: Option<Entry> = None;
+    let mut above = Vec::new();
     for state in store.refs().states.values() {
-        let now = resolve(&store, state.tree, &path)?;
+        let before = now.clone();
+        resolve_again(&store, state.tree, &path, &mut above, &mut now)?;
         let kind = match (&before, &now) {
             (left, right) if left == right => None,
             (None, _) => Some(Kind::Added),
@@ -71,13 +73,46 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
             request: state.request.clone(),
             local_time: units::local_time(seconds),
         }));
-        before = now;
     }
     if changes.is_empty() {
         return Err(Error::InNoState(shown));
     }
     changes.reverse();
     output.list(&History { path: shown, changes })
+}
+
+/// Finds what lies at `path` of another state; `above` are the directories that lead to what
+/// was `found` in the last one.
+///
+/// Costs a tree for each component up to the first directory that is the same.
+fn resolve_again(
+    store: &Store,
+    root: TreeId,
+    path: &TreePath,
+    above: &mut Vec<TreeId>,
+    found: &mut Option<Entry>,
+) -> Result<(), Error> {
+    let mut next = Entry::Directory(Subtree { id: root, summary: store.tree(root)?.summary() });
+    for (depth, name) in path.names().iter().enumerate() {
+        let Some(Subtree { id, .. }) = next.as_directory().copied() else {
+            above.truncate(depth);
+            *found = None;
+            return Ok(());
+        };
+        match above.get_mut(depth) {
+            Some(before) if *before == id => return Ok(()),
+            Some(before) => *before = id,
+            None => above.push(id),
+        }
+        let Some(below) = store.tree(id)?.get(name).cloned() else {
+            above.truncate(depth + 1);
+            *found = None;
+            return Ok(());
+        };
+        next = below;
+    }
+    *found = Some(next);
+    Ok(())
 }
 
 impl View for History {

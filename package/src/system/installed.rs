@@ -41,8 +41,28 @@ impl InstalledPackage {
     /// Besides those of reading: [`cairn_store::Error::NotADirectory`] with the
     /// path of what does not have the documented form.
     pub fn load_all(store: &Store, packages: TreeId) -> Result<Installed> {
+        Self::load(store, buckets(store, packages)?.into_iter().map(|(_, bucket)| bucket))
+    }
+
+    /// Reads the packages of two states; those that both have may be missing.
+    ///
+    /// Costs the packages in those of 64 buckets that differ, as [`Self::load_all`] does.
+    pub fn load_differing(
+        store: &Store,
+        old: TreeId,
+        new: TreeId,
+    ) -> Result<(Installed, Installed)> {
+        let (old, new) = (buckets(store, old)?, buckets(store, new)?);
+        let without = |these: &[(Name, TreeId)], others: &[(Name, TreeId)]| {
+            let these = these.iter().filter(|bucket| !others.contains(bucket));
+            Self::load(store, these.map(|(_, bucket)| *bucket))
+        };
+        Ok((without(&old, &new)?, without(&new, &old)?))
+    }
+
+    fn load(store: &Store, buckets: impl Iterator<Item = TreeId>) -> Result<Installed> {
         let mut installed = Installed::new();
-        for (_, bucket) in buckets(store, packages)? {
+        for bucket in buckets {
             let noted = store.note(&note_key(bucket))?;
             let noted = noted.and_then(|json| serde_json::from_slice::<Vec<Noted>>(&json).ok());
             let packages = match noted {
