@@ -1,17 +1,40 @@
-//! How long does it take to drop one old state of a system of 231,000 entries, room
-//! given back, and how long to collect and to verify when there are 1,000 states?
+//! A system with 1,000 states, each with one package more: how long does it take to drop an
+//! old state with room given back, to collect, to verify, and to tell what states take, what
+//! differs between them, when a file changed and where one is; and how does that grow, from a
+//! system of 231,000 entries to one of 1,000,000?
 
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use cairn_benches::{make_system, median_of, report, system_package};
+use cairn_benches::{
+    cairn, compare, judge_time, make_system, median, median_of, report, run, system_package,
+};
 use cairn_package::system::{self, InstalledPackage};
 use cairn_store::{Draft, GcOptions, State, Store};
 
+const SIZES: [u64; 2] = [231_000, 1_000_000];
+
+const STATES: usize = 1000;
+
+/// What was measured of one system.
+type Times = Vec<(&'static str, Duration)>;
+
+#[expect(clippy::print_stdout, reason = "printing results is what a benchmark does")]
 fn main() {
+    let [(few, before), (many, after)] = SIZES.map(measure);
+    println!("{few} objects to {many}, growth of {:.2}:", many as f64 / few as f64);
+    for ((name, small), (_, large)) in before.iter().zip(&after) {
+        compare(name, *large, *small);
+    }
+}
+
+/// Measures a system of so many entries; returns how many objects its states need.
+#[expect(clippy::print_stdout, reason = "printing results is what a benchmark does")]
+fn measure(entries: u64) -> (u64, Times) {
     let home = tempfile::tempdir().expect("a temporary directory");
     let path = home.path().join("store");
     let store = Store::create(&path).expect("a new store");
-    make_system(&store, 231_000);
+    make_system(&store, entries);
     let mut number = 1_000_000;
     let mut add = || {
         number += 1;
@@ -20,6 +43,12 @@ fn main() {
     for _ in 0..20 {
         add();
     }
+    println!("{entries} entries");
+    let mut times = Times::new();
+    let mut note = |name, time| {
+        report(name, time);
+        times.push((name, time));
+    };
     let time = median_of(9, || {
         add();
         let old = store.refs().states.keys().nth(1).copied().expect("there are states");
@@ -30,19 +59,21 @@ fn main() {
         assert!(collected.removed.objects > 0, "{collected:?}");
         begin.elapsed()
     });
-    report("drop/one state of 231000 entries, gc included", time);
+    judge_time("drop one state, gc included", time, Duration::from_secs(1));
+    note("drop one state, gc included", time);
 
-    while store.refs().states.len() < 1000 {
+    while store.refs().states.len() < STATES {
         add();
     }
     let objects = store.preview_gc(GcOptions::default(), &[], &()).expect("it is sound").kept;
+    println!("{STATES} states, {} objects", objects.objects);
     let time = median_of(5, || {
         let store = Store::open(&path).expect("the store opens");
         let begin = Instant::now();
         store.gc(GcOptions::default(), &()).expect("the store is sound");
         begin.elapsed()
     });
-    report(&format!("gc/1000 states, {} objects", objects.objects), time);
+    note("gc", time);
     let time = median_of(3, || {
         let store = Store::open(&path).expect("the store opens");
         let begin = Instant::now();
@@ -50,7 +81,28 @@ fn main() {
         assert!(report.damage.is_empty());
         begin.elapsed()
     });
-    report(&format!("verify/1000 states, {} objects", objects.objects), time);
+    note("verify", time);
+    for (name, command) in QUESTIONS {
+        note(name, ask(&path, command));
+    }
+    (objects.objects, times)
+}
+
+/// Whole commands, by what they are called here.
+const QUESTIONS: [(&str, &[&str]); 6] = [
+    ("cairn du", &["du"]),
+    ("cairn diff, two states in a row", &["diff"]),
+    ("cairn diff, first state to last", &["diff", "1", "current"]),
+    ("cairn log /usr/bin", &["log", "/usr/bin"]),
+    ("cairn log /etc", &["log", "/etc"]),
+    (
+        "cairn find current '/usr/share/doc/package00001/*'",
+        &["find", "current", "/usr/share/doc/package00001/*"],
+    ),
+];
+
+fn ask(store: &Path, command: &[&str]) -> Duration {
+    median(5, || run(cairn(store).args(command)))
 }
 
 /// Makes a state with one more package.

@@ -1,6 +1,8 @@
 //! How fast is a mounted system beside every other way to have the same files: the native
-//! filesystem, overlayfs, squashfs and EROFS of the kernel, and squashfuse?
+//! filesystem, overlayfs, squashfs and EROFS of the kernel, composefs, and squashfuse?
 //!
+//! Debian 12 has no composefs, and no mkfs.erofs that knows zstd (1.8 and newer do); of Debian
+//! 13's sources both can be built. What is not in PATH is left out, with a line that says so.
 //! One tree for all: a root of real packages, with the bytecode of its Python and one large file
 //! that is made of the others. Each question is asked cold (mounted anew, after
 //! the caches of the machine were dropped) and warm. Words after `--` choose questions by
@@ -28,19 +30,23 @@ type Question = fn(&Path, &Tree) -> u64;
 /// Mounts the tree on a directory.
 type Mount = Box<dyn Fn(&Path)>;
 
-/// What is asked of each peer: the same work on the same tree.
-const QUESTIONS: &[(&str, Question)] = &[
-    ("walk", walk),
-    ("stat, names that are there", stat_there),
-    ("stat, names that are not", stat_missing),
-    ("open and read small files", read_small),
-    ("read all files", read_all),
-    ("read the large file", read_large),
-    ("4 KiB at 2,000 random places of it", read_random),
-    ("map it, touch each page", map_large),
-    ("exec 100 programs", execute),
-    ("grep, two at once", grep),
-    ("python3, many modules", import_modules),
+/// What the design allows a warm mount, as a part of the native time.
+const WARM: f64 = 1.4;
+
+/// What is asked of each peer: the same work on the same tree; and what the design allows a
+/// cold mount where it says so.
+const QUESTIONS: &[(&str, Question, Option<f64>)] = &[
+    ("walk", walk, Some(0.5)),
+    ("stat, names that are there", stat_there, None),
+    ("stat, names that are not", stat_missing, None),
+    ("open and read small files", read_small, Some(1.0)),
+    ("read all files", read_all, Some(0.8)),
+    ("read the large file", read_large, None),
+    ("4 KiB at 2,000 random places of it", read_random, None),
+    ("map it, touch each page", map_large, None),
+    ("exec 100 programs", execute, None),
+    ("grep, two at once", grep, None),
+    ("python3, many modules", import_modules, None),
 ];
 
 /// The tree as it lies in the native directory.
@@ -93,8 +99,9 @@ fn main() {
 
     println!("\n| | {} |", peers.iter().map(|it| it.name).collect::<Vec<_>>().join(" | "));
     println!("|---|{}", "---:|".repeat(peers.len()));
-    for (name, work) in QUESTIONS.iter().filter(|(name, _)| is_asked(name)) {
-        for how in ["cold", "warm"] {
+    let mut missed = Vec::new();
+    for (name, work, cold_budget) in QUESTIONS.iter().filter(|(name, ..)| is_asked(name)) {
+        for (how, budget) in [("cold", *cold_budget), ("warm", Some(WARM))] {
             let mut expected = None;
             let mut times = Vec::new();
             for peer in &peers {
@@ -108,8 +115,16 @@ fn main() {
             }
             let cells: Vec<String> = times.iter().map(|time| cell(*time, times[0])).collect();
             println!("| {name}, {how} | {} |", cells.join(" | "));
+            // The first is native, and the second Cairn.
+            let ratio = times[1].as_secs_f64() / times[0].as_secs_f64();
+            missed.extend(
+                budget
+                    .filter(|budget| ratio > *budget)
+                    .map(|budget| format!("{name}, {how}: {ratio:.2}, budget {budget}: MISSED")),
+            );
         }
     }
+    println!("\n{}", missed.join("\n"));
 }
 
 /// The median of five, each on a new mount.
@@ -185,13 +200,11 @@ fn peers(home: &Path, native: &Path, store: &Path) -> Vec<Peer> {
         "erofs",
         Command::new("mkfs.erofs").args(["--quiet"]).arg(home.join("erofs")).arg(native),
     );
-    let erofs_lz4 = image(
-        "erofs-lz4",
-        Command::new("mkfs.erofs")
-            .args(["--quiet", "-zlz4hc"])
-            .arg(home.join("erofs-lz4"))
-            .arg(native),
-    );
+    let compressed = |name: &str, how: &[&str]| {
+        let mut mkfs = Command::new("mkfs.erofs");
+        image(name, mkfs.arg("--quiet").args(how).arg(home.join(name)).arg(native))
+    };
+    let erofs_lz4 = compressed("erofs-lz4", &["-zlz4hc"]);
     run(cairn(store).arg("import").arg(native));
 
     let on_loop = |image: PathBuf, kind: &'static str| -> Option<Mount> {
@@ -215,16 +228,56 @@ fn peers(home: &Path, native: &Path, store: &Path) -> Vec<Peer> {
         run(Command::new("squashfuse_ll").arg(&squashfs_too).arg(at));
     };
     let store = store.to_owned();
-    let ours = move |at: &Path| run(cairn(&store).args(["mount", "--state", "1"]).arg(at));
-    vec![
+    let ours = |options: &'static [&'static str]| -> Option<Mount> {
+        let store = store.clone();
+        Some(Box::new(move |at| {
+            run(cairn(&store).args(["mount", "--state", "1"]).args(options).arg(at));
+        }))
+    };
+    let mut peers = vec![
         Peer { name: "ext4", mount: None, at: native.into() },
-        Peer { name: "Cairn", mount: Some(Box::new(ours)), at: at("cairn") },
+        Peer { name: "Cairn", mount: ours(&[]), at: at("cairn") },
+        Peer {
+            name: "Cairn, --passthrough",
+            mount: ours(&["--passthrough"]),
+            at: at("passthrough"),
+        },
         Peer { name: "overlayfs", mount: Some(Box::new(overlay)), at: at("overlay") },
         Peer { name: "squashfs, zstd", mount: on_loop(squashfs, "squashfs"), at: at("squashfs") },
         Peer { name: "EROFS", mount: on_loop(erofs, "erofs"), at: at("erofs") },
         Peer { name: "EROFS, lz4hc", mount: on_loop(erofs_lz4, "erofs"), at: at("erofs-lz4") },
         Peer { name: "squashfuse, zstd", mount: Some(Box::new(squashfuse)), at: at("squashfuse") },
-    ]
+    ];
+    if says(Command::new("mkfs.erofs").arg("--help"), "zstd") {
+        let erofs = compressed("erofs-zstd", &["-zzstd,9", "-C65536"]);
+        let mount = on_loop(erofs, "erofs");
+        peers.push(Peer { name: "EROFS, zstd", mount, at: at("erofs-zstd") });
+    }
+    if says(Command::new("mkcomposefs").arg("--help"), "digest-store") {
+        let (objects, image) = (home.join("objects"), home.join("composefs"));
+        let store = format!("--digest-store={}", objects.display());
+        run(Command::new("mkcomposefs").arg(store).arg(native).arg(&image));
+        let options = format!("basedir={}", objects.display());
+        let composefs = move |at: &Path| {
+            run(Command::new("mount.composefs").args(["-o", &options]).arg(&image).arg(at));
+        };
+        let mount: Option<Mount> = Some(Box::new(composefs));
+        peers.push(Peer { name: "composefs", mount, at: at("composefs") });
+    }
+    peers
+}
+
+/// Whether a program is there and speaks of something; says so if not.
+#[expect(clippy::print_stdout, reason = "printing results is what a benchmark does")]
+fn says(program: &mut Command, word: &str) -> bool {
+    let told = program.output().is_ok_and(|output| {
+        let text = [output.stdout, output.stderr].concat();
+        String::from_utf8_lossy(&text).contains(word)
+    });
+    if !told {
+        println!("left out: {} with {word}", program.get_program().display());
+    }
+    told
 }
 
 impl Tree {
