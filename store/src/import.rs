@@ -90,6 +90,7 @@ pub fn import_directory(
     drop(known);
     let read = scan.unread();
     progress.read(read);
+    scan.write_back();
     let unsettled = scan.take_in(&mut transaction, progress)?;
     progress.commit();
     let tree = scan.put(&mut transaction)?;

@@ -66,6 +66,50 @@ pub fn set_xattr(path: &Path, name: &str, value: &[u8]) -> io::Result<()> {
     })
 }
 
+/// The first page of a file, mapped so that stores reach the file: mmap(2).
+#[derive(Debug)]
+pub struct Mapping(*mut u8);
+
+impl Mapping {
+    /// Bytes of a page, on all machines at least.
+    pub const LEN: usize = 4096;
+
+    /// Maps the file, which has at least [`Self::LEN`] bytes.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn new(path: &Path) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open(path)?;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the kernel chooses the place; the mapping keeps the file open.
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                Self::LEN,
+                protection,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self(at.cast())) }
+    }
+
+    /// Stores the byte all over the page.
+    pub fn store(&mut self, byte: u8) {
+        // SAFETY: the page is mapped for writing until this is dropped, and nobody else here
+        // knows where.
+        unsafe { std::ptr::write_bytes(self.0, byte, Self::LEN) };
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped with this length, and nobody uses it any more.
+        unsafe { libc::munmap(self.0.cast(), Self::LEN) };
+    }
+}
+
 /// Makes a character device: mknod(2).
 ///
 /// # Errors

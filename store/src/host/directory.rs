@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RawDir, ResolveFlags, fstat, fstatfs, lgetxattr, llistxattr,
-    openat, openat2, readlinkat_raw, statat,
+    openat, openat2, readlinkat_raw, statat, syncfs,
 };
 use rustix::io::Errno;
 
@@ -161,25 +161,36 @@ impl HostDirectory {
         CString::new([&begin, name].concat()).expect("a name has no NUL")
     }
 
-    /// Whether the filesystem notes in each file when it was changed last, so
-    /// that an unchanged ctime means an unchanged file.
+    /// Whether an unchanged ctime means an unchanged file on its filesystem, once
+    /// [`Self::write_back`] has been called.
     ///
-    /// Images are made anew with the old times, and programs behind FUSE tell
-    /// what they like.
+    /// That is so on those that are known for it, where each change of a file and each first
+    /// store into a clean page of a mapping sets the ctime. It is not on tmpfs, which
+    /// never cleans pages, on network filesystems, where others have clocks and caches of their
+    /// own, behind FUSE, whose programs tell what they like, on images, which are made anew
+    /// with the old times, and on overlays, which may lie on any of those.
     pub(super) fn keeps_change_times(&self) -> io::Result<bool> {
-        // Source: linux/magic.h.
-        const IMAGES: [i64; 7] = [
-            0x7371_7368, // squashfs
-            0xe0f5_e1e2, // erofs
-            0x9660,      // iso9660
-            0x28cd_3d45, // cramfs
-            0x7275,      // romfs
-            0x1501_3346, // udf
-            0x6573_5546, // fuse
+        // Source: linux/magic.h, and for the last three fs/*/ of the kernel.
+        const KNOWN: [i64; 5] = [
+            0xef53,      // ext2, ext3, ext4
+            0x9123_683e, // btrfs
+            0x5846_5342, // xfs
+            0xf2f5_2010, // f2fs
+            0xca45_1a4e, // bcachefs
         ];
         #[allow(clippy::unnecessary_cast, reason = "the type differs between machines")]
         let magic = fstatfs(&self.0)?.f_type as i64 & 0xffff_ffff;
-        Ok(!IMAGES.contains(&magic))
+        Ok(KNOWN.contains(&magic))
+    }
+
+    /// Writes back all dirty pages of its filesystem.
+    ///
+    /// A store through a shared mapping sets the times of a file only if it is the first into
+    /// a clean page: the kernel protects pages from stores when it writes them back.
+    ///
+    /// Source: syncfs(2); `clear_page_dirty_for_io` and `file_update_time` in Linux.
+    pub(super) fn write_back(&self) -> io::Result<()> {
+        Ok(syncfs(&self.0)?)
     }
 }
 

@@ -4,11 +4,19 @@
 //! A file of the cache tells, for each entry of a tree that a state has, which
 //! inode it was and when that was changed last. What still has the same inode
 //! and times has the same content, attributes and extended attributes: the
-//! kernel sets the ctime, and nobody else can. Two rules keep this true. An
-//! entry that was changed shortly before it was read, or later, is noted as
-//! unknown: a change within the same tick of the clock would not show ("racily
-//! clean" in git's documentation of its index). And entries of filesystems
-//! without times of changes are always unknown.
+//! kernel sets the ctime, and nobody else can. Three rules keep this true:
+//!
+//! - What was changed shortly before the scan that saw it began, or later, is noted as
+//!   unknown: a change within the same tick of the clock would not show ("racily
+//!   clean" in git's documentation of its index).
+//! - Stores through a shared mapping into a page that is dirty do not set the ctime.
+//!   So all dirty pages are written back between the scan and reading
+//!   ([`Scan::write_back`](super::Scan)). A file that was changed last before the scan began,
+//!   and still has that ctime when it is read, had no page made dirty in between: all
+//!   its pages are clean then, and the next store shows. Had there been one, its ctime would
+//!   be too late for the first rule. That no page became dirty is known from the beginning of the
+//!   scan on, not from the end of writing back.
+//! - Entries of filesystems of which this is not known are always unknown.
 //!
 //! Format: docs/store.md, "Cache of imports".
 
@@ -26,7 +34,7 @@ use crate::state::StateId;
 use crate::store::Store;
 use crate::tree::{Attributes, Content, Entry, Leaf, Timestamp, Tree};
 
-const MAGIC: &[u8; 8] = b"CRNSEEN1";
+const MAGIC: &[u8; 8] = b"CRNSEEN2";
 const HEADER_LEN: usize = MAGIC.len() + 8 + TreeId::LEN + 8;
 const RECORD_LEN: usize = 20;
 
@@ -57,6 +65,8 @@ pub(super) struct KnownPlace {
 pub(super) struct KnownDirectory<'a> {
     known: &'a Known,
     tree: Arc<Tree>,
+    /// That of the directory as it is now.
+    filesystem: u64,
     own: usize,
     /// Numbers of the records of its entries.
     records: Vec<usize>,
@@ -108,7 +118,7 @@ impl Known {
     }
 
     /// Reads a directory; `None` when that fails, since all can be read anew.
-    pub(super) fn read(&self, place: KnownPlace) -> Option<KnownDirectory<'_>> {
+    pub(super) fn read(&self, place: KnownPlace, now: &Status) -> Option<KnownDirectory<'_>> {
         let tree = self.store.tree(place.tree).ok()?;
         let mut next = place.record + 1;
         let records = tree.entries().iter().map(|(_, entry)| {
@@ -118,7 +128,8 @@ impl Known {
             record
         });
         let records = records.collect();
-        Some(KnownDirectory { known: self, own: place.record, records, tree })
+        let filesystem = now.filesystem;
+        Some(KnownDirectory { known: self, tree, filesystem, own: place.record, records })
     }
 
     fn record(&self, number: usize) -> Option<Seen> {
@@ -139,7 +150,8 @@ impl KnownDirectory<'_> {
         is_same.then(|| self.tree.attributes.clone())
     }
 
-    /// What is known of the entry `name`, if it has not been changed.
+    /// What is known of the entry `name`, if it has not been changed. Nothing is of a file of
+    /// another filesystem that is mounted on it.
     pub(super) fn leaf(&self, name: &Name, now: &Status) -> Option<&Leaf> {
         let at = self.tree.position(name)?;
         let leaf = self.tree.entries()[at].1.as_leaf()?;
@@ -153,6 +165,7 @@ impl KnownDirectory<'_> {
             _ => false,
         };
         let is_same = is_same_kind
+            && now.filesystem == self.filesystem
             && leaf.attributes.mtime == now.mtime
             && self.known.record(self.records[at])?.is_of(now);
         is_same.then_some(leaf)
@@ -178,8 +191,13 @@ impl Seen {
         if is_settled { Self { inode: status.inode, ctime: status.ctime } } else { Self::default() }
     }
 
+    /// Whether something may be concluded from it.
+    pub(super) fn is_known(self) -> bool {
+        self.inode != 0
+    }
+
     fn is_of(&self, now: &Status) -> bool {
-        self.inode != 0 && self.inode == now.inode && self.ctime == now.ctime
+        self.is_known() && self.inode == now.inode && self.ctime == now.ctime
     }
 
     fn push_to(self, records: &mut Vec<u8>) {
@@ -262,7 +280,7 @@ mod tests {
         let key = xxhash_rust::xxh3::xxh3_128(b"/some/where");
         assert_eq!(path, store.path().join(format!("cache/imports/{key:032x}")));
         let written = fs::read(&path).unwrap();
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/imported-1");
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/imported-2");
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             fs::write(&golden, &written).unwrap();
         }
@@ -270,7 +288,7 @@ mod tests {
         assert!(written == kept, "{} is another format", golden.display());
 
         assert_eq!(kept.len(), 8 + 8 + 32 + 8 + 4 * 20);
-        assert_eq!(&kept[..8], b"CRNSEEN1");
+        assert_eq!(&kept[..8], b"CRNSEEN2");
         assert_eq!(kept[8..16], xxhash_rust::xxh3::xxh3_64(&kept[16..]).to_le_bytes());
         assert_eq!(&kept[16..48], tree.as_bytes());
         assert_eq!(kept[48..56], 4_u64.to_le_bytes());
@@ -285,7 +303,33 @@ mod tests {
         let read: Vec<_> = (0..5).map(|at| known.record(at)).collect();
         let expected: Vec<_> = all.into_iter().map(Some).chain([None]).collect();
         assert_eq!(read, expected);
-        let top = known.read(known.root()).unwrap();
+        let directory = super::super::HostDirectory::open(Path::new("/")).unwrap();
+        let top = known.read(known.root(), &directory.own_status().unwrap()).unwrap();
         assert_eq!((top.own, &top.records[..]), (0, &[1, 3][..]));
+    }
+
+    #[test]
+    fn a_cache_that_is_damaged_or_of_an_earlier_version_is_as_none() {
+        let root = Path::new("/some/where");
+        let (_directory, store, tree, all) = imported();
+        save(&store, root, tree, &all).unwrap();
+        let path = path_of(&store, root);
+        let bytes = fs::read(&path).unwrap();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            fs::write(&path, &damaged).unwrap();
+            assert!(Known::load(&store, root).is_none(), "byte {at}");
+        }
+        for len in 0..bytes.len() {
+            fs::write(&path, &bytes[..len]).unwrap();
+            assert!(Known::load(&store, root).is_none(), "{len} bytes");
+        }
+        // It was written without regard to mappings.
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/imported-1");
+        fs::copy(golden, &path).unwrap();
+        assert!(Known::load(&store, root).is_none());
+        fs::write(&path, &bytes).unwrap();
+        assert!(Known::load(&store, root).is_some());
     }
 }

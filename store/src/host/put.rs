@@ -2,11 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
 
 use super::file::{Below, HostFile, OpenFile};
 use super::known::{self, Seen};
-use super::scan::{Found, Scan, ScannedEntry, ScannedLeaf, full_path, has_gone, read_entry};
-use super::status::Kind;
+use super::scan::{
+    Found, Scan, ScannedDirectory, ScannedEntry, ScannedLeaf, full_path, has_gone, read_entry,
+};
+use super::status::{Kind, Status};
 use crate::error::{Error, Result};
 use crate::hash::TreeId;
 use crate::ingest::IngestProgress;
@@ -48,6 +51,50 @@ impl Scan {
             unread.bytes += self.leaf(&spot).status.size;
         }
         unread
+    }
+
+    /// Has the dirty pages of files written that are to be read and to be known the next
+    /// time (see [`known`]); of those of a filesystem where that fails nothing will be known.
+    ///
+    /// [`Self::take_in`] comes after it. Costs what syncfs(2) does, which is nothing where
+    /// nothing is to be read.
+    pub(crate) fn write_back(&mut self) {
+        let mut left = std::mem::take(&mut self.dirty);
+        for spot in self.unread_spots() {
+            if left.is_empty() {
+                break;
+            }
+            let filesystem = self.leaf(&spot).status.filesystem;
+            if !left.remove(&filesystem) {
+                continue;
+            }
+            let names = spot.path.names();
+            let written = self.root.open_deep(&names[..names.len() - 1]).and_then(|directory| {
+                directory.write_back()?;
+                Ok(directory.own_status()?.filesystem == filesystem)
+            });
+            if !written.unwrap_or(false) {
+                self.dirty.insert(filesystem);
+            }
+        }
+        self.dirty.extend(left);
+    }
+
+    /// Filesystems that keep times of changes, and have files that are to be read and were
+    /// not changed lately.
+    pub(super) fn unread_filesystems(&self) -> HashSet<u64> {
+        let mut filesystems = HashSet::new();
+        for directory in self.directories() {
+            for (_, entry) in &directory.entries {
+                if let ScannedEntry::Leaf(leaf) = entry
+                    && leaf.content.is_none()
+                    && directory.seen(&leaf.status, self.begun).is_known()
+                {
+                    filesystems.insert(leaf.status.filesystem);
+                }
+            }
+        }
+        filesystems
     }
 
     /// Has the bytes of all regular files read that are not known, each file
@@ -286,15 +333,15 @@ impl Scan {
 
     fn push_seen(&self, number: usize, seen: &mut Vec<Seen>) {
         let Some(directory) = self.directory(number) else { return };
-        let keep = |status| match directory.keeps_change_times {
-            true => Seen::new(status, self.begun),
-            false => Seen::default(),
-        };
-        seen.push(keep(&directory.status));
+        seen.push(directory.seen(&directory.status, self.begun));
         for (_, entry) in &directory.entries {
             match entry {
                 ScannedEntry::Directory(number) => self.push_seen(*number, seen),
-                ScannedEntry::Leaf(leaf) => seen.push(keep(&leaf.status)),
+                ScannedEntry::Leaf(leaf) => {
+                    let is_dirty = self.dirty.contains(&leaf.status.filesystem);
+                    let known = (!is_dirty).then(|| directory.seen(&leaf.status, self.begun));
+                    seen.push(known.unwrap_or_default());
+                }
             }
         }
     }
@@ -308,6 +355,14 @@ struct Group<'a> {
     count: u32,
     /// What all of them are.
     leaf: &'a ScannedLeaf,
+}
+
+impl ScannedDirectory {
+    /// What is to be kept of it, or of an entry of it, after a scan that began then.
+    fn seen(&self, status: &Status, begun: SystemTime) -> Seen {
+        let is_here = status.filesystem == self.status.filesystem;
+        if self.keeps_change_times && is_here { Seen::new(status, begun) } else { Seen::default() }
+    }
 }
 
 impl ScannedLeaf {

@@ -54,6 +54,8 @@ pub struct Scan {
     /// The root is the first; of others, their place is their number. `None` for
     /// directories that went before they could be read.
     pub(super) directories: Vec<Option<ScannedDirectory>>,
+    /// Filesystems whose files are to be read, and may have pages that are dirty.
+    pub(super) dirty: HashSet<u64>,
 }
 
 /// A directory that was found.
@@ -65,7 +67,7 @@ pub struct ScannedDirectory {
     pub status: Status,
     /// Sorted by name.
     pub entries: Vec<(Name, ScannedEntry)>,
-    /// Whether its filesystem notes when files were changed.
+    /// Whether its filesystem is known to note when files were changed.
     pub(super) keeps_change_times: bool,
 }
 
@@ -189,7 +191,9 @@ pub fn scan_opened(
     for (number, directory) in found {
         directories[number] = Some(directory);
     }
-    Ok(Scan { path, root, begun, directories })
+    let mut scan = Scan { path, root, begun, directories, dirty: HashSet::new() };
+    scan.dirty = scan.unread_filesystems();
+    Ok(scan)
 }
 
 struct Walk<'a> {
@@ -291,7 +295,7 @@ impl Walk<'_> {
             _ => directory.keeps_change_times().map_err(failed)?,
         };
         let known = known.filter(|_| keeps_change_times);
-        let known = known.and_then(|place| self.options.known?.read(place));
+        let known = known.and_then(|place| self.options.known?.read(place, &status));
         let attributes = match known.as_ref().and_then(|known| known.attributes(&status)) {
             Some(attributes) => attributes,
             None => status.attributes(directory.own_xattrs().map_err(failed)?),
