@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use cairn_tests::disk::Filesystem;
-use cairn_tests::{Cairn, Mapping, Need, eventually};
+use cairn_tests::{Cairn, Mapping, Need, eventually, run, set_xattr};
 
 /// A directory with a file that is written to through a mapping, and one that is not.
 struct Mapped {
@@ -76,4 +78,130 @@ fn what_is_stored_through_a_mapping_is_not_missed_by_the_next_import() {
         place.mapping.store(b'5');
         assert_eq!(place.import(&cairn), (again, "5".repeat(Mapping::LEN)), "{name}");
     }
+}
+
+/// A directory whose times have whole seconds, as all formats can hold them.
+fn settle_times(root: &Path) {
+    let mut touch = Command::new("find");
+    run(touch.arg(root).args(["-exec", "touch", "-h", "-d", "@1700000000", "{}", "+"]));
+}
+
+/// Makes archives of a directory by `commands`, and checks that each is the same when it is
+/// imported as the directory is; returns how large they are.
+fn check_archives(cairn: &Cairn, commands: &[&[&str]]) -> Vec<u64> {
+    let expected = cairn.json(["import", "root", "--no-cache"])["tree"].clone();
+    let check = |words: &&[&str]| {
+        let archive = cairn.directory().join("archive");
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg("-cf").arg(&archive).args(["-C", "root", "."]);
+        run(command.current_dir(cairn.directory()));
+        let imported = cairn.json(["import", "archive"]);
+        assert_eq!(imported["tree"], expected, "{words:?}");
+        assert_eq!(imported["ignored"], serde_json::Value::Null, "{words:?}");
+        fs::metadata(archive).unwrap().len()
+    };
+    commands.iter().map(check).collect()
+}
+
+#[test]
+fn sparse_files_in_archives_are_taken_in_as_their_content() {
+    if !Need::all(&[Need::Program("bsdtar", "libarchive-tools")]) {
+        return;
+    }
+    let cairn = Cairn::new();
+    let root = cairn.directory().join("root");
+    fs::create_dir(&root).unwrap();
+    let make = |name: &str, len: u64, pieces: &[u64]| {
+        let file = File::create(root.join(name)).unwrap();
+        file.set_len(len).unwrap();
+        for at in pieces {
+            file.write_all_at(&[b'x'; 4096], *at).unwrap();
+        }
+    };
+    make("two", 20_000_000, &[5 << 20, 19_000_000]);
+    make("hole", 1 << 20, &[]);
+    make("end", 1_000_003, &[1_000_003 - 4096]);
+    make("beginning", 1_000_000, &[0]);
+    // More than a header, and than a block after it, hold.
+    make("many", 8 << 20, &(0..100).map(|at| at * 65536 + 4096).collect::<Vec<_>>());
+    make(&"long".repeat(60), 1 << 20, &[65536]);
+    make("dense", 4096, &[0]);
+    settle_times(&root);
+    let posix = ["0.0", "0.1", "1.0"].map(|it| format!("--sparse-version={it}"));
+    let posix: Vec<_> =
+        posix.iter().map(|version| ["tar", "-S", "--format=posix", version]).collect();
+    let mut commands: Vec<&[&str]> = posix.iter().map(|words| &words[..]).collect();
+    commands.push(&["tar", "-S", "--format=gnu"]);
+    commands.push(&["tar", "-S", "--format=oldgnu"]);
+    commands.push(&["bsdtar", "--format=pax"]);
+    let sizes = check_archives(&cairn, &commands);
+    assert!(sizes.iter().all(|size| *size < 2 << 20), "they were not sparse: {sizes:?}");
+}
+
+/// An ACL of version 2: owner rw-, the user and group `id` r-x, group r--, mask rwx, others r--.
+fn acl(id: u32) -> Vec<u8> {
+    let entries = [(1, 6, u32::MAX), (2, 5, id), (4, 4, u32::MAX), (8, 5, id)];
+    let entries = entries.into_iter().chain([(16, 7, u32::MAX), (32, 4, u32::MAX)]);
+    let bytes = entries.flat_map(|(tag, permissions, id): (u16, u16, u32)| {
+        let [id, tag, permissions] =
+            [&id.to_le_bytes()[..], &tag.to_le_bytes(), &permissions.to_le_bytes()]
+                .map(<[u8]>::to_vec);
+        [tag, permissions, id].concat()
+    });
+    [2, 0, 0, 0].into_iter().chain(bytes).collect()
+}
+
+#[test]
+fn access_control_lists_in_archives_become_those_of_files() {
+    if !Need::all(&[Need::Root, Need::Program("bsdtar", "libarchive-tools")]) {
+        return;
+    }
+    let cairn = Cairn::new();
+    let root = cairn.directory().join("root");
+    fs::create_dir_all(root.join("directory")).unwrap();
+    fs::write(root.join("file"), "bytes").unwrap();
+    fs::write(root.join("plain"), "bytes").unwrap();
+    set_xattr(&root.join("file"), "system.posix_acl_access", &acl(1234)).unwrap();
+    set_xattr(&root.join("directory"), "system.posix_acl_default", &acl(4321)).unwrap();
+    set_xattr(&root.join("plain"), "user.some", b"thing").unwrap();
+    settle_times(&root);
+    check_archives(
+        &cairn,
+        &[
+            &["tar", "--format=posix", "--acls", "--xattrs", "--numeric-owner"],
+            &["bsdtar", "--format=pax", "--acls", "--xattrs"],
+            &["bsdtar", "--format=pax", "--acls", "--xattrs", "--numeric-owner"],
+        ],
+    );
+
+    // Debian has a user and a group daemon with number 1.
+    set_xattr(&root.join("file"), "system.posix_acl_access", &acl(1)).unwrap();
+    settle_times(&root);
+    check_archives(&cairn, &[&["bsdtar", "--format=pax", "--acls", "--xattrs"]]);
+    let mut tar = Command::new("tar");
+    tar.args(["--format=posix", "--acls", "-cf", "named", "-C", "root", "file"]);
+    run(tar.current_dir(cairn.directory()));
+    let said = cairn.fails(1, ["--quiet", "import", "named"]);
+    assert!(said.contains("its ACL names \"daemon\""), "{said}");
+    assert!(said.contains("--numeric-owner"), "{said}");
+}
+
+#[test]
+fn what_archives_say_beyond_that_is_taken_over_or_told() {
+    let cairn = Cairn::new();
+    fs::create_dir(cairn.directory().join("root")).unwrap();
+    fs::write(cairn.directory().join("root/file"), "bytes").unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["--format=posix", "--pax-option=RHT.security.selinux:=system_u:object_r:bin_t:s0"]);
+    tar.args(["--pax-option=VENDOR.thing:=1", "-cf", "archive.tar", "-C", "root", "."]);
+    run(tar.current_dir(cairn.directory()));
+    let imported = cairn.json(["import", "archive.tar"]);
+    assert_eq!(imported["ignored"], serde_json::json!({ "VENDOR.thing": 2 }));
+    let shown = cairn.run(["import", "archive.tar"]);
+    let line = "ignored: VENDOR.thing of 2 entries means nothing here\n";
+    assert!(shown.stdout.contains(line), "{}", shown.stdout);
+    cairn.data(["export", "1", "out.tar"]);
+    let out = fs::read(cairn.directory().join("out.tar")).unwrap();
+    let label = b"SCHILY.xattr.security.selinux=system_u:object_r:bin_t:s0\0\n";
+    assert!(out.windows(label.len()).any(|window| window == label));
 }

@@ -1,5 +1,6 @@
 //! A state made from a directory of this machine.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -56,6 +57,9 @@ pub struct Imported {
     pub stored: u64,
     /// Files that somebody went on changing while they were read.
     pub unsettled: Vec<TreePath>,
+    /// Keys of extended headers of an archive that mean something to others and were not
+    /// taken over, and how many entries have each.
+    pub ignored: BTreeMap<Vec<u8>, u64>,
 }
 
 /// Makes a state of a directory of this machine, in one transaction: all of it,
@@ -109,5 +113,5 @@ pub fn import_directory(
     // Without it the next import reads everything, and nothing else happens.
     let _ = scan.remember(store, tree);
     let summary = store.tree(tree)?.summary();
-    Ok(Imported { state, summary, read, stored, unsettled })
+    Ok(Imported { state, summary, read, stored, unsettled, ignored: BTreeMap::new() })
 }

@@ -1,5 +1,6 @@
 //! `cairn import`: a state made from any tree.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsFd;
@@ -72,6 +73,9 @@ struct Done {
     bytes_stored: u64,
     /// Files that somebody went on changing while they were read.
     unsettled: Vec<String>,
+    /// Keys of extended headers that were not taken over, and how many entries have each.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    ignored: BTreeMap<String, u64>,
     seconds: f64,
     mounts: Mounts,
     #[serde(skip)]
@@ -107,7 +111,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         let phases = Phases::new(output.progress());
         import_directory(&store, &args.source, &options, &phases)
     };
-    let Imported { state, summary, read, stored, unsettled } =
+    let Imported { state, summary, read, stored, unsettled, ignored } =
         imported.map_err(interrupt::explain)?;
     if let Some(tag) = &args.tag {
         store.tag(tag.clone(), state.id)?;
@@ -128,6 +132,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         bytes_read: read.bytes,
         bytes_stored: stored,
         unsettled: unsettled.iter().map(shown).collect(),
+        ignored: ignored.iter().map(|(key, count)| (Escaped(key).to_string(), *count)).collect(),
         seconds: time.as_secs_f64(),
         mounts,
         time,
@@ -190,7 +195,7 @@ fn layers(
 
 fn archive_options<'a>(options: &ImportOptions<'a>) -> ArchiveOptions<'a> {
     let standing = if options.switch { Standing::Current } else { Standing::Aside };
-    ArchiveOptions { request: options.request, parent: options.parent, standing }
+    ArchiveOptions { request: options.request, parent: options.parent, standing, holes: MOST }
 }
 
 /// Counts bytes as they are stored.
@@ -245,6 +250,11 @@ impl View for Done {
         for path in &self.unsettled {
             let text = format_args!("{path} changed all the time while it was read");
             page.marked_line(Style::Note, "unsettled: ", text);
+        }
+        for (key, number) in &self.ignored {
+            let entries = counted(usize::try_from(*number).unwrap_or(usize::MAX), "entry");
+            let text = format_args!("{key} of {entries} means nothing here");
+            page.marked_line(Style::Note, "ignored: ", text);
         }
         self.mounts.show_failures(page);
         let is = if self.current { " is current" } else { "" };

@@ -4,7 +4,7 @@
 use std::io::Read;
 
 pub(super) use cairn_store::archive::{ArchiveEntry as Entry, ArchiveKind as Kind};
-use cairn_store::archive::{ArchiveError, read_archive};
+use cairn_store::archive::{ArchiveError, ReadOptions, read_archive};
 pub(super) use cairn_store::tree::Attributes;
 
 use super::error::{EntryProblem, Problem};
@@ -17,14 +17,18 @@ pub(super) fn read(
     member: &str,
     mut visit: impl FnMut(&Entry, &mut dyn Read) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
-    let owners = |user: &[u8], group: &[u8]| (owner::user(user), owner::group(group));
+    // dpkg knows no sparse files.
+    let options = ReadOptions {
+        owners: Some(|user, group| (owner::user(user), owner::group(group))),
+        holes: None,
+    };
     let fail = |error| match error {
         ArchiveError::Unpack(source) => Problem::Unpack { member: member.into(), source },
         ArchiveError::Entry { entry, source } => {
             Problem::Entry { member: member.into(), entry, source: source.into() }
         }
     };
-    read_archive(tar, Some(owners), fail, |entry, bytes| {
+    read_archive(tar, &options, fail, |entry, bytes| {
         let link = match &entry.kind {
             Kind::Symlink(text) => text,
             _ => &[][..],
@@ -206,6 +210,10 @@ mod tests {
         check(new().entry(b'V', "a", "", b""), "type 'V'");
         check(new().entry(b'2', "a", "b", b"bytes"), "has 5 bytes");
         check(new().pax(&[("size", b"9")]).file("a", b""), "changes the size");
+        // What does not fit into a header may only be there.
+        check(new().pax(&[("size", b"8589934591")]).file("a", b""), "changes the size");
+        check(new().pax(&[("size", b"8589934592")]).file("a", b"b"), "changes the size");
+        check(new().pax(&[("size", b"8589934592")]).file("a", b""), "the archive ends within it");
         check(new().pax(&[("GNU.sparse.map", b"0,1")]).file("a", b""), "sparse");
         check(new().pax(&[("SCHILY.acl.access", b"u::r")]).file("a", b""), "an ACL");
         check(new().pax(&[("SCHILY.xattr.", b"")]).file("a", b""), "no attribute");

@@ -70,7 +70,7 @@ impl Files {
         let mut raw: BTreeMap<TreePath, Placed> = BTreeMap::new();
         archive::read(tar, member, |entry, bytes| {
             let fail = |problem| entry_problem(member, &entry.path, problem);
-            let Entry { path, attributes, kind } = entry;
+            let Entry { path, attributes, kind, .. } = entry;
             let placed = |content| Placed {
                 path: place::place(path),
                 attributes: attributes.clone(),

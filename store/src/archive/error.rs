@@ -53,6 +53,16 @@ pub enum EntryProblem {
     /// kept.
     #[error("its extended header is unusable: {0}")]
     Extended(&'static str),
+    /// What the archive says of where in a sparse file its bytes belong is damaged, too long, or
+    /// in a form that is not known.
+    #[error("its map of a sparse file cannot be used: {0}")]
+    Sparse(&'static str),
+    /// There is no number to a name of a user or group in its access control list.
+    #[error(
+        "its ACL names \"{}\", and the archive does not tell the number: make it with --numeric-owner",
+        .0.escape_ascii()
+    )]
+    AclName(Vec<u8>),
     /// It lies below something that is not a directory.
     #[error("\"{}\" above it is not a directory", .0.escape_ascii())]
     NotBelowDirectory(Vec<u8>),

@@ -1,10 +1,12 @@
 //! Extended headers of tar archives: long names, and what pax knows more.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use tar::EntryType;
 
 use super::error::EntryProblem;
+use super::sparse::SparseRecords;
 use crate::tree::{Timestamp, Xattr};
 
 /// What extended headers say of the entry after them.
@@ -19,7 +21,29 @@ pub(super) struct Extended {
     pub(super) mtime: Option<Timestamp>,
     pub(super) size: Option<u64>,
     pub(super) xattrs: Vec<Xattr>,
+    /// The ACL, and that which new files in a directory get; as text.
+    pub(super) acl: Option<Vec<u8>>,
+    pub(super) default_acl: Option<Vec<u8>>,
+    pub(super) selinux: Option<Vec<u8>>,
+    pub(super) sparse: Option<SparseRecords>,
+    /// Keys of records that mean something to others.
+    pub(super) ignored: BTreeSet<Vec<u8>>,
 }
+
+/// What is known, and is of no use: other times, remarks, and where the file was.
+const OF_NO_USE: [&[u8]; 8] = [
+    b"atime",
+    b"ctime",
+    b"comment",
+    b"hdrcharset",
+    b"LIBARCHIVE.creationtime",
+    b"SCHILY.dev",
+    b"SCHILY.ino",
+    b"SCHILY.nlink",
+];
+
+/// libarchive writes attributes twice: so, and as all others do.
+const XATTR_OF_LIBARCHIVE: &[u8] = b"LIBARCHIVE.xattr.";
 
 impl Extended {
     /// Whether entries of this kind are extended headers.
@@ -32,10 +56,27 @@ impl Extended {
 
     /// Whether no header said anything.
     pub(super) fn is_empty(&self) -> bool {
-        let Self { path, link, uid, gid, user, group, mtime, size, xattrs } = self;
-        let texts = [path, link, user, group].into_iter().all(Option::is_none);
+        let Self { path, link, uid, gid, user, group, mtime, size, xattrs, .. } = self;
+        let Self { acl, default_acl, selinux, sparse, .. } = self;
+        let texts = [path, link, user, group, acl, default_acl, selinux];
         let numbers = uid.is_none() && gid.is_none() && mtime.is_none() && size.is_none();
-        texts && numbers && xattrs.is_empty()
+        let has_text = texts.into_iter().any(Option::is_some);
+        !has_text && numbers && xattrs.is_empty() && sparse.is_none()
+    }
+
+    /// The name that they give the entry.
+    pub(super) fn name(&self) -> Option<&Vec<u8>> {
+        // Sparse files have another path for readers that do not know them.
+        self.sparse.as_ref().and_then(|sparse| sparse.name.as_ref()).or(self.path.as_ref())
+    }
+
+    /// Keys of records that mean something, and not here.
+    pub(super) fn take_ignored(&mut self) -> Vec<Vec<u8>> {
+        let mut ignored = std::mem::take(&mut self.ignored);
+        if !self.xattrs.is_empty() {
+            ignored.remove(XATTR_OF_LIBARCHIVE);
+        }
+        ignored.into_iter().collect()
     }
 
     /// Takes over what one header says.
@@ -70,13 +111,25 @@ impl Extended {
                 set(&mut self.mtime, time)
             }
             b"size" => set(&mut self.size, parse(text, "its size")?),
-            _ if key.starts_with(b"GNU.sparse") => Err(EntryProblem::Extended("a sparse file")),
-            _ if key.starts_with(b"SCHILY.acl.") => Err(EntryProblem::Extended("an ACL as text")),
-            _ => match key.strip_prefix(b"SCHILY.xattr.") {
-                Some(name) => self.xattr(name, value),
-                // Other times, remarks, and what vendors tell themselves.
-                None => Ok(()),
-            },
+            b"SCHILY.acl.access" => set(&mut self.acl, value.to_vec()),
+            b"SCHILY.acl.default" => set(&mut self.default_acl, value.to_vec()),
+            b"RHT.security.selinux" => set(&mut self.selinux, value.to_vec()),
+            // The map is in the bytes of the file.
+            b"SCHILY.realsize" => Err(EntryProblem::Sparse("it has a form that is not known")),
+            _ => {
+                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    return self.sparse.get_or_insert_default().add(key, value);
+                }
+                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    return self.xattr(name, value);
+                }
+                if key.starts_with(XATTR_OF_LIBARCHIVE) {
+                    self.ignored.insert(XATTR_OF_LIBARCHIVE.into());
+                } else if !OF_NO_USE.contains(&key) {
+                    self.ignored.insert(key.into());
+                }
+                Ok(())
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::builder::{FileId, TreeBuilder};
 use super::error::{ArchiveError, EntryProblem};
-use super::read::{ArchiveEntry, ArchiveKind, read_archive};
+use super::read::{ArchiveEntry, ArchiveKind, ReadOptions, read_archive};
 use crate::error::{Error, Result};
 use crate::hash::BlobRef;
 use crate::host::Unread;
@@ -35,7 +35,12 @@ pub struct ArchiveOptions<'a> {
     pub parent: Option<StateId>,
     /// Whether the new state becomes the current one.
     pub standing: Standing,
+    /// The most bytes of holes in sparse files, all of them together.
+    pub holes: u64,
 }
+
+/// Keys of extended headers that are told, of those that mean nothing here.
+const MAX_IGNORED: usize = 100;
 
 /// Makes a state of archives, the plain bytes of which `open` gives one after
 /// the other: layers, each above those before, with the whiteouts of OCI images
@@ -55,21 +60,47 @@ pub fn import_archives<'a>(
     progress: &dyn IngestProgress,
 ) -> Result<Imported> {
     let mut transaction = store.begin()?;
-    let mut read = Unread::default();
+    let ArchiveOptions { request, parent, standing, holes } = *options;
+    let mut found = Found { read: Unread::default(), ignored: BTreeMap::new(), holes };
     let mut builder = TreeBuilder::new();
     for layer in layers {
-        take_in(&mut transaction, layer?, &mut builder, whiteouts, &mut read, progress)?;
+        take_in(&mut transaction, layer?, &mut builder, whiteouts, &mut found, progress)?;
         builder.begin_layer();
     }
     let stored = transaction.packed_len();
     let tree = builder.put(&mut transaction)?;
     let packages = transaction.put_tree(Tree::empty(Attributes::implied_directory()))?;
-    let ArchiveOptions { request, parent, standing } = *options;
     let draft = Draft { parent, request: request.to_owned(), tree, packages };
     let state = transaction.publish(draft, standing)?;
     drop(transaction);
     let summary = store.tree(tree)?.summary();
-    Ok(Imported { state, summary, read, stored, unsettled: Vec::new() })
+    let Found { read, ignored, .. } = found;
+    Ok(Imported { state, summary, read, stored, unsettled: Vec::new(), ignored })
+}
+
+/// What was met in archives.
+struct Found {
+    read: Unread,
+    /// Keys of extended headers that mean nothing here, and how many entries have each.
+    ignored: BTreeMap<Vec<u8>, u64>,
+    /// Bytes of holes that may still come.
+    holes: u64,
+}
+
+impl Found {
+    fn count(&mut self, entry: &ArchiveEntry) {
+        if let ArchiveKind::File(size) = entry.kind {
+            self.read.files += 1;
+            self.read.bytes += size;
+        }
+        for key in &entry.ignored {
+            if let Some(count) = self.ignored.get_mut(key) {
+                *count += 1;
+            } else if self.ignored.len() < MAX_IGNORED {
+                self.ignored.insert(key.clone(), 1);
+            }
+        }
+    }
 }
 
 /// Whether names with `.wh.` stand for what is taken away.
@@ -87,18 +118,16 @@ fn take_in(
     tar: impl Read,
     builder: &mut TreeBuilder,
     whiteouts: Whiteouts,
-    read: &mut Unread,
+    found: &mut Found,
     progress: &dyn IngestProgress,
 ) -> Result<()> {
     let (sender, receiver) = bounded(1);
     std::thread::scope(|scope| {
         let worker = scope.spawn(move || store_batches(transaction, &receiver, progress));
         let mut reader = Reader { builder, whiteouts, sender, batch: Vec::new(), batch_len: 0 };
-        let result = read_archive(tar, None, Error::Archive, |entry, bytes| {
-            if let ArchiveKind::File(size) = entry.kind {
-                read.files += 1;
-                read.bytes += size;
-            }
+        let options = ReadOptions { owners: None, holes: Some(found.holes) };
+        let result = read_archive(tar, &options, Error::Archive, |entry, bytes| {
+            found.count(entry);
             reader.entry(entry, bytes)
         })
         .and_then(|()| reader.flush());
@@ -221,7 +250,7 @@ struct Reader<'b> {
 
 impl Reader<'_> {
     fn entry(&mut self, entry: &ArchiveEntry, bytes: &mut dyn Read) -> Result<()> {
-        let ArchiveEntry { path, attributes, kind } = entry;
+        let ArchiveEntry { path, attributes, kind, .. } = entry;
         let fail = |source| Error::Archive(ArchiveError::Entry { entry: path.to_bytes(), source });
         if self.whiteouts == Whiteouts::Oci
             && let Some((parent, name)) = path.split_last()

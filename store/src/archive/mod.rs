@@ -3,6 +3,8 @@
 //! Reading is strict: whatever two readers could see differently is refused, and
 //! nothing is written anywhere but into a tree in memory and the store.
 
+mod acl;
+mod blocks;
 mod builder;
 mod compression;
 mod error;
@@ -10,6 +12,7 @@ mod extended;
 mod image;
 mod import;
 mod read;
+mod sparse;
 pub(crate) mod write;
 
 pub use builder::{FileId, TreeBuilder};
@@ -17,4 +20,4 @@ pub use compression::Compression;
 pub use error::{ArchiveError, EntryProblem};
 pub use image::Image;
 pub use import::{ArchiveOptions, Whiteouts, import_archives};
-pub use read::{ArchiveEntry, ArchiveKind, Owners, read_archive};
+pub use read::{ArchiveEntry, ArchiveKind, Owners, ReadOptions, read_archive};

@@ -1,18 +1,22 @@
 //! The entries of a tar archive, checked and with their extended headers
 //! applied.
 //!
-//! Formats: tar(5), ustar, GNU and pax. Sparse files, ACLs as text and
-//! everything else on which readers disagree is refused instead of being half
-//! understood.
+//! Formats: tar(5), ustar, GNU and pax, with the extended attributes, ACLs and sparse files
+//! of GNU tar and libarchive. Everything on which readers disagree is refused instead of
+//! being half understood.
 
 use std::io::{self, Read};
 
 use tar::{EntryType, Header};
 
+use super::acl::{Acl, Names};
+use super::blocks::Blocks;
 use super::error::{ArchiveError, EntryProblem};
 use super::extended::Extended;
+use super::sparse::{Fault, Map};
+use super::write::MAX_OCTAL_11;
 use crate::name::TreePath;
-use crate::tree::{Attributes, Device, MAX_TARGET_LEN, Timestamp};
+use crate::tree::{Attributes, Device, MAX_TARGET_LEN, Timestamp, Xattr};
 
 /// One entry.
 #[derive(Clone, Debug)]
@@ -23,6 +27,8 @@ pub struct ArchiveEntry {
     pub attributes: Attributes,
     /// What it is.
     pub kind: ArchiveKind,
+    /// Keys of extended headers that mean something to others, and nothing here.
+    pub ignored: Vec<Vec<u8>>,
 }
 
 /// What an entry is.
@@ -47,6 +53,16 @@ pub enum ArchiveKind {
 /// Numbers that the names of a user and of a group stand for, where they are to
 /// win over the numbers in the archive.
 pub type Owners = fn(user: &[u8], group: &[u8]) -> (Option<u32>, Option<u32>);
+
+/// What is made of an archive.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReadOptions {
+    /// Whose names win over numbers.
+    pub owners: Option<Owners>,
+    /// The most bytes of holes in sparse files, all of them together, since they cost nothing
+    /// in the archive; `None` refuses such files.
+    pub holes: Option<u64>,
+}
 
 impl ArchiveKind {
     /// The number of a device.
@@ -80,21 +96,18 @@ const MAX_EXTENDED_MEAN: u64 = 1 << 10;
 /// what is wrong with the archive.
 pub fn read_archive<E>(
     tar: impl Read,
-    owners: Option<Owners>,
+    options: &ReadOptions,
     fail_with: impl Fn(ArchiveError) -> E,
     mut visit: impl FnMut(&ArchiveEntry, &mut dyn Read) -> Result<(), E>,
 ) -> Result<(), E> {
     let unpack = |source| fail_with(ArchiveError::Unpack(source));
-    let mut archive = tar::Archive::new(tar);
+    let mut blocks = Blocks::new(tar);
     let mut pending = Extended::default();
     let mut count = 0;
     let mut extended = 0;
-    // Raw: the library itself would read extended headers of any length into
-    // memory, and splits attributes at line feeds in their values.
-    for entry in archive.entries().map_err(unpack)?.raw(true) {
-        let mut entry = entry.map_err(unpack)?;
-        let header = entry.header().clone();
-        let name = pending.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
+    let mut holes_left = options.holes;
+    while let Some(header) = blocks.next_header().map_err(unpack)? {
+        let name = pending.name().cloned().unwrap_or_else(|| header.path_bytes().into_owned());
         let fail = |source| fail_with(ArchiveError::Entry { entry: name.clone(), source });
 
         count += 1;
@@ -102,7 +115,7 @@ pub fn read_archive<E>(
             return Err(fail(EntryProblem::TooMany(MAX_ENTRIES)));
         }
         if Extended::is_header(header.entry_type()) {
-            let size = header.size().map_err(|_| fail(EntryProblem::Number("its size")))?;
+            let size = header.entry_size().map_err(|_| fail(EntryProblem::Number("its size")))?;
             if size > MAX_EXTENDED_LEN {
                 return Err(fail(EntryProblem::Extended("it is too long")));
             }
@@ -111,22 +124,61 @@ pub fn read_archive<E>(
                 return Err(fail(EntryProblem::Extended("all of them are too long together")));
             }
             let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).map_err(unpack)?;
+            blocks.begin(size);
+            blocks.read_to_end(&mut bytes).map_err(unpack)?;
             if bytes.len() as u64 != size {
                 return Err(fail(EntryProblem::Truncated));
             }
             pending.add(header.entry_type(), &bytes).map_err(fail)?;
             continue;
         }
-        let checked = check(&header, std::mem::take(&mut pending), owners).map_err(fail)?;
-        let ArchiveKind::File(size) = checked.kind else {
+        let mut said = std::mem::take(&mut pending);
+        let records = said.sparse.take();
+        let mut checked = check(&header, said, &name, options.owners).map_err(fail)?;
+        let ArchiveKind::File(stored) = checked.kind else {
+            if records.is_some() {
+                return Err(fail(EntryProblem::Sparse("it is not a file")));
+            }
+            blocks.begin(0);
             visit(&checked, &mut io::empty())?;
             continue;
         };
-        let mut content = Counted { inner: &mut entry, count: 0 };
+        let is_old = header.entry_type().is_gnu_sparse();
+        let map = match (records, &mut holes_left) {
+            (None, _) if !is_old => None,
+            (_, None) if is_old => return Err(fail(EntryProblem::Type(b'S'))),
+            (_, None) => return Err(fail(EntryProblem::Extended("a sparse file"))),
+            (Some(_), _) if is_old => return Err(fail(EntryProblem::Sparse("it is there twice"))),
+            (records, Some(left)) => {
+                let map = match records {
+                    None => Map::of_header(&header, &mut blocks, stored),
+                    Some(records) => {
+                        blocks.begin(stored);
+                        records.map(&mut blocks)
+                    }
+                };
+                let map = map.map_err(|fault| match fault {
+                    Fault::Unpack(source) => unpack(source),
+                    Fault::Entry(problem) => fail(problem),
+                })?;
+                *left = left
+                    .checked_sub(map.holes())
+                    .ok_or_else(|| fail(EntryProblem::Sparse("its holes are too large")))?;
+                checked.kind = ArchiveKind::File(map.size());
+                Some(map)
+            }
+        };
+        if is_old || map.is_none() {
+            blocks.begin(stored);
+        }
+        let whole: (u64, &mut dyn Read) = match &map {
+            None => (stored, &mut blocks),
+            Some(map) => (map.size(), &mut map.reader(&mut blocks)),
+        };
+        let mut content = Counted { inner: whole.1, count: 0 };
         visit(&checked, &mut content)?;
         io::copy(&mut content, &mut io::sink()).map_err(unpack)?;
-        if content.count != size {
+        if content.count != whole.0 {
             return Err(fail(EntryProblem::Truncated));
         }
     }
@@ -134,7 +186,7 @@ pub fn read_archive<E>(
         let fault = io::Error::new(io::ErrorKind::UnexpectedEof, "an extended header is the last");
         return Err(unpack(fault));
     }
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(unpack)?;
+    io::copy(&mut blocks.into_inner(), &mut io::sink()).map_err(unpack)?;
     Ok(())
 }
 
@@ -151,25 +203,28 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Makes an entry of a header and the extended headers before it.
+/// Makes an entry of a header and the extended headers before it, which call it `name`. Of a
+/// sparse file it has the bytes that are stored.
 fn check(
     header: &Header,
-    extended: Extended,
+    mut extended: Extended,
+    name: &[u8],
     owners: Option<Owners>,
 ) -> Result<ArchiveEntry, EntryProblem> {
-    let Extended { path, link, uid, gid, user, group, mtime, size, mut xattrs } = extended;
+    let ignored = extended.take_ignored();
+    let Extended { link, uid, gid, user, group, mtime, size, mut xattrs, .. } = extended;
 
     let entry_type = header.entry_type();
-    let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
-    let path = tree_path(&path, entry_type.is_dir())?;
+    let path = tree_path(name, entry_type.is_dir())?;
     let link = link.or_else(|| Some(header.link_name_bytes()?.into_owned())).unwrap_or_default();
 
     let mode = header.mode().map_err(|_| EntryProblem::Number("its mode"))?;
     // Some writers add the bits of the type.
-    let mode = u16::try_from(mode & 0o7777).expect("12 bits");
+    let mut mode = u16::try_from(mode & 0o7777).expect("12 bits");
     let user = user.as_deref().or_else(|| header.username_bytes()).unwrap_or_default();
     let group = group.as_deref().or_else(|| header.groupname_bytes()).unwrap_or_default();
-    let (known_user, known_group) = owners.map_or((None, None), |owners| owners(user, group));
+    let known = |user: &[u8], group: &[u8]| owners.map_or((None, None), |it| it(user, group));
+    let (known_user, known_group) = known(user, group);
     let uid = match known_user.or(uid) {
         Some(uid) => uid,
         None => narrow(header.uid(), "its user")?,
@@ -189,19 +244,70 @@ fn check(
     if xattrs.windows(2).any(|pair| pair[0].name == pair[1].name) {
         return Err(EntryProblem::Extended("an attribute is there twice"));
     }
-
-    // Two lengths of one file are how archives are made that two readers see
-    // differently; the header holds up to 2^63.
-    if size.is_some_and(|size| header.entry_size().ok() != Some(size)) {
-        return Err(EntryProblem::Extended("it changes the size"));
+    let kind = kind(header, &link, stored_size(header, size)?)?;
+    if let ArchiveKind::Symlink(_) = kind {
+        mode = 0o777;
     }
-    let kind = kind(header, &link)?;
-    let mode = if matches!(kind, ArchiveKind::Symlink(_)) { 0o777 } else { mode };
-    Ok(ArchiveEntry { path, attributes: Attributes { mode, uid, gid, mtime, xattrs }, kind })
+    let names = Names {
+        user: &|name| known(name, b"").0.or((name == user).then_some(uid)),
+        group: &|name| known(b"", name).1.or((name == group).then_some(gid)),
+    };
+    if let Some(text) = extended.acl {
+        let acl = Acl::parse(&text, &names)?;
+        if let ArchiveKind::Symlink(_) = kind {
+            return Err(EntryProblem::Extended("an ACL of a link"));
+        }
+        mode = mode & !0o777 | acl.mode();
+        if !acl.is_a_mode() {
+            add(&mut xattrs, b"system.posix_acl_access", acl.encode())?;
+        }
+    }
+    if let Some(text) = extended.default_acl {
+        let acl = Acl::parse(&text, &names)?;
+        if kind != ArchiveKind::Directory {
+            return Err(EntryProblem::Extended("an ACL for new files in what is no directory"));
+        }
+        add(&mut xattrs, b"system.posix_acl_default", acl.encode())?;
+    }
+    if let Some(mut label) = extended.selinux {
+        // As setfilecon(3) sets it.
+        if label.last() != Some(&0) {
+            label.push(0);
+        }
+        add(&mut xattrs, b"security.selinux", label)?;
+    }
+    let attributes = Attributes { mode, uid, gid, mtime, xattrs };
+    Ok(ArchiveEntry { path, attributes, kind, ignored })
 }
 
-fn kind(header: &Header, link: &[u8]) -> Result<ArchiveKind, EntryProblem> {
-    let size = || header.entry_size().map_err(|_| EntryProblem::Number("its size"));
+/// Adds an attribute that may be there under its own name as well.
+fn add(xattrs: &mut Vec<Xattr>, name: &[u8], value: Vec<u8>) -> Result<(), EntryProblem> {
+    let xattr = Xattr { name: name.into(), value: value.into() };
+    match xattrs.binary_search_by(|other| other.name.cmp(&xattr.name)) {
+        Ok(at) if xattrs[at] == xattr => Ok(()),
+        Ok(_) => Err(EntryProblem::Extended("an attribute is there twice")),
+        Err(at) => {
+            xattrs.insert(at, xattr);
+            Ok(())
+        }
+    }
+}
+
+/// How many bytes of an entry are in the archive.
+///
+/// Two lengths of one file are how archives are made that two readers see differently.
+/// GNU tar leaves the one in the header out if it does not fit there.
+fn stored_size(header: &Header, extended: Option<u64>) -> Result<u64, EntryProblem> {
+    let size = header.entry_size();
+    match (extended, size) {
+        (None, size) => size.map_err(|_| EntryProblem::Number("its size")),
+        (Some(extended), Ok(size)) if extended == size => Ok(size),
+        (Some(extended), Ok(0)) if extended > MAX_OCTAL_11 => Ok(extended),
+        _ => Err(EntryProblem::Extended("it changes the size")),
+    }
+}
+
+fn kind(header: &Header, link: &[u8], size: u64) -> Result<ArchiveKind, EntryProblem> {
     let device = || {
         let major = header.device_major().ok().flatten();
         let minor = header.device_minor().ok().flatten();
@@ -209,7 +315,9 @@ fn kind(header: &Header, link: &[u8]) -> Result<ArchiveKind, EntryProblem> {
         Ok(Device { major: numbers.0, minor: numbers.1 })
     };
     let kind = match header.entry_type() {
-        EntryType::Regular | EntryType::Continuous => return Ok(ArchiveKind::File(size()?)),
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            return Ok(ArchiveKind::File(size));
+        }
         EntryType::Link => {
             let target = tree_path(link, false);
             ArchiveKind::HardLink(target.map_err(|_| EntryProblem::LinkTarget(link.into()))?)
@@ -226,7 +334,7 @@ fn kind(header: &Header, link: &[u8]) -> Result<ArchiveKind, EntryProblem> {
         EntryType::Fifo => ArchiveKind::Fifo,
         other => return Err(EntryProblem::Type(other.as_byte())),
     };
-    match size()? {
+    match size {
         0 => Ok(kind),
         size => Err(EntryProblem::Bytes(size)),
     }

@@ -138,7 +138,7 @@ fn decimal(time: Timestamp) -> String {
 
 /// The most that 7 and 11 octal digits hold.
 const MAX_OCTAL_7: u64 = (1 << 21) - 1;
-const MAX_OCTAL_11: u64 = (1 << 33) - 1;
+pub(super) const MAX_OCTAL_11: u64 = (1 << 33) - 1;
 
 fn octal_seconds(time: Timestamp) -> Option<u64> {
     u64::try_from(time.seconds()).ok().filter(|seconds| *seconds <= MAX_OCTAL_11)

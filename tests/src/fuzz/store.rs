@@ -220,7 +220,7 @@ pub(super) fn log(bytes: &[u8]) {
 }
 
 const OPTIONS: ArchiveOptions<'_> =
-    ArchiveOptions { request: "", parent: None, standing: Standing::Apart };
+    ArchiveOptions { request: "", parent: None, standing: Standing::Apart, holes: 16 << 20 };
 
 fn import<'a>(
     store: &Store,
