@@ -142,6 +142,44 @@ fn a_clock_that_jumps_loses_nothing() {
     }
 }
 
+/// Which states stay of some that were made so many days ago, the oldest first, in one of
+/// which is the current one.
+fn kept_of(days: &[i64], rule: &[&str]) -> Vec<u64> {
+    const DAY: i64 = 86_400;
+    let cairn = Cairn::new();
+    fs::create_dir(cairn.directory().join("tree")).unwrap();
+    let shim = shim(&cairn);
+    for ago in days {
+        let offset = (-ago * DAY).to_string();
+        let ended = run_with(&cairn, &shim, ("SHIM_CLOCK", &offset), &["import", "tree"]);
+        assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    }
+    let words = ["--yes", "state", "prune"];
+    let pruned = cairn.json(words.iter().chain(rule));
+    let mut kept = Vec::new();
+    for state in pruned["kept"].as_array().unwrap() {
+        kept.push(state["state"].as_u64().unwrap());
+    }
+    let states = cairn.json(["state", "list"]);
+    assert_eq!(states.as_array().unwrap().len(), kept.len(), "what is told is done");
+    kept.sort_unstable();
+    kept
+}
+
+#[test]
+fn of_each_week_and_month_the_newest_state_stays() {
+    if !Need::all(&[Need::Program("cc", "gcc")]) {
+        return;
+    }
+    // The first is current. Seven days before is in the week before, 31 in a month before.
+    let weeks = [400, 28, 21, 14, 14, 7, 0, 0];
+    assert_eq!(kept_of(&weeks, &["--keep-weekly", "3"]), [1, 5, 6, 8]);
+    let months = [400, 93, 62, 62, 31, 0, 0];
+    assert_eq!(kept_of(&months, &["--keep-monthly", "3"]), [1, 4, 5, 7]);
+    assert_eq!(kept_of(&months, &["--keep-monthly", "9"]), [1, 2, 4, 5, 7]);
+    assert_eq!(kept_of(&months, &["--keep-weekly", "1", "--keep-monthly", "2"]), [1, 5, 7]);
+}
+
 #[test]
 fn locks_that_were_left_behind_hold_nobody() {
     let cairn = prepared();

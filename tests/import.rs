@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use cairn_tests::disk::Filesystem;
-use cairn_tests::{Cairn, Mapping, Need, eventually, run, set_xattr};
+use cairn_tests::{Cairn, Ended, Mapping, Mounted, Need, eventually, run, set_xattr, signal};
 
 /// A directory with a file that is written to through a mapping, and one that is not.
 struct Mapped {
@@ -78,6 +79,116 @@ fn what_is_stored_through_a_mapping_is_not_missed_by_the_next_import() {
         place.mapping.store(b'5');
         assert_eq!(place.import(&cairn), (again, "5".repeat(Mapping::LEN)), "{name}");
     }
+}
+
+/// Bytes without a pattern, a MiB each.
+fn noise(mebibytes: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    File::open("/dev/urandom").unwrap().take(mebibytes << 20).read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// Names in a directory of the store, sorted.
+fn names(cairn: &Cairn, directory: &str) -> Vec<String> {
+    let entries = fs::read_dir(cairn.store().join(directory)).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn an_import_that_is_interrupted_in_the_middle_leaves_nothing() {
+    const SIGINT: i32 = 2;
+    const SIGSTOP: i32 = 19;
+    const SIGCONT: i32 = 18;
+    let cairn = Cairn::new();
+    let root = cairn.directory().join("root");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("first"), "bytes").unwrap();
+    cairn.data(["import", "root"]);
+    let before =
+        (cairn.json(["state", "list"]), names(&cairn, "packs"), names(&cairn, "cache/imports"));
+    for number in 0..32 {
+        fs::write(root.join(format!("large{number}")), noise(6)).unwrap();
+    }
+    // Whoever runs the tests in the background of a shell has SIGINT ignored.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(cairn.program()).args(["--store", "store", "import"]);
+    command.arg("root").current_dir(cairn.directory()).stdin(Stdio::null());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("it writes a pack", || !names(&cairn, "packs/new").is_empty());
+    signal(child.id(), SIGSTOP).unwrap();
+    assert_eq!(names(&cairn, "packs"), before.1, "it is in the middle");
+    signal(child.id(), SIGINT).unwrap();
+    signal(child.id(), SIGCONT).unwrap();
+    let ended = Ended::from(child.wait_with_output().unwrap());
+    assert_eq!(ended.code(), Some(128 + SIGINT), "{}", ended.stderr);
+    assert!(ended.stderr.contains("it was interrupted; nothing was changed"), "{}", ended.stderr);
+    let after =
+        (cairn.json(["state", "list"]), names(&cairn, "packs"), names(&cairn, "cache/imports"));
+    assert_eq!(after, before);
+    assert_eq!(names(&cairn, "packs/new"), Vec::<String>::new(), "what it had written is gone");
+    assert_eq!(cairn.json(["import", "root"])["entries"], 33);
+}
+
+#[test]
+fn patterns_of_a_file_are_left_out() {
+    let cairn = Cairn::new();
+    let root = cairn.directory().join("root");
+    for path in ["a.o", "keep/b.o", "keep/c", "cache/x/y", "deep/cache/z", "#odd", " blank"] {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "bytes").unwrap();
+    }
+    let patterns = "# objects\n*.o\n\n/cache/\n[#]odd\n";
+    fs::write(cairn.directory().join("patterns"), patterns).unwrap();
+    fs::write(cairn.directory().join("more"), "deep/**/z").unwrap();
+    let words = ["import", "root", "--exclude-from", "patterns", "--exclude-from", "more"];
+    let imported = cairn.json(words);
+    let listed = cairn.data(["find", "1", "**"]);
+    let expected = ["/ blank", "/deep", "/deep/cache", "/keep", "/keep/c"];
+    assert_eq!(listed.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(imported["entries"], 5);
+    // A file of patterns that is not there, or has none that can be read.
+    fs::write(cairn.directory().join("more"), "[a").unwrap();
+    cairn.fails(2, words);
+    cairn.fails(1, ["import", "root", "--exclude-from", "absent"]);
+}
+
+#[test]
+fn another_filesystem_is_taken_in_or_is_an_empty_directory() {
+    if !Need::all(&[Need::Root]) {
+        return;
+    }
+    let cairn = Cairn::new();
+    let root = cairn.directory().join("root");
+    fs::create_dir_all(root.join("here/other")).unwrap();
+    fs::write(root.join("here/own"), "bytes").unwrap();
+    fs::write(root.join("here/other/hidden"), "below the mount").unwrap();
+    let words = ["-t", "tmpfs", "-o", "mode=0711", "tmpfs"];
+    let other = Mounted::new(&root.join("here/other"), &words);
+    fs::create_dir(other.path().join("deep")).unwrap();
+    fs::write(other.path().join("deep/shown"), "on the mount").unwrap();
+    for (option, expected) in [
+        (
+            &[][..],
+            &["/here", "/here/other", "/here/other/deep", "/here/other/deep/shown", "/here/own"][..],
+        ),
+        (&["-x"], &["/here", "/here/other", "/here/own"]),
+        (&["--one-file-system"], &["/here", "/here/other", "/here/own"]),
+    ] {
+        let imported = cairn.json(["import", "root"].iter().chain(option));
+        let state = imported["state"].to_string();
+        assert_eq!(cairn.data(["find", &state, "**"]).lines().collect::<Vec<_>>(), expected);
+        // The directory itself is that which is mounted.
+        let listed = cairn.data(["ls", "-l", &format!("{state}:/here")]);
+        assert!(listed.contains("drwx--x--x"), "{listed}");
+    }
+    // The root itself may be one.
+    let imported = cairn.json([Path::new("import"), other.path(), Path::new("-x")]);
+    assert_eq!(imported["entries"], 2);
+    other.umount();
 }
 
 /// A directory whose times have whole seconds, as all formats can hold them.

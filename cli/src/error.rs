@@ -85,6 +85,9 @@ pub(crate) enum Error {
     /// An archive is taken in as a whole.
     #[error("--exclude, --one-file-system and --no-cache are for directories, not for archives")]
     NotForArchives,
+    /// An option of an export would do nothing.
+    #[error("{option} does nothing for {format}")]
+    NotForFormat { option: &'static str, format: &'static str },
     /// Bytes that are not for people would go to a terminal.
     #[error("standard output is a terminal")]
     ToTerminal,
@@ -327,6 +330,7 @@ impl Error {
             | Self::StateTwice(_)
             | Self::NoJson { .. }
             | Self::NotForArchives
+            | Self::NotForFormat { .. }
             | Self::SameStore
             | Self::ToTerminal
             | Self::Pattern(_) => 2.into(),

@@ -90,6 +90,31 @@ fn archives_and_directories_go_out_and_come_back_the_same() {
 }
 
 #[test]
+fn an_option_that_would_do_nothing_is_refused() {
+    let world = World::new();
+    fs::create_dir(world.path().join("root")).unwrap();
+    world.data(&["import", "root"]);
+    let check = |target: &str, options: &[&str], format: &str| {
+        let words = [&["export", "1", target], options].concat();
+        let said = world.failure(2, &words);
+        let expected = format!("{} does nothing for {format}", options[0]);
+        assert!(said.contains(&expected), "{words:?}: {said}");
+        assert!(!world.path().join(target.trim_start_matches("oci:")).exists(), "{words:?}");
+    };
+    check("out", &["--compress", "zstd"], "a directory");
+    check("out", &["--layers", "1"], "a directory");
+    check("out.tar", &["--sparse"], "a tar archive");
+    check("out.tar.gz", &["--user", ""], "a tar archive");
+    check("-", &["--env", "A=B"], "a tar archive");
+    check("oci:out", &["--sparse"], "an image in an OCI layout");
+    check("out.squashfs", &["--compress", "zstd"], "a squashfs image");
+    check("out.erofs", &["--label", "a=b"], "an EROFS image");
+    check("other", &["--cmd", "x", "--format", "tar"], "a tar archive");
+    world.data(&["export", "1", "out.tar", "--compress", "gzip"]);
+    world.data(&["export", "1", "oci:out", "--compress", "none", "--layers", "2"]);
+}
+
+#[test]
 fn an_archive_that_is_not_whole_leaves_nothing() {
     let world = World::new();
     fill(&world.path().join("root"));

@@ -68,18 +68,18 @@ struct ImageArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<String>,
     /// User that it runs as
-    #[arg(long, value_name = "USER", default_value = "")]
-    user: String,
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
     /// Directory that it runs in
-    #[arg(long, value_name = "DIR", default_value = "")]
-    workdir: String,
+    #[arg(long, value_name = "DIR")]
+    workdir: Option<String>,
     /// Label
     #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
     /// Share out the packages over so many layers at most, so that images of states
-    /// which have most packages in common have most layers in common
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MOST_LAYERS))]
-    layers: u8,
+    /// which have most packages in common have most layers in common (default: 1)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=MOST_LAYERS))]
+    layers: Option<u8>,
     /// Architecture as images name it (default: that of this machine)
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
@@ -105,6 +105,18 @@ enum Format {
     Squashfs,
     /// An EROFS image, by mkfs.erofs
     Erofs,
+}
+
+impl Format {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dir => "a directory",
+            Self::Tar => "a tar archive",
+            Self::Oci => "an image in an OCI layout",
+            Self::Squashfs => "a squashfs image",
+            Self::Erofs => "an EROFS image",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -157,6 +169,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     if is_stdout && context.json() {
         return Err(Error::NoJson { command: "cairn export to standard output" });
     }
+    args.check(format)?;
     interrupt::note()?;
     let total = store.tree(state.tree)?.summary().bytes;
     let phase = output.phase("Exporting", Some(total), Unit::Bytes);
@@ -218,6 +231,33 @@ fn format_of(target: &Path) -> Format {
 }
 
 impl Args {
+    /// Refuses options that would do nothing.
+    fn check(&self, format: Format) -> Result<(), Error> {
+        let ImageArgs { entrypoint, cmd, env, user, workdir, label, layers, arch } = &self.image;
+        let of_directories = [("--sparse", self.sparse)];
+        let of_images = [
+            ("--entrypoint", !entrypoint.is_empty()),
+            ("--cmd", !cmd.is_empty()),
+            ("--env", !env.is_empty()),
+            ("--user", user.is_some()),
+            ("--workdir", workdir.is_some()),
+            ("--label", !label.is_empty()),
+            ("--layers", layers.is_some()),
+            ("--arch", arch.is_some()),
+        ];
+        let compress = [("--compress", self.compress.is_some())];
+        let useless: &[&[(&'static str, bool)]] = match format {
+            Format::Dir => &[&compress, &of_images],
+            Format::Tar => &[&of_directories, &of_images],
+            Format::Oci => &[&of_directories],
+            Format::Squashfs | Format::Erofs => &[&of_directories, &compress, &of_images],
+        };
+        match useless.iter().copied().flatten().find(|(_, is_given)| *is_given) {
+            Some((option, _)) => Err(Error::NotForFormat { option, format: format.name() }),
+            None => Ok(()),
+        }
+    }
+
     fn image_options(
         &self,
         reference: Option<String>,
@@ -226,13 +266,14 @@ impl Args {
     ) -> Result<ImageOptions, Error> {
         let ImageArgs { entrypoint, cmd, env, user, workdir, label, layers, arch } = &self.image;
         // One of them is that of everything else.
+        let layers = layers.unwrap_or(1);
         let groups = cairn_package::system::groups(store, state.packages, layers - 1)?;
         let config = ImageConfig {
-            user: user.clone(),
+            user: user.clone().unwrap_or_default(),
             env: env.clone(),
             entrypoint: entrypoint.clone(),
             cmd: cmd.clone(),
-            working_dir: workdir.clone(),
+            working_dir: workdir.clone().unwrap_or_default(),
             labels: label.iter().cloned().collect(),
         };
         let packing = packing(self.compress.unwrap_or(Compress::Gzip));

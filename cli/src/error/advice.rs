@@ -76,6 +76,7 @@ impl Error {
             | Self::Interrupted { .. }
             | Self::Program { .. }
             | Self::NotForArchives
+            | Self::NotForFormat { .. }
             | Self::SameStore
             | Self::NoAnswer
             | Self::Pattern(_)
