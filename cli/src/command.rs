@@ -27,6 +27,8 @@ mod import;
 mod info;
 mod inspect;
 mod install;
+
+mod keep_mount;
 mod key;
 mod list;
 mod log;
@@ -140,6 +142,8 @@ pub(crate) enum Command {
     #[command(hide = true)]
     EnterBuildRoot(enter_build_root::Args),
     #[command(hide = true)]
+    KeepMount(keep_mount::Args),
+    #[command(hide = true)]
     ServeStore(serve_store::Serve),
     #[command(hide = true)]
     TakeStates(serve_store::Take),
@@ -211,6 +215,7 @@ impl Command {
             Self::Extract(args) => extract::run(args, context, output),
             Self::Build(args) => return build::run(args, context, output),
             Self::Recipe(command) => recipe::run(command, context, output),
+            Self::KeepMount(args) => return keep_mount::run(args, context),
             Self::EnterBuildRoot(args) => return enter_build_root::run(args, context),
             Self::Completions(args) => completions::run(args, output),
             Self::Man(args) => man::run(args, output),

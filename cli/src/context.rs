@@ -149,7 +149,7 @@ impl Context {
     /// - [`Error::NoStorePath`]: nothing names one, and there is no home directory
     ///   where it would be by default.
     /// - [`Error::ForeignStore`]: it belongs to another user.
-    fn store_path(&self) -> Result<PathBuf, Error> {
+    pub(crate) fn store_path(&self) -> Result<PathBuf, Error> {
         let variable = |name: &str| std::env::var_os(name);
         let of_root = self.options.directory.as_ref().map(|root| root.join("var/lib/cairn"));
         let option = self.options.store.clone().or(of_root);

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, chroot};
 use std::sync::OnceLock;
 use std::thread;
@@ -37,6 +37,17 @@ pub fn confine() -> io::Result<()> {
     // Nobody else sets it: there is one thread that confines.
     let _ = OUTSIDE.set(root.into());
     Ok(())
+}
+
+/// What was the root directory of this process, if it is confined.
+pub(crate) fn outside_root() -> Option<BorrowedFd<'static>> {
+    OUTSIDE.get().map(OwnedFd::as_fd)
+}
+
+/// Has this process, which was started as a confined one, know what is outside.
+pub(crate) fn continue_outside_of(root: OwnedFd) {
+    // Told twice it is the same.
+    let _ = OUTSIDE.set(root);
 }
 
 /// Does something where this process was before it was confined; otherwise just does it.

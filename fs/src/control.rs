@@ -3,8 +3,9 @@
 //! A request is a word and a newline; the answer is JSON and a newline. Only
 //! root and the user of the mount may ask.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
@@ -47,6 +48,10 @@ enum Answer {
     Status(Status),
     Stats(Box<Stats>),
     Unmounted,
+    /// Another program has taken over.
+    Restarted,
+    /// The process ends, and its supervisor starts the next one.
+    Ending,
     Failed(String),
 }
 
@@ -123,6 +128,38 @@ pub fn unmount(run: &Path, mount: &Registration, how: Unmount, deadline: Duratio
     }
 }
 
+/// Has a mount go on with `program`, which has to be Cairn, while it is used.
+///
+/// When it returns without an error, that program answers the kernel.
+///
+/// # Errors
+/// [`Error::Refused`] with the reason if it cannot; the mount is then as it was. Under a
+/// supervisor it is the program of that one which takes over.
+pub fn restart(run: &Path, mount: &Registration, program: &File, deadline: Duration) -> Result<()> {
+    let end = Instant::now() + deadline;
+    match ask_with(run, mount, "restart", Some(program), deadline)? {
+        Answer::Restarted => return Ok(()),
+        Answer::Ending => {}
+        answer => return Err(unexpected(mount, answer)),
+    }
+    let is_next = |it: &Registration| it.name == mount.name && it.pid != mount.pid;
+    while !registration::list(run)?.iter().any(is_next) {
+        if Instant::now() > end {
+            let target = mount.target.clone();
+            return Err(Error::Control { target, source: io::ErrorKind::TimedOut.into() });
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Answers whoever has asked for another program.
+pub(crate) fn answer_restart(asker: OwnedFd, result: std::result::Result<(), String>) {
+    let answer = result.map_or_else(Answer::Failed, |()| Answer::Restarted);
+    // Whoever does not wait any more finds it in the log.
+    let _ = send(&UnixStream::from(asker), &answer);
+}
+
 fn unexpected(mount: &Registration, answer: Answer) -> Error {
     let target = mount.target.clone();
     match answer {
@@ -134,13 +171,28 @@ fn unexpected(mount: &Registration, answer: Answer) -> Error {
 /// Asks a mount, and asks once more when its process dies over it and another
 /// takes over: every request can be made twice.
 fn ask(run: &Path, mount: &Registration, request: &str, deadline: Duration) -> Result<Answer> {
+    ask_with(run, mount, request, None, deadline)
+}
+
+/// The same, and gives it a file.
+fn ask_with(
+    run: &Path,
+    mount: &Registration,
+    request: &str,
+    file: Option<&File>,
+    deadline: Duration,
+) -> Result<Answer> {
     let end = Instant::now() + deadline;
     let attempt = || {
         let rest = end.saturating_duration_since(Instant::now());
         let mut stream = registration::connect(run, mount)?;
         stream.set_write_timeout(Some(rest.max(Duration::from_millis(1))))?;
-        stream.write_all(format!("{request}\n").as_bytes())?;
-        let line = read_line(&stream, rest)?;
+        let line = format!("{request}\n");
+        match file {
+            Some(file) => sys::send_message(&stream, line.as_bytes(), file.as_fd())?,
+            None => stream.write_all(line.as_bytes())?,
+        }
+        let line = read_line(&stream, &stream, rest)?;
         Ok(serde_json::from_str(&line)?)
     };
     let is_cut_off = |err: &io::Error| {
@@ -165,9 +217,9 @@ fn ask(run: &Path, mount: &Registration, request: &str, deadline: Duration) -> R
 const MAX_LINE: u64 = 64 << 10;
 
 /// Reads one line, which has to be complete when `deadline` has passed.
-fn read_line(stream: &UnixStream, deadline: Duration) -> io::Result<String> {
+fn read_line(stream: &UnixStream, from: impl Read, deadline: Duration) -> io::Result<String> {
     let end = Instant::now() + deadline;
-    let mut reader = BufReader::new(stream.take(MAX_LINE));
+    let mut reader = BufReader::new(from.take(MAX_LINE));
     let mut line = Vec::new();
     loop {
         let rest = end.saturating_duration_since(Instant::now());
@@ -207,12 +259,25 @@ pub(crate) enum Settled {
     Partly,
 }
 
+/// What becomes of a demand for another program.
+#[derive(Debug)]
+pub(crate) enum Restarting {
+    /// The keeper sees to it, and answers.
+    ByKeeper,
+    /// This process is to end.
+    BySupervisor,
+    /// Nothing, for this reason.
+    Refused(String),
+}
+
 /// A mount as its control socket sees it.
 pub(crate) trait Live: Send + Sync {
     fn refresh(&self) -> Result<Refreshed>;
     fn status(&self) -> Status;
     fn stats(&self) -> Stats;
     fn unmount(&self, how: Unmount) -> Result<()>;
+    /// Has another program go on with the mount.
+    fn restart(&self, program: OwnedFd, asker: &UnixStream) -> Restarting;
     /// Does what a switch has left to do, and brings the registration up to date.
     fn settle(&self) -> Result<()>;
     /// Does some of that, and the registration when it was all.
@@ -258,23 +323,56 @@ pub(crate) fn serve(listener: &UnixListener, stop: &impl AsFd, live: &dyn Live) 
     }
 }
 
-fn answer(mut stream: &UnixStream, live: &dyn Live) -> io::Result<()> {
+/// What comes over a socket, and the last file that comes with it.
+struct Incoming<'s> {
+    stream: &'s UnixStream,
+    file: &'s mut Option<OwnedFd>,
+}
+
+impl Read for Incoming<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let (len, file) = sys::receive_message(self.stream, buf)?;
+        if file.is_some() {
+            *self.file = file;
+        }
+        Ok(len)
+    }
+}
+
+fn answer(stream: &UnixStream, live: &dyn Live) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let user = sys::peer_user(stream)?;
     if user != 0 && user != sys::effective_user().0 {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    let answer = match read_line(stream, PATIENCE)?.as_str() {
+    let mut file = None;
+    let request = read_line(stream, Incoming { stream, file: &mut file }, PATIENCE)?;
+    let answer = match request.as_str() {
         "refresh" => live.refresh().map(Answer::Refreshed),
         "settle" => live.settle().map(|()| Answer::Settled),
         "status" => Ok(Answer::Status(live.status())),
         "stats" => Ok(Answer::Stats(Box::new(live.stats()))),
         "unmount" => live.unmount(Unmount::Now).map(|()| Answer::Unmounted),
         "detach" => live.unmount(Unmount::WhenUnused).map(|()| Answer::Unmounted),
+        "restart" => match file.map(|program| live.restart(program, stream)) {
+            Some(Restarting::ByKeeper) => return Ok(()),
+            Some(Restarting::BySupervisor) => Ok(Answer::Ending),
+            Some(Restarting::Refused(why)) => Ok(Answer::Failed(why)),
+            None => Ok(Answer::Failed("no program has come with the request".into())),
+        },
         _ => Ok(Answer::Failed("there is no such request".into())),
     };
     let answer = answer.unwrap_or_else(|err| Answer::Failed(error::with_causes(&err)));
-    let mut line = serde_json::to_vec(&answer)?;
+    send(stream, &answer)?;
+    if matches!(answer, Answer::Ending) {
+        // As a defect would: whatever ends in good order unmounts.
+        sys::kill(std::process::id().cast_signed(), libc::SIGKILL)?;
+    }
+    Ok(())
+}
+
+fn send(mut stream: &UnixStream, answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
     stream.write_all(&line)
 }

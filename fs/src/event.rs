@@ -43,6 +43,15 @@ pub enum Event {
         /// Why, with the causes.
         message: String,
     },
+    /// A mount goes on with another program.
+    Restarted { target: String },
+    /// A mount could not go on with another program, and does so with the one before.
+    NotRestarted {
+        /// The mount.
+        target: String,
+        /// Why.
+        message: String,
+    },
     /// So many processes of a mount have ended at once that no other is started.
     GivenUp { target: String },
     /// The keeper of a mount has died: if this process dies, the mount dies with
@@ -115,6 +124,12 @@ impl fmt::Display for Event {
             }
             Self::NotResumed { target, message } => {
                 write!(f, "cannot take over the mount on {target}: {message}")
+            }
+            Self::Restarted { target } => {
+                write!(f, "the mount on {target} goes on with another program")
+            }
+            Self::NotRestarted { target, message } => {
+                write!(f, "the mount on {target} cannot go on with another program: {message}")
             }
             Self::GivenUp { target } => {
                 write!(f, "every process of the mount on {target} ends at once; none is started")

@@ -17,7 +17,11 @@ use crate::sys;
 
 /// A process that keeps descriptors, as the process that leaves them sees it.
 #[derive(Clone, Debug)]
-pub struct Keeper(Arc<UnixDatagram>);
+pub struct Keeper {
+    socket: Arc<UnixDatagram>,
+    /// Whether it is a keeper of ours, which can start another program.
+    is_ours: bool,
+}
 
 impl Keeper {
     /// The supervisor at `socket`, the value of `NOTIFY_SOCKET`.
@@ -31,13 +35,35 @@ impl Keeper {
         };
         let own = UnixDatagram::unbound()?;
         own.connect_addr(&address)?;
-        Ok(Self(Arc::new(own)))
+        Ok(Self { socket: Arc::new(own), is_ours: false })
     }
 
     /// A keeper, and the end at which it listens.
     pub(crate) fn pair() -> io::Result<(Self, UnixDatagram)> {
         let (ours, theirs) = UnixDatagram::pair()?;
-        Ok((Self(Arc::new(ours)), theirs))
+        Ok((Self::ours(ours), theirs))
+    }
+
+    /// A keeper of ours, at the other end of `socket`.
+    pub(crate) fn ours(socket: UnixDatagram) -> Self {
+        Self { socket: Arc::new(socket), is_ours: true }
+    }
+
+    /// Has a keeper of ours go on with another program, and answer `asker` when that is done
+    /// or cannot be; whether it is a keeper of ours.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub(crate) fn restart(
+        &self,
+        program: BorrowedFd<'_>,
+        asker: BorrowedFd<'_>,
+    ) -> io::Result<bool> {
+        if self.is_ours {
+            self.keep(PROGRAM, program)?;
+            self.keep(ASKER, asker)?;
+        }
+        Ok(self.is_ours)
     }
 
     /// Leaves a copy of `descriptor` there under a name that nothing has there.
@@ -45,12 +71,12 @@ impl Keeper {
         // Without the last line systemd lets go of a connection as soon as its
         // mount has ended, which is as well, but also looks at all others.
         let message = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0\n");
-        sys::send_message(&*self.0, message.as_bytes(), descriptor)
+        sys::send_message(&*self.socket, message.as_bytes(), descriptor)
     }
 
     /// Lets go of what is kept there under a name.
     pub(crate) fn let_go(&self, name: &str) -> io::Result<()> {
-        self.0.send(format!("FDSTOREREMOVE=1\nFDNAME={name}\n").as_bytes()).map(drop)
+        self.socket.send(format!("FDSTOREREMOVE=1\nFDNAME={name}\n").as_bytes()).map(drop)
     }
 
     /// Lets go of the mount that is kept there, which ends with the last process that
@@ -68,7 +94,13 @@ impl Keeper {
     /// When nobody listens.
     pub fn ready(&self) -> io::Result<()> {
         let message = format!("READY=1\nMAINPID={}\n", std::process::id());
-        self.0.send(message.as_bytes()).map(drop)
+        self.socket.send(message.as_bytes()).map(drop)
+    }
+}
+
+impl AsFd for Keeper {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -90,6 +122,25 @@ impl Kept {
         [CONNECTION, LEDGER, CONTROL]
             .iter()
             .all(|name| self.0.iter().any(|(known, _)| known == name))
+    }
+
+    /// What has a name.
+    pub(crate) fn get(&self, name: &str) -> Option<&OwnedFd> {
+        self.0.iter().find_map(|(known, descriptor)| (known == name).then_some(descriptor))
+    }
+
+    /// Keeps a descriptor in place of what had its name.
+    pub(crate) fn put(&mut self, name: &str, descriptor: OwnedFd) {
+        self.0.retain(|(known, _)| known != name);
+        self.0.push((name.into(), descriptor));
+    }
+
+    /// Does something with each.
+    pub(crate) fn each(
+        &self,
+        mut work: impl FnMut(&str, &OwnedFd) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.0.iter().try_for_each(|(name, descriptor)| work(name, descriptor))
     }
 
     /// Takes out what has a name.
@@ -117,7 +168,7 @@ impl Kept {
             self.0.retain(|(known, _)| known != name);
         }
         if let Some(descriptor) = descriptor {
-            self.0.push((name.into(), descriptor));
+            self.put(name, descriptor);
         }
         Ok(false)
     }
@@ -131,6 +182,16 @@ pub(crate) const LEDGER: &str = "ledger";
 pub(crate) const CONTROL: &str = "control";
 /// What says that a thread of the process has ended.
 pub(crate) const THREAD: &str = "thread";
+/// Another program, with which the mount is to go on.
+pub(crate) const PROGRAM: &str = "program";
+/// Who has asked for that, and waits for an answer.
+pub(crate) const ASKER: &str = "asker";
+/// The end of a keeper's socket at which its processes speak.
+pub(crate) const KEEPER: &str = "keeper";
+/// The end at which it listens.
+pub(crate) const MESSAGES: &str = "messages";
+/// What was the root directory before the process of a system's root was confined.
+pub(crate) const OUTSIDE: &str = "outside";
 /// The locked registration; its name goes on with a number, since there are two
 /// while one takes the place of the other.
 pub(crate) const REGISTRATION: &str = "registration-";

@@ -189,6 +189,18 @@ impl Ledger {
         }
     }
 
+    /// Makes sure that a ledger is of the version that this program knows; it may be in use.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] with an [`InvalidLedger`] if it is not.
+    pub(crate) fn check(file: &File) -> io::Result<()> {
+        let mut magic = [0; 8];
+        match file.read_exact_at(&mut magic, 0) {
+            Ok(()) if magic == MAGIC => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, InvalidLedger(0))),
+        }
+    }
+
     pub(crate) fn said(&self) -> &Said {
         &self.said
     }

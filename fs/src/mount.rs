@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io::{self, PipeReader};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -14,7 +14,7 @@ use cairn_store::disk::directory_of;
 use fuser::{Config, Session, SessionACL};
 
 use crate::attach;
-use crate::control::{self, Live, Refreshed, Settled, Status};
+use crate::control::{self, Live, Refreshed, Restarting, Settled, Status};
 use crate::counters::{Known, Stats};
 use crate::error::{Error, Result};
 use crate::event::{Event, Journal};
@@ -565,6 +565,18 @@ impl<S: Source> Live for Mounted<S> {
 
     fn unmount(&self, how: Unmount) -> Result<()> {
         self.unmounter.unmount(how)
+    }
+
+    fn restart(&self, program: OwnedFd, asker: &UnixStream) -> Restarting {
+        let registered = self.registered();
+        let Some(keeper) = registered.as_ref().and_then(Registered::keeper) else {
+            return Restarting::Refused("nobody keeps it while no process answers for it".into());
+        };
+        match keeper.restart(program.as_fd(), asker.as_fd()) {
+            Ok(true) => Restarting::ByKeeper,
+            Ok(false) => Restarting::BySupervisor,
+            Err(err) => Restarting::Refused(format!("its keeper does not answer: {err}")),
+        }
     }
 
     fn settle(&self) -> Result<()> {

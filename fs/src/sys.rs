@@ -153,7 +153,8 @@ pub(crate) fn receive_message(
     let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
     let mut ancillary = Ancillary([0; 64]);
     let mut message = empty_message(&mut part, &mut ancillary);
-    message.msg_controllen = ancillary.0.len();
+    // For one: the kernel closes others.
+    message.msg_controllen = message_len();
     let socket = socket.as_fd().as_raw_fd();
     let received = loop {
         // SAFETY: `message` points to `part` and `ancillary`, which outlive the
@@ -165,13 +166,11 @@ pub(crate) fn receive_message(
             Err(_) => return Err(io::Error::last_os_error()),
         }
     };
-    if message.msg_flags & libc::MSG_CTRUNC != 0 {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
+    let has_all = message.msg_flags & libc::MSG_CTRUNC == 0;
     // SAFETY: the kernel has filled `message`, which still points to live data.
     let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     if header.is_null() {
-        return Ok((received, None));
+        return if has_all { Ok((received, None)) } else { Err(io::ErrorKind::InvalidData.into()) };
     }
     // SAFETY: CMSG_FIRSTHDR gives an aligned header inside `ancillary`, or null.
     let header_value = unsafe { *header };
@@ -187,7 +186,8 @@ pub(crate) fn receive_message(
     let descriptor = unsafe { data.cast::<libc::c_int>().read_unaligned() };
     // SAFETY: the kernel has just made the descriptor for this process, and
     // nothing else knows of it.
-    Ok((received, Some(unsafe { OwnedFd::from_raw_fd(descriptor) })))
+    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    if has_all { Ok((received, Some(descriptor))) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 /// Sends a copy of a descriptor to the other end.
@@ -308,6 +308,19 @@ pub(crate) fn fork() -> io::Result<Forked> {
         0 => Ok(Forked::Child),
         child => Ok(Forked::Parent(child)),
     }
+}
+
+/// Goes on as the program in a file, which has to be open; returns why it cannot.
+pub(crate) fn execute(program: &File, words: &[CString], variables: &[CString]) -> io::Error {
+    let pointers = |texts: &[CString]| {
+        let texts = texts.iter().map(|text| text.as_ptr());
+        texts.chain([std::ptr::null()]).collect::<Vec<_>>()
+    };
+    let (words, variables) = (pointers(words), pointers(variables));
+    // SAFETY: both lists end with a null pointer, and their texts with a NUL; all of them
+    // outlive the call.
+    unsafe { libc::fexecve(program.as_raw_fd(), words.as_ptr(), variables.as_ptr()) };
+    io::Error::last_os_error()
 }
 
 /// Ends this process at once, without running what was registered for its end
@@ -462,6 +475,11 @@ impl HeldSignals {
         check(descriptor)?;
         // SAFETY: it is new, and nobody else owns it.
         Ok(unsafe { File::from_raw_fd(descriptor) })
+    }
+
+    /// Has signals that this process held when it began be released with the others.
+    pub(crate) fn forget_before(&mut self) {
+        self.before = signal_set(&[]);
     }
 
     /// Holds what was held before, and nothing else.

@@ -136,7 +136,12 @@ fn play(role: &str, arguments: &[String]) {
                 Some(kept) => cairn_fs::resume(source, kept, keeper, journal.clone()),
             }
         },
-        &Keeping { target: target.clone(), journal: journal.clone(), is_system_root: false },
+        &Keeping {
+            target: target.clone(),
+            journal: journal.clone(),
+            is_system_root: false,
+            successor: Vec::new(),
+        },
     );
     options.keeper = None;
     println!("{}", pid.unwrap());

@@ -6,12 +6,13 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cairn_fs::{
-    Bound, Event, Journal, Keeper, Keeping, Kept, Options, Registration, RootBind, Running, Shape,
-    Signals, Trust, workspace,
+    Bound, Event, Journal, Keeper, Keeping, Kept, Options, Registration, Role, RootBind, Running,
+    Shape, Signals, Trust, control, workspace,
 };
 use cairn_store::{Store, WorkspaceName};
 use serde::Serialize;
@@ -74,6 +75,14 @@ pub(crate) struct Args {
     /// Ignore unknown words among the options
     #[arg(long, requires = "dir")]
     sloppy: bool,
+    /// Have the mount on DIR (default: each mount of the store) go on as this program, as after
+    /// an upgrade of Cairn. Whoever uses it goes on as well; if this program cannot serve
+    /// the mount, the one that does stays
+    #[arg(long, conflicts_with_all = [
+        "state", "follow", "rw", "bind", "writable", "system_root", "passthrough", "power_save",
+        "options", "sloppy", "foreground",
+    ])]
+    restart: bool,
     /// Stay in the foreground, for a supervisor; SIGTERM unmounts
     #[arg(long, requires = "dir")]
     foreground: bool,
@@ -123,11 +132,26 @@ enum What {
     Workspace(WorkspaceName, PathBuf),
 }
 
+/// Mounts that go on as this program.
+#[derive(Serialize)]
+struct Restarted {
+    restarted: Vec<Successor>,
+}
+
+#[derive(Serialize)]
+struct Successor {
+    target: String,
+    pid: Option<u32>,
+}
+
 #[derive(Serialize)]
 #[serde(transparent)]
 struct List(Vec<Registration>);
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
+    if args.restart {
+        return restart(args.dir.as_deref(), context, output);
+    }
     let Some(dir) = &args.dir else {
         let store = context.store()?;
         return output.data(&List(cairn_fs::list(&store.path().join("run"))?));
@@ -217,7 +241,8 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     } else {
         log_file(&here.join("run/mount.log"), &target)
     };
-    let server = Server { what, store: here, is_root: asked.system_root, journal };
+    let process = Process { store: here, is_root: asked.system_root, journal };
+    let server = Server { what, process };
     // What has only just been made for a mount that fails goes again.
     let undo = || {
         if is_new {
@@ -227,7 +252,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     if args.foreground {
         let Some(socket) = context::notify_socket() else {
             let running = server.start().inspect_err(|_| undo())?;
-            server.confine()?;
+            server.process.confine()?;
             report(&mounted(std::process::id()), output)?;
             return Ok(running.wait()?);
         };
@@ -237,18 +262,14 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
             let _ = supervisor.abandon();
             undo();
         })?;
-        server.confine()?;
+        server.process.confine()?;
         supervisor.ready().map_err(Error::Supervisor)?;
         report(&mounted(std::process::id()), output)?;
         return Ok(running.wait()?);
     }
     let pid = match &server.what {
         What::Trees(_) => {
-            let keeping = Keeping {
-                target: target.clone(),
-                journal: server.journal.clone(),
-                is_system_root: server.is_root,
-            };
+            let keeping = server.process.keeping(&target);
             let start = |keeper: &Keeper, kept| server.start_kept(keeper, kept);
             let start = |keeper: &Keeper, kept| start(keeper, kept).map_err(InBackground);
             cairn_fs::background_kept(start, &keeping)
@@ -272,26 +293,65 @@ fn report(mounted: &Mounted, output: &mut Output<'_>) -> Result<(), Error> {
     output.data(mounted)
 }
 
+/// Has mounts go on as this program.
+fn restart(dir: Option<&Path>, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
+    let (run, mounts) = match dir {
+        Some(dir) => {
+            let (run, mount) = cairn_fs::registered_at(dir)?;
+            (run, vec![mount])
+        }
+        None => {
+            let run = context.store()?.path().join("run");
+            let mut mounts = cairn_fs::list(&run)?;
+            // What nobody keeps ends with its process: workspaces, and states in which a
+            // program runs.
+            mounts.retain(|mount| mount.workspace.is_none() && mount.device.is_some());
+            (run, mounts)
+        }
+    };
+    let this = Path::new("/proc/self/exe");
+    let program = File::open(this).map_err(Error::read(this))?;
+    let mut restarted = Vec::new();
+    let mut failed = None;
+    for mount in mounts {
+        match control::restart(&run, &mount, &program, RESTART_DEADLINE) {
+            Ok(()) => {
+                let now = cairn_fs::list(&run)?.into_iter().find(|it| it.target == mount.target);
+                let pid = now.map(|it| it.pid);
+                restarted.push(Successor { target: mount.target, pid });
+            }
+            Err(err) => {
+                if let Some(before) = failed.replace(err) {
+                    output.warning(format_args!("{}", crate::error::in_one_line(&before)));
+                }
+            }
+        }
+    }
+    output.data(&Restarted { restarted })?;
+    failed.map_or(Ok(()), |err| Err(err.into()))
+}
+
+/// How long a mount may take to go on as another program.
+const RESTART_DEADLINE: Duration = Duration::from_mins(1);
+
 /// The process of a mount.
 struct Server {
     what: What,
-    store: PathBuf,
-    /// Whether it serves the root of the running system.
-    is_root: bool,
-    journal: Journal,
+    process: Process,
 }
 
 impl Server {
     /// Mounts, and unmounts on a signal.
     fn start(&self) -> Result<Running, Error> {
-        self.until_signal(|store| match &self.what {
+        let journal = &self.process.journal;
+        self.process.until_signal(|store| match &self.what {
             What::Trees(options) => {
                 let options = Options { binds: seed(&store, options)?, ..options.clone() };
-                Ok(cairn_fs::start(store, &options, self.journal.clone())?)
+                Ok(cairn_fs::start(store, &options, journal.clone())?)
             }
             What::Workspace(name, target) => {
                 let held = store.lock_workspace(name)?;
-                Ok(workspace::start(store, held, target, self.journal.clone())?)
+                Ok(workspace::start(store, held, target, journal.clone())?)
             }
         })
     }
@@ -299,17 +359,38 @@ impl Server {
     /// The same for a mount that `keeper` keeps, or takes over what it has kept.
     fn start_kept(&self, keeper: &Keeper, kept: Option<Kept>) -> Result<Running, Error> {
         match (&self.what, kept) {
-            (What::Trees(options), None) => self.until_signal(|store| {
+            (What::Trees(options), None) => self.process.until_signal(|store| {
                 let binds = seed(&store, options)?;
                 let keeper = Some(keeper.clone());
                 let options = Options { keeper, binds, ..options.clone() };
-                Ok(cairn_fs::start(store, &options, self.journal.clone())?)
+                Ok(cairn_fs::start(store, &options, self.process.journal.clone())?)
             }),
-            (What::Trees(_), Some(kept)) => self.until_signal(|store| {
-                Ok(cairn_fs::resume(store, kept, keeper, self.journal.clone())?)
-            }),
+            (What::Trees(_), Some(kept)) => self.process.resume(keeper, kept),
             (What::Workspace(..), _) => self.start(),
         }
+    }
+
+    /// Takes away the workspace; the error to report is another one.
+    fn undo(&self) {
+        let What::Workspace(name, _) = &self.what else { return };
+        let store = Store::open(&self.process.store);
+        let held = store.and_then(|store| store.lock_workspace(name));
+        let _ = held.map(|held| workspace::discard(&held));
+    }
+}
+
+/// What the process of a mount is, whatever is mounted.
+struct Process {
+    store: PathBuf,
+    /// Whether it serves the root of the running system.
+    is_root: bool,
+    journal: Journal,
+}
+
+impl Process {
+    /// Takes over a mount.
+    fn resume(&self, keeper: &Keeper, kept: Kept) -> Result<Running, Error> {
+        self.until_signal(|store| Ok(cairn_fs::resume(store, kept, keeper, self.journal.clone())?))
     }
 
     fn until_signal(
@@ -334,12 +415,40 @@ impl Server {
         if self.is_root { Ok(cairn_fs::confine().map_err(failed)?) } else { Ok(()) }
     }
 
-    /// Takes away the workspace; the error to report is another one.
-    fn undo(&self) {
-        let What::Workspace(name, _) = &self.what else { return };
-        let held = Store::open(&self.store).and_then(|store| store.lock_workspace(name));
-        let _ = held.map(|held| workspace::discard(&held));
+    /// How the mount on `target` is kept.
+    fn keeping(&self, target: &str) -> Keeping {
+        let name = if self.is_root { "@cairn" } else { "cairn" };
+        let mut successor: Vec<OsString> = vec![name.into(), "--store".into()];
+        successor.extend([self.store.clone().into(), "keep-mount".into()]);
+        successor.extend(self.is_root.then(|| "--system-root".into()));
+        successor.extend(["--target".into(), target.into()]);
+        Keeping {
+            target: target.into(),
+            journal: self.journal.clone(),
+            is_system_root: self.is_root,
+            successor,
+        }
     }
+}
+
+/// Is what `keeping` calls this program as, when a mount is to go on with it.
+pub(super) fn succeed(
+    store: &Path,
+    target: &str,
+    is_root: bool,
+    role: Role,
+) -> Result<ExitCode, Error> {
+    cairn_fs::bound_heap();
+    let journal = log_file(&store.join("run/mount.log"), target);
+    let process = Process { store: store.into(), is_root, journal };
+    let keeping = process.keeping(target);
+    let check = || Store::open(store).map(drop).map_err(|err| InBackground(err.into()));
+    let start = |keeper: &Keeper, kept: Option<Kept>| {
+        let kept = kept.unwrap_or_default();
+        process.resume(keeper, kept).map_err(InBackground)
+    };
+    let code = cairn_fs::succeed(role, check, start, &keeping).map_err(Error::Supervisor)?;
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
 /// What the process of a mount has registered.
@@ -411,6 +520,15 @@ impl View for Mounted {
         }
         if self.passthrough {
             page.line("The kernel reads large files by itself.");
+        }
+    }
+}
+
+impl View for Restarted {
+    fn show(&self, page: &mut Page) {
+        for Successor { target, pid } in &self.restarted {
+            let pid = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
+            page.line(format_args!("{target} goes on as this program{pid}."));
         }
     }
 }
