@@ -74,10 +74,17 @@ impl Batch {
     }
 }
 
+/// The wrapper makes a directory that is missing, with those above: where the disk of the store
+/// has gone, on another filesystem.
+fn check_is_there(directory: &Path) -> Result<()> {
+    std::fs::metadata(directory).map(drop).map_err(Error::io(directory))
+}
+
 impl Index {
     /// Opens the index as it is now; it does not follow later changes.
     pub(crate) fn open_view(path: &Path) -> Result<Self> {
         let failed = |source| Error::Index { path: path.into(), source };
+        check_is_there(path)?;
         let options = options().map_err(failed)?;
         let db = DB::open_for_read_only(&options, path, false).map_err(failed)?;
         Ok(Self::of(db, path, false, 0))
@@ -104,6 +111,7 @@ impl Index {
         // The wrapper makes the directory that it is told, in the filesystem: one that is there.
         // The memory knows no working directory.
         let absolute = std::path::absolute(path).map_err(Error::io(path))?;
+        check_is_there(absolute.parent().unwrap_or(&absolute))?;
         let db = DB::open(&options, absolute.parent().unwrap_or(&absolute)).map_err(failed)?;
         Ok(Self::of(db, path, false, 0))
     }

@@ -108,10 +108,22 @@ impl Inner {
             return Ok(frame);
         }
         let begun = Instant::now();
-        let frame = Arc::new(self.pack(pack)?.frame(number)?);
+        let frame = Arc::new(self.frame_from_disk(pack, number)?);
         self.counts.frame_was_decoded(frame.len(), begun);
         self.frames.insert((pack, number), frame.clone(), frame.len());
         Ok(frame)
+    }
+
+    /// A disk that went away and came back is another one for the kernel: what was open on
+    /// it gives errors for ever, and what is opened anew does not.
+    fn frame_from_disk(&self, pack: PackId, number: u32) -> Result<Vec<u8>> {
+        match self.pack(pack)?.frame(number) {
+            Err(Error::Io { .. }) => {
+                self.forget_packs();
+                self.pack(pack)?.frame(number)
+            }
+            read => read,
+        }
     }
 
     /// The bytes of an object from `offset` to the end of the frame or object.
