@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::counters::Stats;
 use crate::error::{self, Error, Result};
+use crate::event::Event;
 use crate::mount::Unmount;
 use crate::registration::{self, Registration};
 use crate::sys;
@@ -283,7 +285,7 @@ pub(crate) trait Live: Send + Sync {
     /// Does some of that, and the registration when it was all.
     fn settle_some(&self) -> Settled;
     /// Takes what went wrong with a request.
-    fn note(&self, error: io::Error);
+    fn note(&self, event: &Event);
 }
 
 /// So long after an answer begins what it has left to do. Whoever has asked looks at the
@@ -303,24 +305,33 @@ pub(crate) fn serve(listener: &UnixListener, stop: &impl AsFd, live: &dyn Live) 
         match sys::wait_readable([listener.as_fd(), stop.as_fd()], timeout) {
             Ok([_, true]) => return,
             Ok([true, _]) => {
-                if let Err(err) = listener.accept().and_then(|(stream, _)| answer(&stream, live)) {
-                    live.note(err);
+                if let Err(source) = listener.accept().and_then(|(stream, _)| answer(&stream, live))
+                {
+                    live.note(&Event::Control { source });
                 }
                 let quiet = Instant::now() + QUIET;
                 due = Some(due.map_or(quiet, |due| due.min(quiet)));
             }
             Ok(_) => {}
-            Err(err) => return live.note(err),
+            Err(source) => return live.note(&Event::Control { source }),
         }
         let now = Instant::now();
         if due.is_some_and(|due| due <= now) {
-            due = match live.settle_some() {
-                Settled::Wholly => None,
-                Settled::ForNow => Some(now + Duration::from_secs(1)),
-                Settled::Partly => Some(now),
+            due = match guard(live, "what a switch had left to do", || live.settle_some()) {
+                Some(Settled::Partly) => Some(now),
+                Some(Settled::ForNow) => Some(now + Duration::from_secs(1)),
+                // After a defect the next request begins it anew.
+                Some(Settled::Wholly) | None => None,
             };
         }
     }
+}
+
+/// Does something. A panic ends that, not the thread: without it the mount would show for
+/// ever what it shows.
+fn guard<T>(live: &dyn Live, what: &'static str, work: impl FnOnce() -> T) -> Option<T> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.inspect_err(|panic| live.note(&Event::panicked(what, &**panic))).ok()
 }
 
 /// What comes over a socket, and the last file that comes with it.
@@ -347,7 +358,25 @@ fn answer(stream: &UnixStream, live: &dyn Live) -> io::Result<()> {
     }
     let mut file = None;
     let request = read_line(stream, Incoming { stream, file: &mut file }, PATIENCE)?;
-    let answer = match request.as_str() {
+    let answer = guard(live, "a control request", || answer_to(&request, file, stream, live));
+    let defect = || Some(Answer::Failed("a defect in Cairn; its log says more".into()));
+    let Some(answer) = answer.unwrap_or_else(defect) else { return Ok(()) };
+    send(stream, &answer)?;
+    if matches!(answer, Answer::Ending) {
+        // As a defect would: whatever ends in good order unmounts.
+        sys::kill(std::process::id().cast_signed(), libc::SIGKILL)?;
+    }
+    Ok(())
+}
+
+/// The answer to a request with which a file may have come; nothing if somebody else answers.
+fn answer_to(
+    request: &str,
+    file: Option<OwnedFd>,
+    stream: &UnixStream,
+    live: &dyn Live,
+) -> Option<Answer> {
+    let answer = match request {
         "refresh" => live.refresh().map(Answer::Refreshed),
         "settle" => live.settle().map(|()| Answer::Settled),
         "status" => Ok(Answer::Status(live.status())),
@@ -355,20 +384,14 @@ fn answer(stream: &UnixStream, live: &dyn Live) -> io::Result<()> {
         "unmount" => live.unmount(Unmount::Now).map(|()| Answer::Unmounted),
         "detach" => live.unmount(Unmount::WhenUnused).map(|()| Answer::Unmounted),
         "restart" => match file.map(|program| live.restart(program, stream)) {
-            Some(Restarting::ByKeeper) => return Ok(()),
+            Some(Restarting::ByKeeper) => return None,
             Some(Restarting::BySupervisor) => Ok(Answer::Ending),
             Some(Restarting::Refused(why)) => Ok(Answer::Failed(why)),
             None => Ok(Answer::Failed("no program has come with the request".into())),
         },
         _ => Ok(Answer::Failed("there is no such request".into())),
     };
-    let answer = answer.unwrap_or_else(|err| Answer::Failed(error::with_causes(&err)));
-    send(stream, &answer)?;
-    if matches!(answer, Answer::Ending) {
-        // As a defect would: whatever ends in good order unmounts.
-        sys::kill(std::process::id().cast_signed(), libc::SIGKILL)?;
-    }
-    Ok(())
+    Some(answer.unwrap_or_else(|err| Answer::Failed(error::with_causes(&err))))
 }
 
 fn send(mut stream: &UnixStream, answer: &Answer) -> io::Result<()> {

@@ -128,9 +128,11 @@ impl<S: Source> Fuse<S> {
 
     /// Runs a handler, which answers before it returns.
     fn handle(&self, operation: Operation, ino: INodeNo, handler: impl FnOnce()) {
-        let measured = self.measure(operation, ino);
-        self.guard(operation, handler);
-        measured();
+        self.guard(operation, || {
+            let measured = self.measure(operation, ino);
+            handler();
+            measured();
+        });
     }
 
     /// Begins to measure a request; what it returns is to be called when that is answered.
@@ -235,12 +237,14 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         let Some(passthrough) = self.passthrough.get() else {
             return reply.error(Errno::ENOSYS);
         };
-        let (fuse, measured) = (self.clone(), self.measure(Operation::Open, ino));
-        let answer = move |opened| {
-            fuse.reply_open(opened, reply);
-            measured();
-        };
-        self.guard(Operation::Open, || passthrough.open(node(ino), Box::new(answer)));
+        self.guard(Operation::Open, || {
+            let (fuse, measured) = (self.clone(), self.measure(Operation::Open, ino));
+            let answer = move |opened| {
+                fuse.reply_open(opened, reply);
+                measured();
+            };
+            passthrough.open(node(ino), Box::new(answer));
+        });
     }
 
     fn release(

@@ -598,7 +598,7 @@ impl<S: Source> Live for Mounted<S> {
         if self.filesystem.holds_old_roots() { Settled::ForNow } else { Settled::Wholly }
     }
 
-    fn note(&self, source: io::Error) {
-        (self.journal)(&Event::Control { source });
+    fn note(&self, event: &Event) {
+        (self.journal)(event);
     }
 }

@@ -12,7 +12,7 @@ mod support;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -99,6 +99,105 @@ fn a_defect_in_any_handler_is_eio_and_no_more() {
     }
     for (handler, call, expected) in &calls {
         assert_eq!(call().unwrap(), *expected, "{handler}");
+    }
+}
+
+#[test]
+fn a_defect_in_any_handler_at_all_leaves_the_mount_alive() {
+    let Some(lab) = Lab::for_passthrough() else { return };
+    let mut below = Directory::new();
+    for number in 0..300 {
+        put(&mut below, &format!("a file with a long name, number {number}"), file("small"));
+    }
+    put(&mut below, "link", support::symlink("goal"));
+    let mut attributes = Attributes::of_root(0o755);
+    attributes.xattrs.push(Xattr { name: b"user.a"[..].into(), value: b"b"[..].into() });
+    let large = vec![7; 300 << 10];
+    lab.commit(&items_of([
+        ("dir", Item::Directory(attributes, below)),
+        ("large", file(&large)),
+        ("small", file("small")),
+    ]));
+    let options = cairn_fs::Options { passthrough: true, ..lab.options(Shape::Follow) };
+    let (_mounted, source, events) = lab.mount_faulty_with(&options);
+    let at = |path: &str| lab.target().join(path);
+    let dir = fs::File::open(at("dir")).unwrap();
+    let small = fs::File::open(at("small")).unwrap();
+    let open = || fs::File::open(at("large"));
+    let mut opened = Some(open().unwrap());
+    fs::symlink_metadata(at("dir/link")).unwrap();
+    let expect = |handler: &str, call: &mut dyn FnMut() -> Option<i32>| {
+        // Each begins with a directory that nobody has read from.
+        sys::lseek(dir.as_fd(), 0, libc::SEEK_SET).unwrap();
+        events.take();
+        source.break_all();
+        let errno = call();
+        // The answer goes out first.
+        eventually(&format!("the journal is told of {handler}"), || {
+            let made = format!("made {handler} fail");
+            events.take().iter().any(|event| event.contains(&made)).then_some(())
+        });
+        source.heal();
+        errno
+    };
+    let eio = Some(libc::EIO);
+    for _ in 0..3 {
+        assert_eq!(expect("lookup", &mut || errno(fs::metadata(at("none")))), eio);
+        assert_eq!(expect("open", &mut || errno(open())), eio);
+        assert_eq!(expect("getattr", &mut || errno(sys::mode_now(&at("dir")))), eio);
+        assert_eq!(expect("getxattr", &mut || errno(sys::xattr(&at("dir"), "user.a"))), eio);
+        assert_eq!(expect("listxattr", &mut || errno(sys::listxattr(&at("dir")))), eio);
+        assert_eq!(expect("statfs", &mut || errno(sys::statvfs(&lab.target()))), eio);
+        assert_eq!(expect("readlink", &mut || errno(fs::read_link(at("dir/link")))), eio);
+        let mut list = || errno(sys::getdents(dir.as_fd(), 4096));
+        assert_eq!(expect("readdirplus", &mut list), eio);
+        // What comes behind the first part, the kernel asks for without attributes.
+        let mut list = || {
+            source.heal();
+            assert!(!sys::getdents(dir.as_fd(), 4096).unwrap().is_empty());
+            source.break_all();
+            errno(sys::getdents(dir.as_fd(), 4096))
+        };
+        assert_eq!(expect("readdir", &mut list), eio);
+        let mut byte = [0];
+        assert_eq!(expect("read", &mut || errno(small.read_at(&mut byte, 0))), eio);
+        // Nobody waits for these two.
+        expect("release", &mut || {
+            drop(opened.take());
+            None
+        });
+        opened = Some(open().unwrap());
+        fs::metadata(at("dir/a file with a long name, number 7")).unwrap();
+        expect("forget", &mut || {
+            sys::drop_names(&lab.target());
+            None
+        });
+        fs::symlink_metadata(at("dir/link")).unwrap();
+    }
+    assert_eq!(support::count(&lab.target()), 304);
+    assert_eq!(fs::read(at("large")).unwrap(), large);
+    assert_eq!(fs::read(at("small")).unwrap(), b"small");
+}
+
+#[test]
+fn a_defect_in_a_control_request_is_told_and_the_mount_switches_later() {
+    let lab = Lab::default();
+    lab.commit(&items_of([("number", file("1"))]));
+    let (_mounted, source, events) = lab.mount_faulty(Shape::Follow);
+    let path = lab.target().join("number");
+    assert_eq!(fs::read(&path).unwrap(), b"1");
+    for number in ["2", "3"] {
+        let before = fs::read(&path).unwrap();
+        let state = lab.commit(&items_of([("number", file(number))]));
+        source.break_tree(state.tree, Fault::Panic);
+        let mut answers = control::refresh_all(&lab.run_directory(), PATIENCE).unwrap();
+        let refused = answers.remove(0).1.unwrap_err();
+        assert!(matches!(&refused, Error::Refused { message, .. } if message.contains("defect")));
+        assert!(events.take().iter().any(|event| event.contains("a control request fail")));
+        assert_eq!(fs::read(&path).unwrap(), before);
+        source.heal();
+        assert_eq!(lab.refresh().state, Some(state.id));
+        assert_eq!(fs::read(&path).unwrap(), number.as_bytes());
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,8 +18,8 @@ use cairn_fs::control::{self, Refreshed};
 use cairn_fs::{Event, Journal, Options, Running, Shape, Source, Stats};
 use cairn_store::tree::{Content, HardLink, LinkGroup};
 use cairn_store::{
-    Attributes, BlobKey, BlobRef, BytesSource, Draft, Edit, Entry, Error, Leaf, Name, Refs, Result,
-    State, StateId, Store, Timestamp, Transaction, Tree, TreeId, TreePath, edit,
+    Attributes, BlobKey, BlobRef, BytesSource, Draft, Edit, Entry, Error, Leaf, Name, Plain, Reads,
+    Refs, Result, State, StateId, Store, Timestamp, Transaction, Tree, TreeId, TreePath, edit,
 };
 use tempfile::TempDir;
 
@@ -187,9 +188,17 @@ impl Lab {
 
     /// Mounts a source that can be made to fail, and keeps the events.
     pub fn mount_faulty(&self, shape: Shape) -> (Running, Arc<Faulty>, Events) {
-        let source = Arc::new(Faulty { store: self.store.clone(), faults: Mutex::default() });
+        self.mount_faulty_with(&self.options(shape))
+    }
+
+    pub fn mount_faulty_with(&self, options: &Options) -> (Running, Arc<Faulty>, Events) {
+        let source = Arc::new(Faulty {
+            store: self.store.clone(),
+            breaks_all: AtomicBool::new(false),
+            faults: Mutex::default(),
+        });
         let events = Events::default();
-        let mounted = cairn_fs::start(source.clone(), &self.options(shape), events.journal());
+        let mounted = cairn_fs::start(source.clone(), options, events.journal());
         (mounted.expect("it mounts"), source, events)
     }
 }
@@ -262,6 +271,7 @@ pub enum Fault {
 /// A store that fails for chosen objects.
 pub struct Faulty {
     store: Store,
+    breaks_all: AtomicBool,
     faults: Mutex<(BTreeMap<TreeId, Fault>, BTreeMap<BlobKey, Fault>)>,
 }
 
@@ -274,7 +284,13 @@ impl Faulty {
         self.faults.lock().expect("no panic").1.insert(BlobKey::of(bytes), fault);
     }
 
+    /// Has every request panic, whatever it is about.
+    pub fn break_all(&self) {
+        self.breaks_all.store(true, Ordering::Relaxed);
+    }
+
     pub fn heal(&self) {
+        self.breaks_all.store(false, Ordering::Relaxed);
         *self.faults.lock().expect("no panic") = Default::default();
     }
 }
@@ -316,6 +332,15 @@ impl Source for Faulty {
 
     fn refresh(&self) -> Result<()> {
         self.store.refresh()
+    }
+
+    fn reads(&self) -> Reads {
+        assert!(!self.breaks_all.load(Ordering::Relaxed), "a defect that the test has put here");
+        self.store.reads()
+    }
+
+    fn plain(&self) -> Option<Plain> {
+        Some(self.store.plain())
     }
 }
 
