@@ -138,12 +138,15 @@ pub struct Requests {
 }
 
 /// A request that took long.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Slow {
     /// Which.
     pub operation: Operation,
     /// The number of the file or directory: its `st_ino`.
     pub node: u64,
+    /// Where that is on the mount, as bytes, if it is still known and can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<Vec<u8>>,
     /// What it took, in microseconds.
     pub microseconds: f64,
     /// Frames that were decoded meanwhile, for it or for another request.
@@ -243,6 +246,7 @@ impl Counters {
         let slow = Slow {
             operation,
             node: node.get(),
+            path: None,
             microseconds: microseconds(time),
             frames_decoded,
             trees_decoded,
@@ -295,7 +299,7 @@ impl Counters {
             store,
             nodes,
             memory: memory(),
-            slowest: slowest.iter().map(|(_, slow)| *slow).collect(),
+            slowest: slowest.iter().map(|(_, slow)| slow.clone()).collect(),
         }
     }
 }

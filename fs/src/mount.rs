@@ -22,6 +22,7 @@ use crate::filesystem::Filesystem;
 use crate::fuse::Fuse;
 use crate::keeper::Keeper;
 use crate::mountinfo::MountPoint;
+use crate::node::NodeId;
 use crate::notice::Notices;
 use crate::passthrough;
 use crate::registration::{self, Registered, Registration};
@@ -560,7 +561,11 @@ impl<S: Source> Live for Mounted<S> {
             (table.len(), table.opens())
         };
         let (kept_awake, store) = (filesystem.awake.held(), filesystem.source.reads());
-        filesystem.counters.stats(Known { state, nodes, opens, kept_awake, store })
+        let mut stats = filesystem.counters.stats(Known { state, nodes, opens, kept_awake, store });
+        for slow in &mut stats.slowest {
+            slow.path = filesystem.path_of(NodeId::from_kernel(slow.node));
+        }
+        stats
     }
 
     fn unmount(&self, how: Unmount) -> Result<()> {

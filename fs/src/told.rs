@@ -3,7 +3,7 @@
 //!
 //! Which there are: docs/semantics.md, "Where a file comes from".
 
-use crate::filesystem::{Refusal, View};
+use crate::filesystem::{Filesystem, Refusal, View};
 use crate::node::{NodeId, PathHash};
 use crate::shape::Shape;
 use crate::source::Source;
@@ -63,5 +63,32 @@ impl<S: Source> View<'_, S> {
             Some(_) => name.parse().ok(),
         };
         state.map(|state| state.to_string())
+    }
+}
+
+impl<S: Source> Filesystem<S> {
+    /// Where a node lies on the mount, if the kernel knows it: one of its places, if it has
+    /// several.
+    pub(crate) fn path_of(&self, id: NodeId) -> Option<Vec<u8>> {
+        let location = self.table().file(id);
+        let mut names = Vec::new();
+        let mut directory = id;
+        if let Some(location) = location {
+            let tree = self.source.tree(location.tree).ok()?;
+            names.push(tree.entries().get(location.entry as usize)?.0.clone());
+            directory = location.directory;
+        }
+        let table = self.table();
+        while directory != NodeId::ROOT {
+            let known = table.directory(directory)?;
+            names.extend(known.name);
+            directory = known.parent;
+        }
+        let mut path: Vec<u8> =
+            names.iter().rev().flat_map(|it| [b"/", it.as_bytes()].concat()).collect();
+        if path.is_empty() {
+            path.push(b'/');
+        }
+        Some(path)
     }
 }

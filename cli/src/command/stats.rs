@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Error;
+use crate::escape::Escaped;
 use crate::output::{Output, View};
 use crate::page::{Cell, Page, Style};
 use crate::units::{duration, size};
@@ -123,7 +124,10 @@ impl View for StatsView {
             vec![
                 Cell::right(time(slow.microseconds)),
                 Cell::new(slow.operation.name()),
-                Cell::new(format_args!("inode {}", slow.node)),
+                Cell::new(match &slow.path {
+                    Some(path) => Escaped(path).to_string(),
+                    None => format!("inode {}", slow.node),
+                }),
                 Cell::new(why).style(Style::Faint),
             ]
         });
