@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cairn_fs::{Shape, control};
+use cairn_fs::{Operation, Shape, control};
 use cairn_store::{Attributes, StateId};
 use support::{Directory, Fault, Item, Lab, directory, file, items_of, program, put, symlink, sys};
 
@@ -215,6 +215,67 @@ fn what_is_unchanged_keeps_its_inode_and_what_is_open_its_content() {
     open.read_to_string(&mut old).unwrap();
     assert_eq!((old.as_str(), open.metadata().unwrap().len()), ("one", 3));
     assert_eq!(mapped.bytes(), b"one");
+}
+
+#[test]
+fn no_page_of_what_is_unchanged_is_read_again() {
+    const LEN: usize = 200_000;
+    let lab = Lab::default();
+    let content = |name: &str| name.bytes().cycle().take(LEN).collect::<Vec<u8>>();
+    let names: Vec<String> = (0..30).map(|i| format!("d{}/f{i}", i % 4)).collect();
+    let root = |changed: &str| {
+        let mut root = Directory::new();
+        for name in &names {
+            put(&mut root, name, file(content(name)));
+        }
+        put(&mut root, "d0/changed", file(content(changed)));
+        root
+    };
+    let first = lab.commit(&root("before"));
+    let read_all = |below: &str| {
+        for name in &names {
+            let bytes = fs::read(lab.target().join(below).join(name)).unwrap();
+            assert!(bytes == content(name), "{name}");
+        }
+    };
+    let assert_resident = |below: &str| {
+        for name in &names {
+            let opened = fs::File::open(lab.target().join(below).join(name)).unwrap();
+            let resident = sys::Mapped::new(&opened, LEN).resident();
+            assert_eq!(resident, LEN.div_ceil(4096), "{below}/{name}");
+        }
+    };
+    let asked = || {
+        let stats = lab.stats();
+        let reads = stats.requests.iter().filter(|it| it.operation == Operation::Read);
+        (stats.bytes_read, reads.map(|it| it.count).sum::<u64>())
+    };
+    let changed = |below: &str| fs::read(lab.target().join(below).join("d0/changed")).unwrap();
+    {
+        let _mounted = lab.mount(Shape::Follow);
+        read_all("");
+        assert_eq!(changed(""), content("before"));
+        let before = asked();
+        assert!(before.0 >= (names.len() * LEN) as u64);
+        for round in ["once", "twice"] {
+            lab.commit(&root(round));
+            lab.refresh();
+            assert_resident("");
+            read_all("");
+        }
+        assert_eq!(asked(), before, "of what is unchanged nothing is asked for");
+        assert_eq!(changed(""), content("twice"));
+        assert_eq!(asked().0, before.0 + LEN as u64, "of what has changed all is");
+    }
+    let _mounted = lab.mount(Shape::Folder);
+    let last = lab.store.refs().current.unwrap();
+    read_all(&format!("states/{}", first.id));
+    let before = asked();
+    for below in [format!("states/{last}"), "current".into()] {
+        read_all(&below);
+        assert_resident(&below);
+    }
+    assert_eq!(asked(), before, "states share the pages of what they have at one path");
 }
 
 #[test]
