@@ -11,14 +11,16 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cairn_store::{StateId, Store};
-use cairn_tests::{Cairn, Deb, Listing, Mount, Need, Random, StopOnDrop, real};
+use cairn_tests::{
+    Cairn, Deb, Listing, Mount, Mounted, Need, Random, StopOnDrop, eventually, real,
+};
 
 /// Real packages that some states have and others have not.
 const EXTRA: [&str; 6] = ["nano", "jq", "tree", "less", "bc", "make"];
@@ -274,6 +276,108 @@ fn processes_that_still_use_replaced_files_are_named() {
     child.kill().unwrap();
     child.wait().unwrap();
     drop(open);
+    root.umount();
+}
+
+/// A process that naps until this is dropped.
+struct Napping(Child);
+
+impl Napping {
+    fn new(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Napping {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A control group that goes away with the test, after its processes.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(name: &str) -> Self {
+        let groups = Need::control_groups().expect("they were asked for");
+        let path = groups.join(format!("cairn-{}-{name}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn take(&self, process: &Napping) {
+        fs::write(self.0.join("cgroup.procs"), process.0.id().to_string()).unwrap();
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The kernel may still be at the end of its last process.
+        for _ in 0..1000 {
+            if fs::remove_dir(&self.0).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn the_service_of_a_process_is_named_wherever_it_has_the_mount() {
+    if !Need::all(&[Need::Fuse, Need::Root, Need::ControlGroups]) {
+        return;
+    }
+    let cairn = Cairn::new();
+    let sleep = fs::read("/usr/bin/sleep").unwrap();
+    let version = |number: u8, more: &[u8]| {
+        Deb::new("napper", &format!("{number}-1"))
+            .file("usr/bin/napper", 0o755, [&sleep[..], more].concat())
+            .file("usr/bin/same", 0o755, &sleep)
+    };
+    cairn.offer([version(1, b"")]);
+    cairn.data(["--yes", "install", "napper"]);
+    cairn.offer([version(2, b"newer")]);
+    let root = Mount::new(&cairn, &["--follow"], "root");
+    let bin = root.join("usr/bin").display().to_string();
+    let bound = Mounted::new(&cairn.directory().join("bound"), &["--bind", &bin]);
+    let group = Group::new("napper.service");
+    let nap = |program: PathBuf| Napping::new(Command::new(program).arg("1000"));
+    // One has it from the mount, one from a directory of it that lies elsewhere, and one
+    // where only it sees that.
+    let apart = "mount --bind \"$1\" \"$2\" && exec \"$2\"/napper 1000";
+    let other = cairn.directory().join("other");
+    fs::create_dir(&other).unwrap();
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "--propagation", "private", "sh", "-c", apart, "sh", &bin]);
+    let children = [
+        nap(root.join("usr/bin/napper")),
+        nap(bound.path().join("napper")),
+        Napping::new(unshare.arg(&other)),
+        nap(bound.path().join("same")),
+    ];
+    children.iter().for_each(|child| group.take(child));
+    let comm = |it: &Napping| fs::read_to_string(format!("/proc/{}/comm", it.0.id())).unwrap();
+    eventually("all nap", || children[..3].iter().all(|child| comm(child) == "napper\n"));
+
+    let upgraded = cairn.json(["--yes", "upgrade", "--list-affected"]);
+    let affected = &upgraded["affected"];
+    let mut expected: Vec<u32> = children[..3].iter().map(|it| it.0.id()).collect();
+    expected.sort_unstable();
+    let processes = affected["processes"].as_array().unwrap();
+    let found: Vec<u64> = processes.iter().map(|it| it["pid"].as_u64().unwrap()).collect();
+    assert_eq!(found, expected.into_iter().map(u64::from).collect::<Vec<_>>(), "{upgraded}");
+    let unit = group.0.file_name().unwrap().to_str().unwrap();
+    for process in processes {
+        assert_eq!(process["unit"], unit);
+        let files = serde_json::json!([{"path": "/usr/bin/napper", "use": "executed"}]);
+        assert_eq!(process["files"], files);
+    }
+    assert_eq!(affected["units"], serde_json::json!([unit]));
+    let shown = cairn.data(["switch", "2", "--list-affected"]);
+    assert!(shown.contains(&format!("systemctl restart {unit}\n")), "{shown}");
+    drop((children, group));
+    bound.umount();
     root.umount();
 }
 

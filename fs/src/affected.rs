@@ -4,6 +4,7 @@
 //! A file of another content is another inode, so that a file is outdated when
 //! the name under which a process has it stands for another inode by now.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::mountinfo::MountPoint;
 use crate::registration::list;
 use crate::shape::Shape;
 
@@ -56,6 +58,29 @@ const GONE: &[u8] = b" (deleted)";
 struct Mount {
     target: PathBuf,
     device: u64,
+    places: Vec<Place>,
+}
+
+/// Where a directory of a mount lies, seen from somewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    target: PathBuf,
+    /// The path on the mount.
+    root: PathBuf,
+}
+
+/// Where directories of the mount with this device lie.
+fn places(mounts: &[MountPoint], device: u64) -> Vec<Place> {
+    let number = |mount: &MountPoint| libc::makedev(mount.device.0, mount.device.1);
+    let its = mounts.iter().filter(|mount| number(mount) == device);
+    its.map(|it| Place { target: it.target.clone(), root: it.root.clone() }).collect()
+}
+
+/// The path on the mount of what lies at `path`, where the nearest of `places` is.
+fn find_in(places: &[Place], path: &Path) -> Option<PathBuf> {
+    let near = places.iter().filter_map(|it| Some((it, path.strip_prefix(&it.target).ok()?)));
+    let (place, below) = near.min_by_key(|(_, below)| below.as_os_str().len())?;
+    Some(place.root.join(below).strip_prefix("/").ok()?.to_path_buf())
 }
 
 impl Affected {
@@ -69,12 +94,14 @@ impl Affected {
         let registered = list(run)?;
         let follows = |shape| !matches!(shape, Shape::Pinned(_));
         let mounts = registered.into_iter().filter(|mount| follows(mount.shape));
+        // Without it, only what lies on the mount itself is found.
+        let points = MountPoint::all().unwrap_or_default();
         let mounts: Vec<Mount> = mounts
             .filter_map(|mount| {
                 let target = PathBuf::from(mount.target);
                 // One that has ended meanwhile shows nothing any more.
                 let device = fs::symlink_metadata(&target).ok()?.dev();
-                Some(Mount { target, device })
+                Some(Mount { target, device, places: places(&points, device) })
             })
             .collect();
         let mut found = Self::default();
@@ -101,10 +128,12 @@ impl Affected {
         if looked.iter().any(|result| result.as_ref().is_err_and(is_denied)) {
             self.unseen += 1;
         }
+        // Where the process has the mount, if that is elsewhere; asked for when it matters.
+        let elsewhere = LazyCell::new(|| MountPoint::of(proc).unwrap_or_default());
         // What has ended meanwhile uses nothing.
         for used in looked.into_iter().flatten().flatten() {
             let mount = mounts.iter().find(|mount| mount.device == used.device);
-            if let Some(path) = mount.and_then(|mount| mount.outdated(&used)) {
+            if let Some(path) = mount.and_then(|mount| mount.outdated(&used, &elsewhere)) {
                 let usage = files.entry(path).or_insert(used.usage);
                 *usage = used.usage.min(*usage);
             }
@@ -176,16 +205,18 @@ fn mapping(line: &[u8]) -> Option<Used> {
 
 impl Mount {
     /// Where a file lay in this mount whose name stands for something else now.
-    fn outdated(&self, used: &Used) -> Option<Vec<u8>> {
+    fn outdated(&self, used: &Used, elsewhere: &[MountPoint]) -> Option<Vec<u8>> {
         let path = used.path.as_os_str().as_bytes();
         let (path, is_gone) = match path.strip_suffix(GONE) {
             Some(path) => (path, true),
             None => (path, false),
         };
         let path = Path::new(std::ffi::OsStr::from_bytes(path));
-        // Of a process with a root of its own it begins there.
-        let below = path.strip_prefix(&self.target).or_else(|_| path.strip_prefix("/")).ok()?;
-        match fs::symlink_metadata(self.target.join(below)) {
+        let below = find_in(&self.places, path)
+            .or_else(|| find_in(&places(elsewhere, self.device), path))
+            // Of a process with a root of its own it begins there.
+            .or_else(|| Some(path.strip_prefix("/").ok()?.to_path_buf()))?;
+        match fs::symlink_metadata(self.target.join(&below)) {
             Ok(now) if now.ino() == used.inode => return None,
             Ok(_) => {}
             // Another name of it may be mounted elsewhere.

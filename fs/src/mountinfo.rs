@@ -43,6 +43,11 @@ impl MountPoint {
         Ok(parse(&lines).collect())
     }
 
+    /// All that a process sees, whose directory below /proc this is.
+    pub(crate) fn of(process: &Path) -> io::Result<Vec<Self>> {
+        Ok(parse(&fs::read(process.join("mountinfo"))?).collect())
+    }
+
     /// Whether Cairn has made it: it shows states, or a workspace.
     pub(crate) fn is_ours(&self) -> bool {
         self.is_fuse() || self.workspace().is_some()

@@ -13,6 +13,8 @@ pub enum Need {
     Root,
     /// Filesystems in files: /dev/loop-control.
     Loop,
+    /// A place to make control groups in: see [`Need::control_groups`].
+    ControlGroups,
     /// Debian packages: apt and dpkg-deb.
     Debian,
     /// Large files that the kernel reads by itself: Linux 6.9.
@@ -35,12 +37,22 @@ impl Need {
         false
     }
 
+    /// The directory of the control groups that systemd makes, or would make.
+    #[must_use]
+    pub fn control_groups() -> Option<&'static Path> {
+        let places = ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup"].map(Path::new);
+        places.into_iter().find(|it| it.join("cgroup.procs").exists() && is_writable(it))
+    }
+
     fn missing(self) -> Option<String> {
         match self {
             Self::Fuse if !Path::new("/dev/fuse").exists() => Some("there is no /dev/fuse".into()),
             Self::Root if !crate::sys::is_root() => Some("it needs the rights of root".into()),
             Self::Loop if std::fs::File::open("/dev/loop-control").is_err() => {
                 Some("there are no loop devices (/dev/loop-control)".into())
+            }
+            Self::ControlGroups if Self::control_groups().is_none() => {
+                Some("no control groups can be made (/sys/fs/cgroup)".into())
             }
             Self::Debian => [("apt-get", "apt"), ("dpkg-deb", "dpkg")]
                 .into_iter()
@@ -52,9 +64,15 @@ impl Need {
                 version.is_err().then(missing)
             }
             Self::Passthrough if kernel() < (6, 9) => Some("it needs Linux 6.9".into()),
-            Self::Fuse | Self::Root | Self::Loop | Self::Passthrough => None,
+            Self::Fuse | Self::Root | Self::Loop | Self::Passthrough | Self::ControlGroups => None,
         }
     }
+}
+
+/// Whether something can be made in a directory of control groups.
+fn is_writable(groups: &Path) -> bool {
+    let probe = groups.join(format!("cairn-probe-{}", std::process::id()));
+    std::fs::create_dir(&probe).is_ok() && std::fs::remove_dir(&probe).is_ok()
 }
 
 /// The version of the kernel, of which two numbers matter.
