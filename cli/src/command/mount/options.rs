@@ -45,13 +45,14 @@ pub(crate) enum InvalidOption {
     Bind(String),
 }
 
-/// Words of mount(8) that say nothing of this mount, or what it is anyway: it is
-/// read-only, and has no times of access.
-const IGNORED: [&[u8]; 24] = [
+/// Words of mount(8) and of fusermount3 that say nothing of this mount, or what it is anyway:
+/// it is read-only, has no times of access, and is taken off when its process is told to end.
+const IGNORED: [&[u8]; 25] = [
     b"",
     b"_netdev",
     b"atime",
     b"auto",
+    b"auto_unmount",
     b"async",
     b"defaults",
     b"dev",
@@ -200,7 +201,7 @@ mod tests {
 
     #[test]
     fn words_of_fstab_are_understood_or_refused() {
-        let all = "rw,defaults,nofail,x-systemd.automount,comment=a=b,follow,nosuid,\
+        let all = "rw,defaults,nofail,auto_unmount,x-systemd.automount,comment=a=b,follow,nosuid,\
                    writable=/etc=/srv/a=b,bind=/home=/home,system-root,passthrough,power-save";
         let options = read(all).unwrap();
         assert!(options.follow && options.system_root && options.restrictions.nosuid);
