@@ -105,6 +105,41 @@ fn a_mount_that_does_not_answer_is_found_without_waiting_for_it_and_taken_away()
     }
 }
 
+#[test]
+fn what_a_mount_leaves_that_died_with_its_keeper_is_found_and_taken_away() {
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let cairn = system();
+    let mount = Mount::new(&cairn, &["--follow"], "root");
+    let target = mount.path().display().to_string();
+    let process = mount.process();
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let keeper = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    // Somebody still has something open there.
+    let open = fs::File::open(mount.path()).unwrap();
+    for process in [keeper, process] {
+        signal(process, libc::SIGKILL).unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while is_running(process) || is_running(keeper) {
+        assert!(Instant::now() < deadline, "they go on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(is_mounted(&target));
+    let found = findings(&cairn, &[], &target);
+    assert_eq!(level(&found), "problem");
+    assert!(found[0]["text"].as_str().unwrap().ends_with("has lost its process"), "{found:?}");
+    let found = findings(&cairn, &["--mend", "root", "--yes"], &target);
+    assert_eq!(level(&found), "good");
+    assert!(!is_mounted(&target));
+    assert_eq!(findings(&cairn, &[], &target).len(), 0);
+    drop(open);
+    let again = Mount::new(&cairn, &["--follow"], "root");
+    assert_eq!(level(&findings(&cairn, &[], &target)), "good");
+    again.umount();
+}
+
 fn is_mounted(target: &str) -> bool {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     mounts.lines().any(|line| line.split(' ').nth(4) == Some(target))

@@ -262,7 +262,8 @@ fn the_control_socket_is_for_root_and_the_owner() {
             while (sysread($s, my $buf, 4096)) { print $buf }
         }";
     let path = socket.to_str().unwrap();
-    let requests = ["status", "refresh", "unmount", "detach", "nonsense"];
+    let requests =
+        ["status", "stats", "refresh", "settle", "unmount", "detach", "restart", "nonsense"];
     let words = [&["perl", "-e", client, path][..], &requests[..]].concat();
     assert_eq!(answer_to(USER, &words).expect("it connects"), "", "somebody else got an answer");
     assert_eq!(fs::read(mount.join("public")).unwrap(), b"public", "it is still there");
