@@ -37,6 +37,7 @@ pub fn check(world: &World, store: &Path, promise: &Promise<'_>) -> Result<(), S
     if !promise.shown.contains(&shown) {
         return Err(format!("neither old nor new: {shown:?}, not one of {:?}", promise.shown));
     }
+    world.check_workspace(store)?;
     if !promise.goes_on_first {
         sound()?;
     } else if promise.is_damaged {
@@ -55,6 +56,7 @@ pub fn check(world: &World, store: &Path, promise: &Promise<'_>) -> Result<(), S
     if world.shown(store)? != shown {
         return Err("the collection has changed what there is".into());
     }
+    world.check_workspace(store)?;
     ok("verify")?;
     ok("--yes install later")?;
     ok("verify")?;

@@ -6,8 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cairn_store::Store;
-use cairn_tests::{Cairn, Deb, Ended, Random, base_tool_and_app};
+use cairn_store::workspace::layer_path;
+use cairn_store::{Store, TreeId, WorkspaceName};
+use cairn_tests::{Cairn, Deb, Ended, Mount, Random, base_tool_and_app};
 use serde_json::Value;
 
 /// One command, or damage.
@@ -18,15 +19,17 @@ pub struct Operation {
 }
 
 /// In this order: each goes on from what the one before has left.
-pub const OPERATIONS: [Operation; 17] = [
+pub const OPERATIONS: [Operation; 19] = [
     Operation { name: "repo add", words: "repo add more file://MORE" },
     Operation { name: "import", words: "import TREE" },
+    Operation { name: "snapshot", words: "snapshot work" },
     Operation { name: "install", words: "--yes install tool" },
     Operation { name: "install, large", words: "--yes install app" },
     Operation { name: "tag", words: "state tag first 1" },
     Operation { name: "rollback", words: "rollback" },
-    Operation { name: "switch", words: "switch 4" },
+    Operation { name: "switch", words: "switch 5" },
     Operation { name: "remove", words: "--yes remove tool" },
+    Operation { name: "compact", words: COMPACT },
     Operation { name: "state remove", words: "--yes state remove 2" },
     Operation { name: "prune --gc", words: "--yes state prune --keep-last 1 --gc" },
     Operation { name: "gc", words: "gc --rewrite-below 100" },
@@ -37,6 +40,9 @@ pub const OPERATIONS: [Operation; 17] = [
     Operation { name: "repair", words: "verify --repair --from OTHER" },
     Operation { name: "upgrade", words: "--yes upgrade" },
 ];
+
+/// What it has replaced is looked at when it is recorded.
+pub const COMPACT: &str = "--json store compact";
 
 /// The number of an operation.
 pub fn number_of(name: &str) -> usize {
@@ -54,14 +60,28 @@ pub struct World {
     tree: PathBuf,
     other: PathBuf,
     more: PathBuf,
+    /// What the workspace shows, from the beginning to the end.
+    written: TreeId,
+}
+
+/// What lies in the layer of the workspace until it is published.
+const WRITTEN: [&str; 3] = ["srv/one", "srv/two", "srv/three"];
+
+fn workspace() -> WorkspaceName {
+    WorkspaceName::new("work").unwrap()
 }
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     Random(seed).bytes(len)
 }
 
+/// What is written to a file of the workspace.
+fn written(name: &str) -> Vec<u8> {
+    noise(70 + name.len() as u64, 4000)
+}
+
 impl World {
-    /// A store with one state, which has the package base.
+    /// A store with one state, which has the package base, and a workspace on it.
     pub fn new() -> Self {
         let cairn = Cairn::new();
         let at = |name: &str| cairn.directory().join(name);
@@ -71,6 +91,11 @@ impl World {
             fs::write(tree.join(format!("below/{number}")), noise(number + 50, 3000)).unwrap();
         }
         fs::write(tree.join("large"), noise(49, 1_100_000)).unwrap();
+        // Versions of a file, which only denser packs have as one.
+        for number in 0..12 {
+            let version = [&[number; 8][..], &noise(48, 90_000)].concat();
+            fs::write(tree.join(format!("version {number}")), version).unwrap();
+        }
 
         let [base, tool, app] = base_tool_and_app();
         let later = Deb::new("later", "1.0-1").file("usr/bin/later", 0o755, noise(4, 5000));
@@ -91,7 +116,39 @@ impl World {
         fs::rename(cairn.store(), &other).unwrap();
         cairn.data(["repo", "add", "small", &format!("file://{}", at("stones").display())]);
         cairn.data(["--yes", "install", "base"]);
-        Self { cairn, tree, other, more }
+        let mount = Mount::new(&cairn, &["--rw", "work"], "work");
+        for name in WRITTEN {
+            fs::write(mount.join(name), written(name)).unwrap();
+        }
+        mount.umount();
+        let published = at("published");
+        let copied = Command::new("cp").arg("-a").arg(cairn.store()).arg(&published).status();
+        assert!(copied.unwrap().success());
+        let store = |path: &Path| [OsString::from("--store"), path.into()];
+        let [snapshot, pull] = [["snapshot", "work"], ["pull", published.to_str().unwrap()]];
+        cairn.data(store(&published).into_iter().chain(snapshot.map(Into::into)));
+        cairn.data(store(&other).into_iter().chain(pull.map(Into::into)));
+        let written = Store::open(&published).unwrap().current().unwrap().tree;
+        Self { cairn, tree, other, more, written }
+    }
+
+    /// Checks that what was written in the workspace is there, in its layer or in the state
+    /// that was published of it.
+    pub fn check_workspace(&self, store: &Path) -> Result<(), String> {
+        let store = Store::open(store).map_err(|err| format!("does not open: {err}"))?;
+        let record = store.workspace(&workspace());
+        let record = record.map_err(|err| format!("the workspace is lost: {err}"))?;
+        if record.reference().tree == self.written {
+            return Ok(());
+        }
+        let layer = layer_path(&store.workspace_path(&workspace()), record.layer).join("upper");
+        for name in WRITTEN {
+            let found = fs::read(layer.join(name));
+            if !found.as_ref().is_ok_and(|bytes| *bytes == written(name)) {
+                return Err(format!("{name} of the workspace is lost: {:?}", found.err()));
+            }
+        }
+        Ok(())
     }
 
     /// The program with a store somewhere else.

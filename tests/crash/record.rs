@@ -11,7 +11,9 @@ use std::time::Duration;
 use cairn_tests::disk::{Disks, Event, Filesystem, Image};
 use cairn_tests::{Ended, StopOnDrop};
 
-use crate::operations::{OPERATIONS, Shown, World, damage};
+use serde_json::Value;
+
+use crate::operations::{COMPACT, OPERATIONS, Shown, World, damage};
 
 /// Whether somebody else syncs files of the same filesystem meanwhile, which makes some of
 /// what was not synced durable, and some not.
@@ -87,6 +89,9 @@ pub fn record(
                 Some(words) => {
                     let ended = run(world, &store, &words, here);
                     assert!(ended.status.success(), "{}: {}", operation.name, ended.stderr);
+                    if words.join(" ") == COMPACT {
+                        assert_compacted(&ended);
+                    }
                 }
                 None => damage(&store),
             }
@@ -111,6 +116,12 @@ pub fn record(
         events,
         shown,
     }
+}
+
+/// Otherwise nothing was written whose power could be cut.
+fn assert_compacted(ended: &Ended) {
+    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert!(told["packs_replaced"].as_u64() > Some(0), "nothing was replaced: {told}");
 }
 
 fn disturb(file: &File, stop: &AtomicBool) {

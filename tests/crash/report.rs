@@ -12,6 +12,7 @@ use crate::{Mode, Point, flushes};
 /// How many points there were, and what was wrong.
 pub struct Report {
     seed: u64,
+    keeps_disk: bool,
     state: Mutex<State>,
 }
 
@@ -26,7 +27,12 @@ struct State {
 
 impl Report {
     pub fn new(seed: u64) -> Self {
-        Self { seed, state: Mutex::default() }
+        Self { seed, keeps_disk: true, state: Mutex::default() }
+    }
+
+    /// The same, where what is wrong is expected: no disk is kept.
+    pub fn of_control(seed: u64) -> Self {
+        Self { keeps_disk: false, ..Self::new(seed) }
     }
 
     /// Notes what came out of a point; keeps the first disk on which something was wrong.
@@ -50,7 +56,7 @@ impl Report {
             let (begun, done) = (&recording.begun, &recording.done);
             let window = (begun[point.operation], done[point.operation]);
             state.wrong.push(format!("{at} (begun {}, done {}): {problem}", window.0, window.1));
-            if state.wrong.len() == 1 {
+            if self.keeps_disk && state.wrong.len() == 1 {
                 let directory = cairn_tests::target().join("crash");
                 let saved = std::fs::create_dir_all(&directory)
                     .and_then(|()| image.save(&directory.join("first.image")));
