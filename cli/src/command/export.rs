@@ -367,7 +367,8 @@ fn export_tar(
             return Err(Error::ToTerminal);
         }
         let to = BufWriter::with_capacity(1 << 20, stdout.lock());
-        return write_tar(store, state, packing, to, progress).map(|(exported, _)| exported);
+        let written = write_tar(store, state, packing, (to, Error::Output), progress);
+        return written.map(|(exported, _)| exported);
     }
     let target = &args.target;
     let failed = |source| Error::Write { path: target.clone(), source };
@@ -377,7 +378,8 @@ fn export_tar(
     let temporary = directory.join(name);
     let file = File::create(&temporary).map_err(failed)?;
     let to = BufWriter::with_capacity(1 << 20, file);
-    let written = write_tar(store, state, packing, to, progress).and_then(|(exported, to)| {
+    let written = write_tar(store, state, packing, (to, failed), progress);
+    let written = written.and_then(|(exported, to)| {
         let file = to.into_inner().map_err(|err| failed(err.into_error()))?;
         file.sync_all().map_err(failed)?;
         std::fs::rename(&temporary, target).map_err(failed)?;
@@ -391,17 +393,21 @@ fn export_tar(
     written
 }
 
+/// Writes an archive to something; the second of the pair says what that is where it fails.
 fn write_tar<W: Write>(
     store: &Store,
     state: &State,
     packing: Packing,
-    to: W,
+    (to, failed): (W, impl Fn(io::Error) -> Error),
     progress: &Phase,
 ) -> Result<(Exported, W), Error> {
     let mut to = ParallelWriter::new(to, packing);
     let exported = export_archive(store, state.tree, ArchiveNames::Dotted, &mut to, progress);
-    let exported = exported.map_err(interrupt::explain)?;
-    Ok((exported, to.finish().map_err(Error::Output)?))
+    let exported = exported.map_err(|err| match err {
+        cairn_store::Error::Target { source, .. } => failed(source),
+        err => interrupt::explain(err),
+    })?;
+    Ok((exported, to.finish().map_err(failed)?))
 }
 
 /// Entries that are told one by one; what comes after them is counted.
