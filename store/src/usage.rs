@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::io;
 
 use crate::diff::pairs;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gc::Amount;
 use crate::hash::TreeId;
 use crate::pack::{ObjectId, Pack};
@@ -85,8 +86,15 @@ impl Store {
         }
         let inner = self.inner();
         for id in inner.list_packs()? {
-            // What is damaged is told by others.
-            let Ok(pack) = Pack::open(&inner.pack_path(id), id) else { continue };
+            let pack = match Pack::open(&inner.pack_path(id), id) {
+                // It went meanwhile.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    continue;
+                }
+                // What is damaged is told by others.
+                Err(err) if err.is_damage() => continue,
+                opened => opened?,
+            };
             usage.stored += pack.len();
             usage.packed += pack.plain_len();
         }

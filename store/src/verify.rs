@@ -305,6 +305,8 @@ impl Report {
             walk.state(&store.state(*id)?);
             self.states += 1;
         }
+        let unread = walk.take_unread();
+        self.damage.extend(unread.map(|error| Damage { error, paths: vec![], more: 0 }));
         let mut unindexed = 0;
         for (object, paths) in walk.finish() {
             let at = store.inner().with_index(|index| index.location_of(object))?;

@@ -62,6 +62,8 @@ pub(super) struct Walk<'a> {
     met: HashSet<(usize, BlobKey)>,
     kept: usize,
     lost: BTreeMap<ObjectId, Paths>,
+    /// Why something could not be read that may well be there, each by what it says.
+    unread: BTreeMap<String, Error>,
 }
 
 /// Where the walk is.
@@ -87,7 +89,20 @@ impl<'a> Walk<'a> {
             met: HashSet::new(),
             kept: 0,
             lost: BTreeMap::new(),
+            unread: BTreeMap::new(),
         }
+    }
+
+    /// Notes an error that is none of what is in the store.
+    fn note(&mut self, err: Error) {
+        if !err.is_damage() {
+            self.unread.entry(err.to_string()).or_insert(err);
+        }
+    }
+
+    /// What was noted so far.
+    pub(super) fn take_unread(&mut self) -> impl Iterator<Item = Error> + use<> {
+        std::mem::take(&mut self.unread).into_values()
     }
 
     /// Notes what a state lacks.
@@ -136,7 +151,11 @@ impl<'a> Walk<'a> {
             Err(Error::MissingPage { id }) => {
                 return vec![(None, Lost::Object(ObjectId::Page(id)))];
             }
-            _ => return vec![(None, Lost::Object(object))],
+            Ok(_) => return vec![(None, Lost::Object(object))],
+            Err(err) => {
+                self.note(err);
+                return vec![(None, Lost::Object(object))];
+            }
         };
         let mut below = Vec::new();
         if tree.entries().len() >= PAGED_FROM {
@@ -159,8 +178,13 @@ impl<'a> Walk<'a> {
                 Entry::Leaf(leaf) => {
                     let Some(blob) = leaf.blob() else { continue };
                     let object = ObjectId::Blob(blob.key, blob.digest);
-                    let at = self.store.inner().at_blob(blob, |at| Ok(*at));
-                    let is_read = at.is_ok_and(|at| !self.tables.denies(object, &at));
+                    let is_read = match self.store.inner().at_blob(blob, |at| Ok(*at)) {
+                        Ok(at) => !self.tables.denies(object, &at),
+                        Err(err) => {
+                            self.note(err);
+                            false
+                        }
+                    };
                     if !is_read || !self.tables.has(object) {
                         lose(Lost::Object(object));
                     }
