@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use cairn_store::Store;
 use cairn_tests::disk::{Filesystem, own_mounts};
-use cairn_tests::{Cairn, Deb, Ended, Listing, Need, Random};
+use cairn_tests::{Cairn, Deb, Ended, Listing, Mount, Need, Random, room_comes_back};
 
 /// A store with two states: 1 has the package base, 2 has tool, too. It is offered app.
 fn prepared() -> Cairn {
@@ -286,8 +286,8 @@ fn commands_of_all_kinds_at_once_are_done_or_told_of_each_other() {
     assert_sound(&cairn, "at the end");
 }
 
-/// What changes a store, with what it needs.
-const CHANGES: [&[&str]; 8] = [
+/// What changes a store that is made ready by [`for_changes`].
+const CHANGES: [&[&str]; 11] = [
     &["--yes", "install", "app"],
     &["--yes", "remove", "tool"],
     &["import", "tree"],
@@ -296,13 +296,41 @@ const CHANGES: [&[&str]; 8] = [
     &["--yes", "state", "prune", "--keep-last", "1", "--gc"],
     &["store", "rebuild"],
     &["repo", "update"],
+    &["snapshot", "work"],
+    &["store", "compact"],
+    &["pull", "other"],
 ];
+
+/// Of these, what takes more room than there may be.
+fn needs_much(words: &[&str]) -> bool {
+    ["app", "import", "pull", "compact"].iter().any(|word| words.contains(word))
+}
+
+/// A store with something to do for each of the changes, and another one to pull from.
+fn for_changes() -> Cairn {
+    let cairn = prepared();
+    let [old, other] = ["old", "other"].map(|name| cairn.directory().join(name));
+    fs::create_dir(&old).unwrap();
+    // Versions of a file, which only denser packs have as one.
+    for number in 0..12 {
+        let version = [&[number; 8][..], &Random(48).bytes(90_000)].concat();
+        fs::write(old.join(number.to_string()), version).unwrap();
+    }
+    cairn.data(["import", "old"]);
+    let whole = Command::new("cp").arg("-a").arg(cairn.store()).arg(&other).status();
+    assert!(whole.unwrap().success());
+    cairn.data(["--store", "other", "--yes", "install", "app"]);
+    cairn.data(["switch", "1"]);
+    cairn.data(["switch", "2"]);
+    let mount = Mount::new(&cairn, &["--rw", "work"], "work");
+    fs::write(mount.join("srv/written"), Random(8).bytes(5000)).unwrap();
+    mount.umount();
+    cairn
+}
 
 /// Stores on small filesystems, each with some room left and no more.
 fn with_room(rooms: &[u64]) {
-    let cairn = prepared();
-    cairn.data(["switch", "1"]);
-    cairn.data(["switch", "2"]);
+    let cairn = for_changes();
     own_mounts().unwrap();
     let [whole, image, target] =
         ["whole", "image", "small"].map(|name| cairn.directory().join(name));
@@ -350,12 +378,12 @@ fn with_room(rooms: &[u64]) {
             let is_right = again.code() == Some(0) || ended.code() == Some(0);
             assert!(is_right, "{at}, and then: {}", again.stderr);
             assert_eq!(run(&["verify"]).code(), Some(0), "{at}, and then");
+            room_comes_back(&store).unwrap_or_else(|left| panic!("{at}: {left}"));
             drop(mounted);
         }
         println!("{words:?}: {told} of {} had no room", rooms.len());
         // What needs little is done where there is little.
-        let needs_much = words.contains(&"app") || words.contains(&"import");
-        assert!(needs_much || told < rooms.len(), "{words:?}: {told} of {rooms:?}");
+        assert!(needs_much(words) || told < rooms.len(), "{words:?}: {told} of {rooms:?}");
     }
 }
 
@@ -374,7 +402,7 @@ fn fill(filesystem: &Path, room: u64) {
 
 #[test]
 fn a_disk_without_room_is_told_and_nothing_changes() {
-    if Need::all(&[Need::Root, Need::Loop, Filesystem::Ext4Small.need()]) {
+    if Need::all(&[Need::Root, Need::Fuse, Need::Loop, Filesystem::Ext4Small.need()]) {
         with_room(&[0, 30_000, 1_300_000]);
     }
 }
@@ -382,17 +410,17 @@ fn a_disk_without_room_is_told_and_nothing_changes() {
 #[test]
 #[ignore = "takes minutes: make crash"]
 fn a_disk_with_any_little_room_is_told_and_nothing_changes() {
-    assert!(Need::all(&[Need::Root, Need::Loop, Filesystem::Ext4Small.need()]));
+    assert!(Need::all(&[Need::Root, Need::Fuse, Need::Loop, Filesystem::Ext4Small.need()]));
     let rooms: Vec<u64> = (0..20).map(|step| step * step * 4096).collect();
     with_room(&rooms);
 }
 
 #[test]
 fn a_disk_that_cannot_be_written_is_told_by_every_change() {
-    if !Need::all(&[Need::Root, Need::Loop, Filesystem::Ext4Small.need()]) {
+    if !Need::all(&[Need::Root, Need::Fuse, Need::Loop, Filesystem::Ext4Small.need()]) {
         return;
     }
-    let cairn = prepared();
+    let cairn = for_changes();
     own_mounts().unwrap();
     let [image, target] = ["image", "small"].map(|name| cairn.directory().join(name));
     Filesystem::Ext4Small.make_in(&image);

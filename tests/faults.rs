@@ -1,11 +1,13 @@
 //! Each change that a command makes to the disk may be its last, or may fail: the store
-//! is as it was or as it was to be, and the command can be said again.
+//! is as it was or as it was to be, and the command can be said again. Each read may fail: that
+//! is told with the file, and nothing else is said than what is true.
 //!
 //! The tests take a sample; `make crash` takes all.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
@@ -13,7 +15,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use cairn_store::Store;
-use cairn_tests::{Cairn, Change, Deb, Fault, Mount, Need, Random, base_tool_and_app};
+use cairn_tests::{
+    Cairn, Change, Deb, Ended, Fault, Listing, Mount, Need, Random, base_tool_and_app,
+    room_comes_back,
+};
 
 /// A command that changes something, and what is done before it.
 struct Case {
@@ -34,7 +39,7 @@ const fn several(name: &'static str, before: &'static str, words: &'static str) 
 }
 
 /// What each begins with: state 1 has the package base, 2 has tool, too, and is current.
-const CASES: [Case; 28] = [
+const CASES: [Case; 32] = [
     case("install", "", "--yes install app"),
     case("reinstall", "", "--yes reinstall tool"),
     case("remove", "", "--yes remove tool"),
@@ -51,6 +56,7 @@ const CASES: [Case; 28] = [
     case("state remove", "", "--yes state remove 1"),
     several("prune --gc", "--yes remove tool", "--yes state prune --keep-last 1 --gc"),
     case("gc", "--yes remove tool;--yes state remove 1 2", "gc --rewrite-below 100"),
+    case("compact", "import TREE", "store compact"),
     case("rebuild", "", "store rebuild"),
     case("repair", "DAMAGE", "verify --repair"),
     several("apply", "", "--yes apply MODEL"),
@@ -62,6 +68,9 @@ const CASES: [Case; 28] = [
     case("workspace reset", "WORKSPACE", "--yes workspace reset work"),
     several("workspace discard", "WORKSPACE", "--yes workspace discard work"),
     several("snapshot", "WORKSPACE", "snapshot work"),
+    several("export", "", "export 2 TARGET"),
+    several("export an archive", "", "export 2 TARGET.tar"),
+    several("cache clean", "CACHE", "cache clean"),
     several("a new store", "NO STORE", "repo add small file://STONES"),
 ];
 
@@ -96,6 +105,13 @@ impl Machine {
             fs::write(at(&format!("tree/below/{number}")), noise(number + 50, 3000)).unwrap();
         }
         fs::write(at("tree/large"), noise(49, 1_100_000)).unwrap();
+        if case.name == "compact" {
+            // Versions of a file, which only denser packs have as one.
+            for number in 0..12 {
+                let version = [&[number; 8][..], &noise(48, 90_000)].concat();
+                fs::write(at("tree").join(format!("version {number}")), version).unwrap();
+            }
+        }
         let mut tar = Command::new("tar");
         tar.arg("-C").arg(at("tree")).arg("-cf").arg(at("archive.tar")).arg(".");
         assert!(tar.status().unwrap().success());
@@ -139,6 +155,13 @@ impl Machine {
                 fs::remove_file(mount.join("usr/bin/tool")).unwrap();
                 mount.umount();
             }
+            "CACHE" => {
+                for name in ["downloads/a.stone", "downloads/b.part", "pull/1.new"] {
+                    let path = cairn.store().join("cache").join(name);
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    fs::write(path, noise(7, 5000)).unwrap();
+                }
+            }
             "NO STORE" => fs::remove_dir_all(cairn.store()).unwrap(),
             words => words.split(';').for_each(|words| drop(cairn.data(split(words)))),
         }
@@ -149,7 +172,12 @@ impl Machine {
 
     fn restore(&self) {
         copy(&self.cairn.directory().join("saved"), &self.cairn.store());
-        for name in ["target", "app-1.0-1-1-x86_64.stone"] {
+        self.remove_made();
+    }
+
+    /// Removes what was made beside the store.
+    fn remove_made(&self) {
+        for name in ["target", "target.tar", "app-1.0-1-1-x86_64.stone"] {
             let path = self.cairn.directory().join(name);
             let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
         }
@@ -176,7 +204,30 @@ impl Machine {
             repository.as_object_mut().unwrap().remove("index");
         }
         let shown = [format!("{:?}", refs.current), repositories.to_string()].into_iter();
-        shown.chain(states).chain(tags).chain([workspaces]).collect()
+        let made = self.made();
+        shown.chain(states).chain(tags).chain([workspaces]).chain(made).collect()
+    }
+
+    /// What was exported, and what there is to clean.
+    fn made(&self) -> Vec<String> {
+        let at = |name: &str| self.cairn.directory().join(name);
+        match self.case.name {
+            "export" if at("target").exists() => {
+                vec![format!("{:?}", Listing::of_directory(&at("target")))]
+            }
+            "export an archive" => {
+                let archive = fs::read(at("target.tar"));
+                vec![archive.map_or("none".into(), |bytes| blake3::hash(&bytes).to_string())]
+            }
+            "cache clean" => {
+                let cache = self.cairn.store().join("cache");
+                let left = ["downloads", "pull"].map(|name| fs::read_dir(cache.join(name)));
+                let left = left.into_iter().flatten().flatten();
+                let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name();
+                left.map(|entry| name(entry).into_string().unwrap()).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Replaces one change, and checks what comes of it.
@@ -192,7 +243,9 @@ impl Machine {
         let now = self.shown();
         let is_done = now == after;
         let is_several = self.case.is_several;
-        if !is_done && now != before && !is_several {
+        // An archive appears when it is whole, but it is there before its name is durable.
+        let is_one = !is_several || self.case.name == "export an archive";
+        if !is_done && now != before && is_one {
             return Err(format!("neither old nor new: {now:#?}"));
         }
         // Updating tells of each repository what has become of it.
@@ -227,6 +280,10 @@ impl Machine {
         }
         let is_damaged = self.case.before == "DAMAGE" && ended.code() != Some(0);
         self.sound(is_damaged)?;
+        if self.case.name == "export" {
+            // What is left of a directory is in the way.
+            self.remove_made();
+        }
         let again = self.cairn.run(&self.words);
         // What was done before the end cannot always be done twice.
         let is_over = is_done && before != after && again.code() == Some(1);
@@ -238,7 +295,14 @@ impl Machine {
         if finally != after && !is_done && !is_several {
             return Err(format!("said again: {finally:#?}"));
         }
-        self.sound(false)
+        if self.case.name.starts_with("export") && finally != after {
+            return Err(format!("said again: {finally:#?}"));
+        }
+        self.sound(false)?;
+        if self.cairn.store().join("format").exists() {
+            room_comes_back(&self.cairn.store())?;
+        }
+        Ok(())
     }
 
     fn sound(&self, is_damaged: bool) -> Result<(), String> {
@@ -360,4 +424,114 @@ fn a_change_that_fails_ends_the_command_and_changes_nothing() {
 #[ignore = "takes minutes: make crash"]
 fn any_change_that_fails_ends_the_command_and_changes_nothing() {
     replace(errors, None);
+}
+
+/// Commands that only read, and what they find.
+const READERS: [Case; 17] = [
+    case("state list", "", "state list"),
+    case("state show", "", "--json state show"),
+    case("history", "", "history"),
+    case("list", "", "list"),
+    case("files", "", "files tool"),
+    case("search", "", "search app"),
+    case("check", "", "check"),
+    case("ls", "", "ls -lR 2:/"),
+    case("cat", "", "cat 2:/usr/bin/base"),
+    case("find", "", "find 2 *ool"),
+    case("diff", "", "diff 1 2"),
+    case("log", "", "log /usr/bin/tool"),
+    case("du", "", "du 1 2"),
+    case("verify", "", "verify"),
+    case("export", "", "export 2 TARGET"),
+    case("export an archive", "", "export 2 TARGET.tar"),
+    case("workspace diff", "WORKSPACE", "workspace diff work"),
+];
+
+impl Machine {
+    /// Has one read fail, and checks what comes of it.
+    fn check_read(&self, read: &Change, whole: &Ended, before: &[String]) -> Result<(), String> {
+        self.remove_made();
+        let ended = read.replaced(&self.cairn, &self.words, Fault::Error("EIO"));
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        let made = self.made();
+        self.remove_made();
+        match ended.code() {
+            // It was not needed, or read from elsewhere.
+            Some(0) if self.is_same(&ended, whole) && before.ends_with(&made) => {}
+            Some(0) => return Err(format!("says {said}, and not {}", whole.stdout)),
+            // It was not even loaded.
+            Some(127) if said.contains("loading shared libraries") => {}
+            Some(1 | 3) => {
+                let home = self.cairn.directory().to_str().unwrap();
+                if !said.contains(text_of("EIO")) || !said.contains(home) {
+                    return Err(format!("does not say what and where: {said}"));
+                }
+            }
+            code => return Err(format!("ends with {code:?}: {said}")),
+        }
+        let again = self.cairn.run(&self.words);
+        if again.code() != Some(0) || !self.is_same(&again, whole) || self.shown() != before {
+            return Err(format!("and then: {}{}", again.stdout, again.stderr));
+        }
+        self.sound(false)
+    }
+
+    /// Whether two runs say the same; some say how long they took.
+    fn is_same(&self, one: &Ended, other: &Ended) -> bool {
+        let tells_time = ["verify", "export", "export an archive"].contains(&self.case.name);
+        tells_time || one.stdout == other.stdout
+    }
+}
+
+/// Has reads of all readers fail; of all that, about `sample` if that is given.
+fn fail_reads(sample: Option<usize>) {
+    let needs = [Need::Program("strace", "strace"), Need::Root, Need::Fuse];
+    if !Need::all(&needs) {
+        return;
+    }
+    let only = std::env::var("FAULT_CASES").unwrap_or_default();
+    let cases: Vec<&Case> = READERS.iter().filter(|it| it.name.contains(&only)).collect();
+    let (next, count) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let wrong = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let machine = Machine::new(case);
+                    let (reads, whole) = Change::reads(&machine.cairn, &machine.words);
+                    let before = machine.shown();
+                    let mut random = Random(0x5eed ^ case.name.len() as u64);
+                    let share = sample.map_or(reads.len(), |sample| sample.div_ceil(cases.len()));
+                    let mut here = 0;
+                    for (number, read) in reads.iter().enumerate() {
+                        let left = reads.len() - number;
+                        if random.below(left) >= share.saturating_sub(here) {
+                            continue;
+                        }
+                        here += 1;
+                        if let Err(problem) = machine.check_read(read, &whole, &before) {
+                            let what = format!("{}: {read:?}: {problem}", case.name);
+                            wrong.lock().unwrap().push(what);
+                        }
+                    }
+                    count.fetch_add(here, Ordering::Relaxed);
+                    println!("{:20}{:6} reads{here:8} failed", case.name, reads.len());
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    println!("{} reads failed, {} wrong", count.into_inner(), wrong.len());
+    assert!(wrong.is_empty(), "{} wrong: {wrong:#?}", wrong.len());
+}
+
+#[test]
+fn a_read_that_fails_is_told_with_its_file_and_changes_nothing() {
+    fail_reads(Some(51));
+}
+
+#[test]
+#[ignore = "takes minutes: make crash"]
+fn any_read_that_fails_is_told_with_its_file_and_changes_nothing() {
+    fail_reads(None);
 }

@@ -1,4 +1,5 @@
-//! A program that is ended at one of its changes of the disk, or finds that one fails.
+//! A program that is ended at one of its changes of the disk, or finds that one fails, or that
+//! something cannot be read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
@@ -10,8 +11,11 @@ const CALLS: &str = "write,pwrite64,writev,pwritev,fsync,fdatasync,syncfs,rename
                      renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,link,linkat,symlink,symlinkat,\
                      ftruncate,fallocate,flock,openat,copy_file_range,fchmod,fchmodat,chmod";
 
-/// A change that a command makes to the disk: the `number`th call of this name in one of its
-/// threads. Calls are counted by name, as strace(1) does.
+/// What reads files and directories that are open.
+const READS: &str = "read,pread64,readv,preadv,preadv2,getdents64";
+
+/// A change that a command makes to the disk, or a read: the `number`th call of this name in one
+/// of its threads. Calls are counted by name, as strace(1) does.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// The name of the system call.
@@ -39,15 +43,28 @@ impl Change {
     /// If it fails.
     #[must_use]
     pub fn all(cairn: &Cairn, words: &[String]) -> Vec<Self> {
+        Self::of(CALLS, cairn, words).0
+    }
+
+    /// The same with all reads; and how the command ended.
+    ///
+    /// # Panics
+    /// If it fails.
+    #[must_use]
+    pub fn reads(cairn: &Cairn, words: &[String]) -> (Vec<Self>, Ended) {
+        Self::of(READS, cairn, words)
+    }
+
+    fn of(calls: &str, cairn: &Cairn, words: &[String]) -> (Vec<Self>, Ended) {
         let log = cairn.directory().join("changes");
         let mut strace = Command::new("strace");
-        strace.args(["--seccomp-bpf", "-f", "-y", "-s", "0", "-e", &format!("trace={CALLS}")]);
+        strace.args(["--seccomp-bpf", "-f", "-y", "-s", "0", "-e", &format!("trace={calls}")]);
         strace.arg("-o").arg(&log).arg(cairn.program()).args(words);
         let ended = Ended::from(cairn.settle(&mut strace).output().unwrap());
         assert!(ended.status.success(), "{words:?}: {}", ended.stderr);
         let lines = std::fs::read(&log).unwrap();
         let home = cairn.directory().to_str().expect("temporary directories have plain names");
-        parse(&String::from_utf8_lossy(&lines), home)
+        (parse(&String::from_utf8_lossy(&lines), home), ended)
     }
 
     /// Runs `cairn WORDS` to its end, with `fault` in the place of this change.

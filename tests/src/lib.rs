@@ -70,8 +70,10 @@ pub use sys::{
 pub use tls::{Authority, Tls};
 pub use wait::{StopOnDrop, eventually};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use cairn_store::{GcOptions, Store};
 
 /// The directory of the build, `target`.
 ///
@@ -103,6 +105,31 @@ pub fn run(command: &mut Command) -> String {
 pub fn amount(variable: &str, usual: usize) -> usize {
     let text = std::env::var(variable);
     text.map_or(usual, |text| text.parse().expect("the variable has a number"))
+}
+
+/// Collects, after which nothing may be left in the store that nothing needs: no temporary
+/// file, and no pack or part of one that another collection would free.
+///
+/// # Errors
+/// What is left, or why it cannot be collected.
+pub fn room_comes_back(store: &Path) -> Result<(), String> {
+    let failed = |err: cairn_store::Error| format!("cannot collect: {err}");
+    let thorough = GcOptions { rewrite_below: 100 };
+    let opened = Store::open(store).map_err(failed)?;
+    opened.gc(thorough, &()).map_err(failed)?;
+    // The files of an interrupted transaction go with the next one.
+    drop(opened.begin().map_err(failed)?);
+    let again = opened.preview_gc(thorough, &[], &()).map_err(failed)?;
+    if again.freed > 0 || again.left.objects > 0 {
+        return Err(format!("garbage stays after a collection: {again:?}"));
+    }
+    for directory in ["packs/new", "packs/gc"] {
+        let left = std::fs::read_dir(store.join(directory)).map_or(0, Iterator::count);
+        if left > 0 {
+            return Err(format!("{left} files stay in {directory}"));
+        }
+    }
+    Ok(())
 }
 
 /// Numbers without a pattern, the same in each run.
