@@ -1,8 +1,8 @@
 //! Processes end at any moment, and two want to write at once: the store opens,
 //! everything in it is sound, and the old or the new state is current.
 //!
-//! `ENDURE_ROUNDS` is how often processes of mounts are killed or stopped; without it that is
-//! a few times.
+//! `ENDURE_ROUNDS` is how often processes of mounts are killed or stopped, and `ENDURE_COMMANDS`
+//! how often each command that changes the store; without them that is a few times.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +11,7 @@
     reason = "a test may fail"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use cairn_tests::{
     Cairn, Deb, Mount, Need, Random, StopOnDrop, amount, base_tool_and_app, drop_names, eventually,
-    real, signal,
+    real, room_comes_back, signal,
 };
 use serde_json::Value;
 
@@ -344,4 +344,106 @@ fn a_large_transaction_that_is_killed_at_a_random_moment_is_all_or_nothing() {
         assert_eq!(tree(&cairn), expected, "round {round}");
     }
     assert!(killed > 0, "all {ROUNDS} were done before they could be killed");
+}
+
+/// What is done before a command, and the command; on a store of [`for_commands`].
+const COMMANDS: [(&[&[&str]], &[&str]); 6] = [
+    (&[], &["import", "tree"]),
+    (&[], &["pull", "other"]),
+    (&[], &["snapshot", "work"]),
+    (&[&["import", "tree"]], &["store", "compact"]),
+    (
+        &[&["--yes", "remove", "tool"], &["--yes", "state", "remove", "1", "2", "3"]],
+        &["gc", "--rewrite-below", "100"],
+    ),
+    (&[&["import", "tree"]], &["--yes", "state", "prune", "--keep-last", "1", "--gc"]),
+];
+
+/// A store with three states and a workspace in which something was written, and beside it
+/// a tree to import and a store to pull from.
+fn for_commands() -> Cairn {
+    let cairn = prepared();
+    cairn.data(["--yes", "install", "app"]);
+    let tree = cairn.directory().join("tree");
+    fs::create_dir(&tree).unwrap();
+    for number in 0..300 {
+        fs::write(tree.join(number.to_string()), noise(number + 50, 9000)).unwrap();
+    }
+    for number in 0..30 {
+        // Versions of a file, which only denser packs have as one.
+        let version = [&[number; 8][..], &noise(48, 90_000)].concat();
+        fs::write(tree.join(format!("version {number}")), version).unwrap();
+    }
+    cairn.data(["--store", "other", "import", "tree"]);
+    let mount = Mount::new(&cairn, &["--rw", "work"], "work");
+    for number in 0..300 {
+        fs::write(mount.join(&format!("srv/{number}")), noise(number + 500, 9000)).unwrap();
+    }
+    mount.umount();
+    cairn
+}
+
+/// The current state, and the tree of each.
+fn trees(cairn: &Cairn) -> (u64, BTreeMap<u64, String>) {
+    let states = cairn.json(["state", "list"]);
+    let states = states.as_array().unwrap().iter();
+    let trees = states.map(|it| (it["state"].as_u64().unwrap(), it["tree"].to_string()));
+    (shown(cairn).0, trees.collect())
+}
+
+#[test]
+fn a_command_that_is_killed_at_a_random_moment_has_done_all_or_nothing() {
+    let rounds = amount("ENDURE_COMMANDS", 1);
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let cairn = for_commands();
+    let [whole, saved] = ["whole", "saved"].map(|name| cairn.directory().join(name));
+    copy(&cairn.store(), &whole);
+    let mut random = Random(0xfeed_beef_0000_0005);
+    let mut killed = 0;
+    for (before, words) in COMMANDS {
+        copy(&whole, &cairn.store());
+        for words in before {
+            cairn.data(*words);
+        }
+        copy(&cairn.store(), &saved);
+        let before = trees(&cairn);
+        let begun = Instant::now();
+        cairn.data(words);
+        let time = begun.elapsed();
+        let after = trees(&cairn);
+        let (mut here, mut done) = (0, 0);
+        for round in 0..rounds {
+            let at = format!("{words:?}, round {round}");
+            copy(&saved, &cairn.store());
+            let mut child = cairn.command(words);
+            let [output, errors] = [(); 2].map(|()| std::process::Stdio::null());
+            let mut child = child.stdout(output).stderr(errors).spawn().unwrap();
+            thread::sleep(time.mul_f64(random.below(1000) as f64 / 1000.0));
+            let _ = child.kill();
+            let is_killed = child.wait().unwrap().signal() == Some(libc::SIGKILL);
+            let now = trees(&cairn);
+            assert!(now == before && is_killed || now == after, "{at}: {now:?}");
+            here += usize::from(is_killed);
+            done += usize::from(now == after);
+            let verified = cairn.data(["verify"]);
+            assert!(verified.ends_with(": no damage.\n"), "{at}: {verified}");
+            if now == before {
+                cairn.data(words);
+                assert_eq!(trees(&cairn), after, "{at}, said again");
+            }
+            if words[0] == "snapshot" {
+                // Whether the workspace was told or not, it has nothing else.
+                cairn.data(words);
+                let trees = trees(&cairn).1;
+                assert!(trees.values().all(|tree| after.1.values().any(|it| it == tree)), "{at}");
+            }
+            room_comes_back(&cairn.store()).unwrap_or_else(|left| panic!("{at}: {left}"));
+            assert_eq!(shown(&cairn).0, after.0, "{at}, collected");
+        }
+        println!("{words:?}: {rounds} rounds, {here} killed, {done} had been done");
+        killed += here;
+    }
+    assert!(killed > 0, "all were done before they could be killed");
 }
