@@ -68,11 +68,10 @@ endure: build
 	$(CARGO) test --release --workspace --test takeover --test robust --test kill --test collect \
 		--test exchange --test union -- --include-ignored --nocapture --test-threads=1
 
-# Without coverage to guide it: counters of that would need all libraries compiled again.
+# Guided by coverage, for which all is compiled once more, but for RocksDB: target/fuzz.
 # FUZZ_PARSERS names some of tests/src/fuzz/mod.rs.
 fuzz: build
-	@tools/bootstrap tests
-	$(CARGO) test --release --workspace --test fuzz -- --ignored --nocapture
+	@tools/fuzz
 
 # Power cuts on ext4, XFS and Btrfs, filesystems that go away, and each change of each command
 # that fails or is its last: half an hour. CRASH_SEED repeats the choices of a run.

@@ -1,7 +1,6 @@
 //! The parsers of stored and untrusted bytes, with everything in `corpus/`, real files and
-//! what was found, and with changed bytes: a few each time, more of them in `make fuzz`.
-//!
-//! Changes are made without looking at what they lead to: this is not guided by coverage.
+//! what was found, and with bytes that are changed by chance: a few each time. `make fuzz` gives
+//! them many more, guided by what they lead to: `src/bin/guided.rs`.
 //!
 //! With `UPDATE_CORPUS=1` the real files are written anew, from the golden files of the
 //! crates and from what this machine's tools make.
@@ -13,7 +12,7 @@ mod seeds;
 use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cairn_tests::fuzz::{TARGETS, Target, changed};
 use cairn_tests::{CountedHeap, Random};
@@ -75,42 +74,4 @@ fn no_parser_panics_or_takes_too_much_memory() {
         println!("{}: {:?}", target.name, begun.elapsed());
     }
     assert!(found.is_empty(), "{found:#?}");
-}
-
-/// For `make fuzz`: each parser for `FUZZ_SECONDS` (60), or those alone that
-/// `FUZZ_PARSERS` names.
-#[test]
-#[ignore = "takes minutes: make fuzz"]
-fn no_parser_panics_or_takes_too_much_memory_for_a_while() {
-    let word = |name| std::env::var(name).ok().filter(|word| !word.is_empty());
-    let seconds = word("FUZZ_SECONDS").map_or(60, |word| word.parse().unwrap());
-    let seed = word("FUZZ_SEED").map_or_else(
-        || std::time::UNIX_EPOCH.elapsed().unwrap().as_secs(),
-        |word| word.parse().unwrap(),
-    );
-    let names = word("FUZZ_PARSERS");
-    let targets: Vec<Target> = names.as_ref().map_or(TARGETS.to_vec(), |names| {
-        names.split_whitespace().map(|name| Target::named(name).expect("a parser")).collect()
-    });
-    println!("FUZZ_SEED={seed}");
-    let mut found = Vec::new();
-    for target in targets {
-        let corpus = corpus(&target);
-        let others = corpus.iter().flat_map(|(_, bytes)| bytes).copied().collect::<Vec<u8>>();
-        let mut random = Random(seed.max(1));
-        let (begun, mut inputs, mut slowest) = (Instant::now(), 0_u64, Duration::ZERO);
-        while begun.elapsed() < Duration::from_secs(seconds) {
-            let (_, bytes) = random.choose(&corpus);
-            let bytes = changed(bytes, &others, &mut random);
-            let since = Instant::now();
-            if let Err(kept) = check(target, &bytes) {
-                found.push(kept);
-                break;
-            }
-            inputs += 1;
-            slowest = slowest.max(since.elapsed());
-        }
-        println!("{}: {inputs} inputs, the slowest took {slowest:?}", target.name);
-    }
-    assert!(found.is_empty(), "bytes for the corpus, once it is mended: {found:?}");
 }
