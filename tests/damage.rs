@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cairn_store::BlobKey;
-use cairn_tests::{Cairn, Deb, Listing, Mount, Need, Random};
+use cairn_tests::{Cairn, Deb, Listing, Mount, Need, Random, run};
 use raw::{
     CONTENT, INDEX, LAYOUT, RawPayload, index_record, layout_record, meta, meta_records, stone,
 };
@@ -388,6 +388,59 @@ fn a_damaged_pack_is_told_with_what_it_affects_and_the_rest_goes_on() {
         let newest = cairn.json(["state", "list"])[0]["state"].as_u64().unwrap();
         cairn.data(["--yes", "state", "remove", &newest.to_string()]);
     }
+}
+
+#[test]
+fn what_only_a_workspace_or_a_mount_has_is_verified_and_repaired() {
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let cairn = store();
+    let sound = cairn.directory().join("sound");
+    run(Command::new("cp").arg("-a").args([&cairn.store(), &sound]));
+    Mount::new(&cairn, &["--rw", "work", "--state", "2"], "place").umount();
+    cairn.data(["switch", "1"]);
+    let mount = Mount::new(&cairn, &["--state", "2"], "mount");
+    cairn.data(["--yes", "state", "remove", "2"]);
+    let place = mount.path().display().to_string();
+    let check = |by: serde_json::Value, shown: &str| {
+        fs::remove_file(packs(&cairn).remove(0)).unwrap();
+        assert_eq!(cairn.run(["verify", "1"]).code(), Some(0));
+        let verified = cairn.run(["verify"]);
+        assert_eq!(verified.code(), Some(DAMAGED), "{}", verified.stdout);
+        let line = format!("  {shown}:/usr/share/app/large\n");
+        assert!(verified.stdout.contains(&line), "{line}: {}", verified.stdout);
+        let verified: serde_json::Value =
+            serde_json::from_str(&cairn.run(["--json", "verify"]).stdout).unwrap();
+        let damage = verified["damage"].as_array().unwrap();
+        let affected = damage.iter().find_map(|damage| damage["affects"].get(0)).unwrap();
+        let (key, name) = by.as_object().unwrap().iter().next().unwrap();
+        assert_eq!(affected[key], *name, "{verified}");
+        let words = ["verify", "--repair", "--from", sound.to_str().unwrap()];
+        let repaired = cairn.json(words);
+        assert_eq!(repaired["repair"]["missing"], serde_json::json!([]), "{repaired}");
+        assert!(cairn.data(["verify"]).ends_with(": no damage.\n"));
+    };
+    check(serde_json::json!({ "workspace": "work" }), "workspace work");
+    cairn.data(["--yes", "workspace", "discard", "work"]);
+    check(serde_json::json!({ "mount": place }), &format!("mount {place}"));
+    drop(mount);
+}
+
+#[test]
+fn a_state_that_is_verified_is_repaired_if_it_needs_that() {
+    let cairn = store();
+    let pack = packs(&cairn).remove(0);
+    let sound = cairn.directory().join("sound");
+    run(Command::new("cp").arg("-a").args([&cairn.store(), &sound]));
+    fs::remove_file(&pack).unwrap();
+    let words = |state| ["verify", "--repair", "--from", sound.to_str().unwrap(), state];
+    assert_eq!(cairn.json(words("1"))["repair"], serde_json::Value::Null);
+    assert_eq!(cairn.run(["verify"]).code(), Some(DAMAGED));
+    let repaired = cairn.json(words("2"));
+    let of_source = &repaired["repair"]["restored"][sound.to_str().unwrap()];
+    assert!(of_source.as_u64().unwrap() > 0, "{repaired}");
+    assert!(cairn.data(["verify"]).ends_with(": no damage.\n"));
 }
 
 fn changed(bytes: &[u8], at: usize, bits: u8) -> Vec<u8> {

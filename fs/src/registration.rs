@@ -65,6 +65,14 @@ pub struct Registration {
     pub(crate) name: String,
 }
 
+impl Registration {
+    /// The name of its [`Holder`].
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// A directory or file of the machine that lies on a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bound {

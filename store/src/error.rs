@@ -71,6 +71,9 @@ pub enum Error {
     /// No pack holds the tree.
     #[error("tree {id} is not in the store")]
     MissingTree { id: TreeId },
+    /// No pack holds the record of a state, from which refs/log could be restored.
+    #[error("the record of state {state} is in no pack")]
+    MissingRecord { state: StateId },
     /// Another store does not give what it is asked for.
     #[error("cannot read from {name}")]
     Remote { name: String, source: Box<dyn std::error::Error + Send + Sync> },
@@ -207,6 +210,7 @@ impl Error {
                 | Self::MissingPage { .. }
                 | Self::MissingBlob { .. }
                 | Self::MissingTree { .. }
+                | Self::MissingRecord { .. }
                 | Self::MalformedIndex { .. }
                 | Self::WrongIndex { .. }
                 | Self::DamagedWorkspace { .. }

@@ -38,7 +38,7 @@ use crate::lock::{Lock, Purpose};
 use crate::log::{Change, Refs};
 use crate::pack::{Location, ObjectId};
 use crate::plain::Unneeded;
-use crate::state::{State, StateId};
+use crate::state::StateId;
 use crate::store::{Inner, Store};
 
 /// How thorough a collection is.
@@ -280,7 +280,7 @@ pub(crate) fn roots(store: &Store, refs: &Refs) -> Result<Vec<TreeId>> {
 /// The records of states in packs are kept as long as the states.
 fn mark_records(marks: &Marks, refs: &Refs) {
     for state in refs.states.values() {
-        marks.insert(ObjectId::State(State::digest(&state.encode())));
+        marks.insert(state.record().0);
     }
 }
 

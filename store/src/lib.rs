@@ -67,5 +67,5 @@ pub use store::Store;
 pub use transaction::{Draft, Standing, Transaction};
 pub use tree::{Attributes, Content, Entry, Leaf, Subtree, Summary, Timestamp, Tree, Xattr};
 pub use usage::{StateUsage, Usage};
-pub use verify::{Damage, Report, VerifyProgress};
+pub use verify::{Damage, Holding, Report, VerifyProgress};
 pub use workspace::{InvalidWorkspaceName, Workspace, WorkspaceName};

@@ -2,7 +2,8 @@
 //! damaged is put aside.
 //!
 //! Under the writer's lock: all packs are read. What is sound in damaged ones is
-//! copied into new ones, together with what sources give for the rest. Order: damaged
+//! copied into new ones, together with what sources give for the rest, and with records of
+//! states as refs/log has them. Order: damaged
 //! packs get a second name in STORE/quarantine, new packs durable, index, record of
 //! refs/log, the damaged packs' first names removed. A power cut leaves the store as it
 //! was, or repaired.
@@ -59,6 +60,8 @@ pub struct Repaired {
     pub corrected: u64,
     /// Sound objects of damaged packs that were copied.
     pub salvaged: u64,
+    /// Records of states that were lost, and are made anew from refs/log.
+    pub records: u64,
     /// Objects that each source gave, by its name.
     pub restored: BTreeMap<String, u64>,
     /// What is still missing.
@@ -100,14 +103,20 @@ impl Store {
             transaction.remake_index()?;
         } else {
             tables.correct(wrong, transaction.index())?;
+            // What lay in packs that are gone is forgotten, so that it is missed.
+            self.inner().reconcile(transaction.index())?;
         }
         if !transaction.missing()?.objects.is_empty() {
             repaired.corrected += tables.complete(transaction.index())?;
             self.inner().forget_all();
         }
+        let states = self.inner().log().refs.states.into_values();
+        let lost: Vec<State> = states.filter(|state| !tables.has(state.record().0)).collect();
         drop(tables);
         transaction.give_up(&mut damaged)?;
         repaired.salvaged = transaction.salvage(&damaged)?;
+        transaction.pack_records(&lost)?;
+        repaired.records = lost.len() as u64;
 
         let mut missing = transaction.missing()?;
         loop {
@@ -180,8 +189,7 @@ impl Transaction {
     fn salvage(&mut self, damaged: &[PackScan]) -> Result<u64> {
         let inner = self.store().inner().clone();
         let states = inner.log().refs.states;
-        let records: HashSet<ObjectId> =
-            states.values().map(|state| ObjectId::State(State::digest(&state.encode()))).collect();
+        let records: HashSet<ObjectId> = states.values().map(|state| state.record().0).collect();
         let mut copied = 0;
         let mut packers: BTreeMap<Density, Packer> = BTreeMap::new();
         for scan in damaged {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::hash::{Digest, TreeId};
+use crate::pack::ObjectId;
 
 /// Number of a state: 1 for the first, never used twice in a store.
 #[derive(
@@ -56,8 +57,14 @@ impl State {
         UNIX_EPOCH + Duration::from_nanos(self.time)
     }
 
+    /// What names the record in a pack, and the record.
+    pub(crate) fn record(&self) -> (ObjectId, Vec<u8>) {
+        let record = self.encode();
+        (ObjectId::State(Self::digest(&record)), record)
+    }
+
     /// The record as it lies in a pack.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("the record has no map with odd keys")
     }
 

@@ -391,8 +391,21 @@ impl Transaction {
     fn pack_trees_and(&mut self, state: &State) -> Result<()> {
         let mut packer = self.packer()?;
         self.pack_trees(&mut packer, vec![state.packages, state.tree])?;
-        let record = state.encode();
-        packer.push(ObjectId::State(State::digest(&record)), &record)?;
+        let (id, record) = state.record();
+        packer.push(id, &record)?;
+        self.open_pack = Some(packer.into_pack()?);
+        Ok(())
+    }
+
+    /// Packs the records of these states, which have been published before.
+    pub(crate) fn pack_records(&mut self, states: &[State]) -> Result<()> {
+        if states.is_empty() {
+            return Ok(());
+        }
+        let mut packer = self.packer()?;
+        for (id, record) in states.iter().map(State::record) {
+            packer.push(id, &record)?;
+        }
         self.open_pack = Some(packer.into_pack()?);
         Ok(())
     }

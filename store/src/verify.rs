@@ -10,11 +10,13 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::hash::{BlobHasher, BlobRef, PackId, PageId, TreeId};
+use crate::hold::Holder;
 use crate::index::Index;
 use crate::pack::{Location, ObjectId, Pack};
-use crate::state::StateId;
+use crate::state::{State, StateId};
 use crate::store::Store;
 use crate::tree::{Entry, PAGED_FROM};
+use crate::workspace::WorkspaceName;
 pub(crate) use tables::Tables;
 use walk::Walk;
 
@@ -36,12 +38,23 @@ impl VerifyProgress for () {
 pub struct Damage {
     /// What is wrong.
     pub error: Error,
-    /// Paths that cannot be read because of it, with the first state that has
-    /// them; each path once. Paths of the tree of packages begin with
-    /// `packages:`.
-    pub paths: Vec<(StateId, String)>,
+    /// Paths that cannot be read because of it, with the first that has them; each path
+    /// once. Paths of the tree of packages begin with `packages:`.
+    pub paths: Vec<(Holding, String)>,
     /// How many more paths there are.
     pub more: u64,
+}
+
+/// What keeps trees in a store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holding {
+    /// A state.
+    State(StateId),
+    /// A workspace whose base is no state any more.
+    Workspace(WorkspaceName),
+    /// A running mount that shows what is no state any more, by the name of its
+    /// [`Holder`].
+    Mount(String),
 }
 
 /// What a verification found.
@@ -61,14 +74,16 @@ pub struct Report {
 
 impl Store {
     /// Hashes every object of every pack anew, in parallel, walks the trees of every
-    /// state, and compares the index with the packs. Looks into each directory once;
-    /// those with damage are told at each of their paths.
+    /// state, workspace and running mount, and compares the index with the packs. Looks into
+    /// each directory once; those with damage are told at each of their paths.
     ///
     /// Does not stop at damage; the errors returned are those that keep it from
     /// going on at all. gc may run meanwhile.
     pub fn verify(&self, progress: &dyn VerifyProgress) -> Result<Report> {
         let mut report = Report::default();
         let mut tables = Tables::default();
+        // Before the packs are read, so that what they need lies in those.
+        let others = self.others(&mut report)?;
         self.scan(progress, |scan| {
             tables.note(&scan);
             report.count(scan);
@@ -78,12 +93,36 @@ impl Store {
         let index = inner.index()?;
         let wrong = tables.wrong_entries(inner, &index)?.len();
         let states: Vec<StateId> = self.refs().states.keys().copied().collect();
-        let unindexed = report.walk(self, &states, &tables)?;
+        let unindexed = report.walk(self, &states, &others, &tables)?;
+        report.add_lost_records(self, &states, &tables)?;
         report.add_wrong(&index, wrong + unindexed);
         Ok(report)
     }
 
-    /// Does the same to what these states need, and reads nothing else.
+    /// What keeps trees beside states, with their roots; what of it is damaged is reported.
+    fn others(&self, report: &mut Report) -> Result<Vec<(Holding, Roots)>> {
+        let mut others = Vec::new();
+        match self.workspaces() {
+            Err(error) if error.is_damage() => {
+                report.damage.push(Damage { error, paths: vec![], more: 0 });
+            }
+            workspaces => {
+                for (name, record) in workspaces? {
+                    let roots = record.states().flat_map(roots_of).collect();
+                    others.push((Holding::Workspace(name), roots));
+                }
+            }
+        }
+        let run = self.path().join("run");
+        for holder in Holder::list(&run)? {
+            let roots = holder.trees(&run)?.into_iter().map(|tree| (tree, "")).collect();
+            others.push((Holding::Mount(holder.name), roots));
+        }
+        Ok(others)
+    }
+
+    /// Does the same to what these states need, and reads nothing else: their records are
+    /// not looked for.
     ///
     /// # Errors
     /// [`Error::UnknownState`] for a state that is not there.
@@ -116,7 +155,7 @@ impl Store {
             inner.drop_view();
         }
         report.packs = tables.packs();
-        let unindexed = report.walk(self, states, &tables)?;
+        let unindexed = report.walk(self, states, &[], &tables)?;
         report.add_wrong(&index, wrong + unindexed);
         Ok(report)
     }
@@ -267,6 +306,28 @@ impl Store {
     }
 }
 
+/// Roots of trees, with what paths in them begin with.
+type Roots = Vec<(TreeId, &'static str)>;
+
+fn roots_of(state: &State) -> Roots {
+    vec![(state.tree, ""), (state.packages, "packages:")]
+}
+
+impl Holding {
+    /// Whether it is still there, as far as that can be told; states are not removed in
+    /// the view of the store that is verified.
+    fn is_there(&self, store: &Store) -> bool {
+        match self {
+            Self::State(_) => true,
+            Self::Workspace(name) => {
+                !matches!(store.workspace(name), Err(Error::UnknownWorkspace(_)))
+            }
+            Self::Mount(name) => Holder::list(&store.path().join("run"))
+                .map_or(true, |holders| holders.iter().any(|holder| holder.name == *name)),
+        }
+    }
+}
+
 /// Objects with where they lie, by their pack.
 type Needed = HashMap<PackId, HashMap<ObjectId, Location>>;
 
@@ -297,18 +358,57 @@ impl Report {
         self.damage.extend(damage.map(|error| Damage { error, paths: vec![], more: 0 }));
     }
 
-    /// Walks states, and adds what they lack; returns how much of that lies in the packs,
-    /// and only the index does not know it.
-    fn walk(&mut self, store: &Store, states: &[StateId], tables: &Tables) -> Result<usize> {
+    /// Adds states of which no pack has the record.
+    fn add_lost_records(
+        &mut self,
+        store: &Store,
+        states: &[StateId],
+        tables: &Tables,
+    ) -> Result<()> {
+        let states = states.iter().map(|id| store.state(*id));
+        let states = states.collect::<Result<Vec<State>>>()?;
+        let lost: Vec<&State> =
+            states.iter().filter(|state| !tables.has(state.record().0)).collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        // That of a state which was removed meanwhile may have been collected.
+        store.refresh()?;
+        let refs = store.refs();
+        for state in lost.into_iter().filter(|state| refs.states.contains_key(&state.id)) {
+            let error = Error::MissingRecord { state: state.id };
+            self.damage.push(Damage { error, paths: vec![], more: 0 });
+        }
+        Ok(())
+    }
+
+    /// Walks states and whatever else keeps trees, and adds what they lack; returns how much
+    /// of that lies in the packs, and only the index does not know it.
+    fn walk(
+        &mut self,
+        store: &Store,
+        states: &[StateId],
+        others: &[(Holding, Roots)],
+        tables: &Tables,
+    ) -> Result<usize> {
         let mut walk = Walk::new(store, tables);
         for id in states {
-            walk.state(&store.state(*id)?);
+            walk.roots(&Holding::State(*id), &roots_of(&store.state(*id)?));
             self.states += 1;
+        }
+        for (holding, roots) in others {
+            walk.roots(holding, roots);
         }
         let unread = walk.take_unread();
         self.damage.extend(unread.map(|error| Damage { error, paths: vec![], more: 0 }));
         let mut unindexed = 0;
-        for (object, paths) in walk.finish() {
+        for (object, mut paths) in walk.finish() {
+            // What ended meanwhile may have been collected.
+            let told = paths.kept.len();
+            paths.kept.retain(|(holding, _)| holding.is_there(store));
+            if told > 0 && paths.kept.is_empty() && paths.more == 0 {
+                continue;
+            }
             let at = store.inner().with_index(|index| index.location_of(object))?;
             unindexed += usize::from(tables.has(object) && at.is_none());
             let error = match object {
@@ -398,7 +498,7 @@ impl Frames<'_> {
                 }
             }
             ObjectId::State(digest) => {
-                if crate::State::digest(&gathered) != digest {
+                if State::digest(&gathered) != digest {
                     let path = location.pack.to_string().into();
                     let problem = "the record of its state differs from its hash";
                     return Err(Error::DamagedPack { path, problem });

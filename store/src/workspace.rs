@@ -105,10 +105,14 @@ impl Record {
         Self { base, layer: self.layer + 1, published: None, marks: self.marks }
     }
 
-    /// The roots of trees that must be kept for it.
+    /// The states whose trees must be kept for it.
+    pub(crate) fn states(&self) -> impl Iterator<Item = &State> {
+        [Some(&self.base), self.published.as_ref()].into_iter().flatten()
+    }
+
+    /// The roots of those trees.
     pub fn trees(&self) -> impl Iterator<Item = TreeId> {
-        let states = [Some(&self.base), self.published.as_ref()];
-        states.into_iter().flatten().flat_map(|state| [state.tree, state.packages])
+        self.states().flat_map(|state| [state.tree, state.packages])
     }
 }
 

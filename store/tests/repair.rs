@@ -7,7 +7,10 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cairn_store::{Error, GcOptions, RepairSource, State, Store};
+use cairn_store::{
+    Attributes, BytesSource, Content, Draft, Entry, Error, GcOptions, Holding, Leaf, Name,
+    RepairSource, State, Store, Tree,
+};
 use support::model::{Dice, Files, publish, read_back};
 use support::{copy, fast_directory};
 
@@ -183,6 +186,70 @@ fn a_lost_pack_is_made_anew_from_another_store() {
 }
 
 #[test]
+fn contents_of_a_lost_pack_are_missed_where_their_directories_lie_elsewhere() {
+    let home = fast_directory();
+    let (sound, path) = (home.path().join("sound"), home.path().join("store"));
+    let states = make(&sound);
+    let store = Store::open(&sound).unwrap();
+    let before = packs(&sound);
+    // The same directory as one that is there, with a content that is not.
+    let mut dice = Dice::new(13);
+    let large = dice.noise(200_000);
+    let mut transaction = store.begin().unwrap();
+    let source = BytesSource { name: "large", bytes: &large };
+    let blob = transaction.ingest(&[source], &()).unwrap()[0];
+    let State { tree, packages, .. } = states[2].0;
+    let draft = Draft { parent: None, request: "apart".into(), tree, packages };
+    transaction.commit_apart(draft).unwrap();
+    let own = packs(&sound).into_iter().find(|pack| !before.contains(pack)).unwrap();
+    let content = Content::File(blob);
+    let leaf = Leaf { attributes: Attributes::of_root(0o644), content, link: None };
+    let mut transaction = store.begin().unwrap();
+    let entries = vec![(Name::new(b"large").unwrap(), Entry::Leaf(leaf))];
+    let root = Tree::new(Attributes::of_root(0o755), entries).unwrap();
+    let tree = transaction.put_tree(root).unwrap();
+    let draft = Draft { parent: None, request: "of it".into(), tree, packages };
+    transaction.commit_apart(draft).unwrap();
+    drop(store);
+    copy(&sound, &path);
+    fs::remove_file(path.join("packs").join(own.file_name().unwrap())).unwrap();
+    let store = Store::open(&path).unwrap();
+    assert!(!store.verify(&()).unwrap().damage.is_empty());
+    let mut source = Store::open(&sound).unwrap();
+    let repaired = store.repair(&mut [&mut source], &()).unwrap();
+    assert!(repaired.missing.is_empty() && repaired.records == 1, "{repaired:?}");
+    assert_eq!(repaired.restored.values().sum::<u64>(), 1, "{repaired:?}");
+    assert!(store.verify(&()).unwrap().damage.is_empty());
+    assert!(store.read(&blob).unwrap() == large);
+}
+
+#[test]
+fn a_record_that_is_in_no_pack_is_told_and_made_anew() {
+    let home = fast_directory();
+    let path = home.path().join("store");
+    let states = make(&path);
+    let store = Store::open(&path).unwrap();
+    let before = packs(&path);
+    // Nothing but the record is new.
+    let state = publish(&store, &states[2].1).unwrap();
+    let own = packs(&path).into_iter().find(|pack| !before.contains(pack)).unwrap();
+    fs::remove_file(own).unwrap();
+    let damage = store.verify(&()).unwrap().damage;
+    let told = damage.iter().map(|damage| damage.error.to_string());
+    let expected = format!("the record of state {} is in no pack", state.id);
+    assert_eq!(told.collect::<Vec<_>>(), [expected]);
+    assert!(store.verify_states(&[state.id], &()).unwrap().damage.is_empty());
+    let repaired = store.repair(&mut [], &()).unwrap();
+    assert_eq!((repaired.records, repaired.missing.len()), (1, 0), "{repaired:?}");
+    for store in [&store, &Store::open(&path).unwrap()] {
+        assert!(store.verify(&()).unwrap().damage.is_empty());
+        assert_eq!(store.state(state.id).unwrap(), state);
+    }
+    store.gc(THOROUGH, &()).unwrap();
+    assert!(store.verify(&()).unwrap().damage.is_empty());
+}
+
+#[test]
 fn a_state_is_verified_by_itself() {
     let home = fast_directory();
     let path = home.path().join("store");
@@ -236,7 +303,10 @@ fn a_state_is_verified_by_itself() {
                 let is_whole = read_back(&store, state.tree).is_ok_and(|found| found == *files);
                 assert!(is_told || is_whole, "{told}");
                 let paths: Vec<_> = report.damage.iter().flat_map(|it| &it.paths).collect();
-                assert!(paths.iter().all(|(of, _)| *of == state.id), "{told}: {paths:?}");
+                assert!(
+                    paths.iter().all(|(of, _)| *of == Holding::State(state.id)),
+                    "{told}: {paths:?}"
+                );
                 assert!(is_whole || !paths.is_empty(), "{told}: it is said what is lost");
             }
         }

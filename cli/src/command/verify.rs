@@ -1,10 +1,12 @@
 //! `cairn verify`: whether all that the states need is there and undamaged.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
+use cairn_fs::Registration;
 use cairn_package::repair::StoneSource;
-use cairn_store::{Damage, ObjectId, RepairSource, Store, VerifyProgress};
+use cairn_store::{Damage, Holding, ObjectId, RepairSource, Store, VerifyProgress};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -18,15 +20,17 @@ use crate::units::{count, counted, size};
 
 /// Read and hash everything in the store, and tell what is damaged
 ///
-/// With states, only what those need is read. Exit code 3 says that damage was found,
-/// and stays if it was to be repaired. Without --repair nothing is changed.
+/// With states, only what those need is read, unless it needs repair: then the whole
+/// store is. Exit code 3 says that damage was found, or with --repair, that something
+/// is lost which no source has; after a full repair it is 0. Without --repair nothing is
+/// changed.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// States to verify (default: the whole store)
     states: Vec<StateName>,
     /// Restore what is damaged from repositories, and keep damaged packs in
     /// STORE/quarantine
-    #[arg(long, conflicts_with = "states")]
+    #[arg(long)]
     repair: bool,
     /// Restore it from the store in this directory first
     #[arg(long, value_name = "STORE", requires = "repair")]
@@ -54,6 +58,8 @@ struct RepairView {
     corrected: u64,
     /// Sound objects of damaged packs that were copied.
     salvaged: u64,
+    /// Records of states that were made anew.
+    records: u64,
     /// How many objects each source gave.
     restored: BTreeMap<String, u64>,
     /// What no source has.
@@ -79,8 +85,28 @@ fn is_zero(number: &u64) -> bool {
 
 #[derive(Serialize)]
 struct Affected {
-    state: u64,
+    #[serde(flatten)]
+    by: HoldingView,
     path: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum HoldingView {
+    State(u64),
+    Workspace(String),
+    /// Where it is mounted.
+    Mount(String),
+}
+
+impl fmt::Display for HoldingView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State(id) => write!(f, "{id}"),
+            Self::Workspace(name) => write!(f, "workspace {name}"),
+            Self::Mount(target) => write!(f, "mount {target}"),
+        }
+    }
 }
 
 impl VerifyProgress for Phase {
@@ -106,13 +132,14 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         store.verify_states(&states, &phase)?
     };
     drop(phase);
+    let mounts = cairn_fs::list(&store.path().join("run"))?;
     let mut found = report.damage.len();
     let mut verified = Verified {
         packs: report.packs,
         objects: report.objects,
         bytes: report.bytes,
         states: report.states,
-        damage: report.damage.iter().map(Damaged::new).collect(),
+        damage: report.damage.iter().map(|damage| Damaged::new(damage, &mounts)).collect(),
         repair: None,
         all: context.verbose(),
     };
@@ -157,12 +184,17 @@ fn repair(
         quarantined: quarantined.map(|(pack, _)| pack.to_string()).collect(),
         corrected: repaired.corrected,
         salvaged: repaired.salvaged,
+        records: repaired.records,
         restored: repaired.restored,
         missing: repaired.missing.iter().map(named).collect(),
         failures,
         // They hold the damaged packs open.
         mounts: Mounts::refresh(store),
     })
+}
+
+fn records(number: u64) -> String {
+    counted(usize::try_from(number).unwrap_or(usize::MAX), "record") + " of states"
 }
 
 fn named(object: &ObjectId) -> String {
@@ -175,12 +207,20 @@ fn named(object: &ObjectId) -> String {
 }
 
 impl Damaged {
-    fn new(damage: &Damage) -> Self {
+    fn new(damage: &Damage, mounts: &[Registration]) -> Self {
+        let by = |holding: &Holding| match holding {
+            Holding::State(id) => HoldingView::State(id.0),
+            Holding::Workspace(name) => HoldingView::Workspace(name.to_string()),
+            Holding::Mount(name) => {
+                let mount = mounts.iter().find(|mount| mount.name() == name);
+                HoldingView::Mount(mount.map_or(name, |mount| &mount.target).clone())
+            }
+        };
         let affects = damage.paths.iter();
         Self {
             problem: in_one_line(&damage.error),
             affects: affects
-                .map(|(state, path)| Affected { state: state.0, path: path.clone() })
+                .map(|(holding, path)| Affected { by: by(holding), path: path.clone() })
                 .collect(),
             more: damage.more,
         }
@@ -198,8 +238,8 @@ impl View for Verified {
         for damage in self.damage.iter().take(shown) {
             page.marked_line(Style::Bad, "damaged: ", &damage.problem);
             let shown = if self.all { usize::MAX } else { PATHS };
-            for Affected { state, path } in damage.affects.iter().take(shown) {
-                page.line(format_args!("  {state}:{path}"));
+            for Affected { by, path } in damage.affects.iter().take(shown) {
+                page.line(format_args!("  {by}:{path}"));
             }
             let hidden = damage.affects.len().saturating_sub(shown) as u64 + damage.more;
             if hidden > 0 {
@@ -242,6 +282,9 @@ impl RepairView {
         ));
         if self.corrected > 0 {
             page.line(format_args!("{} entries of the index corrected.", count(self.corrected)));
+        }
+        if self.records > 0 {
+            page.line(format_args!("{} made anew from refs/log.", records(self.records)));
         }
         for (source, objects) in self.restored.iter().filter(|(_, objects)| **objects > 0) {
             page.line(format_args!("{} objects restored from {source}.", count(*objects)));

@@ -138,6 +138,7 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::MissingPage { .. }
         | StoreError::MissingBlob { .. }
         | StoreError::MissingTree { .. } => Some("cairn verify tells what is affected"),
+        StoreError::MissingRecord { .. } => Some("cairn verify --repair makes it anew"),
         StoreError::Source { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             Some("run it as root, or leave it out with --exclude")
         }

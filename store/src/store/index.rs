@@ -205,7 +205,7 @@ impl Inner {
     /// does not know, and forgets what lay in those that are gone.
     ///
     /// Costs the new packs, and the whole index if any is gone.
-    fn reconcile(&self, index: &Index) -> Result<()> {
+    pub(crate) fn reconcile(&self, index: &Index) -> Result<()> {
         self.index_packs(index)?;
         let there: HashSet<PackId> = self.list_packs()?.into_iter().collect();
         let known = index.packs()?.into_iter();

@@ -45,7 +45,7 @@ impl Tables {
     }
 
     /// Whether the object is sound in some pack.
-    pub(super) fn has(&self, object: ObjectId) -> bool {
+    pub(crate) fn has(&self, object: ObjectId) -> bool {
         self.places.contains_key(&object)
     }
 

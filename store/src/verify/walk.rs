@@ -6,12 +6,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::Tables;
+use super::{Holding, Roots, Tables};
 use crate::error::Error;
 use crate::hash::{BlobKey, TreeId};
 use crate::name::{Name, TreePath};
 use crate::pack::ObjectId;
-use crate::state::{State, StateId};
 use crate::store::Store;
 use crate::tree::{Entry, PAGED_FROM};
 
@@ -24,8 +23,8 @@ const MOST: usize = 1_000_000;
 /// Paths that need an object.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
-    /// Each with the first state that has it, up to [`PATHS`].
-    pub(super) kept: Vec<(StateId, String)>,
+    /// Each with the first that has it, up to [`PATHS`].
+    pub(super) kept: Vec<(Holding, String)>,
     /// How many more there are.
     pub(super) more: u64,
     /// Names of all that were met, kept or not.
@@ -67,13 +66,13 @@ pub(super) struct Walk<'a> {
 }
 
 /// Where the walk is.
-struct At {
-    state: StateId,
+struct At<'a> {
+    holding: &'a Holding,
     prefix: &'static str,
     path: TreePath,
 }
 
-impl At {
+impl At<'_> {
     fn key(&self) -> BlobKey {
         BlobKey::of(&[self.prefix.as_bytes(), &self.path.to_bytes()].concat())
     }
@@ -105,11 +104,11 @@ impl<'a> Walk<'a> {
         std::mem::take(&mut self.unread).into_values()
     }
 
-    /// Notes what a state lacks.
-    pub(super) fn state(&mut self, state: &State) {
-        for (root, prefix) in [(state.tree, ""), (state.packages, "packages:")] {
+    /// Notes what trees lack that something keeps.
+    pub(super) fn roots(&mut self, holding: &Holding, roots: &Roots) {
+        for &(root, prefix) in roots {
             if let Some(broken) = self.look(root) {
-                self.walk(broken, &mut At { state: state.id, prefix, path: TreePath::root() });
+                self.walk(broken, &mut At { holding, prefix, path: TreePath::root() });
             }
         }
     }
@@ -198,7 +197,7 @@ impl<'a> Walk<'a> {
     ///
     /// Costs no more than [`PATHS`] times all that is broken: where equal directories lie in
     /// equal directories, there may be more paths than anybody can walk.
-    fn walk(&mut self, number: usize, at: &mut At) {
+    fn walk(&mut self, number: usize, at: &mut At<'_>) {
         if !self.met.insert((number, at.key())) {
             return;
         }
@@ -221,13 +220,13 @@ impl<'a> Walk<'a> {
         self.broken[number].below = below;
     }
 
-    fn lose(&mut self, object: ObjectId, at: &At) {
+    fn lose(&mut self, object: ObjectId, at: &At<'_>) {
         let paths = self.lost.entry(object).or_default();
         if !paths.met.insert(at.key()) {
             return;
         }
         if paths.kept.len() < PATHS {
-            paths.kept.push((at.state, format!("{}{}", at.prefix, at.path)));
+            paths.kept.push((at.holding.clone(), format!("{}{}", at.prefix, at.path)));
             self.kept += 1;
         } else {
             paths.more += 1;
@@ -240,7 +239,9 @@ mod tests {
     use crate::index::Batch;
     use crate::pack::ObjectId;
     use crate::tree::{Attributes, Content, Entry, Leaf, Tree};
-    use crate::{BlobRef, BytesSource, Damage, Draft, Name, Store, Transaction, TreeId};
+    use crate::{
+        BlobRef, BytesSource, Damage, Draft, Holding, Name, StateId, Store, Transaction, TreeId,
+    };
 
     fn directory(transaction: &mut Transaction, entries: &[(&str, &Entry)]) -> Entry {
         let entries = entries.iter().map(|(name, entry)| {
@@ -299,6 +300,11 @@ mod tests {
         damage.remove(0)
     }
 
+    fn number(holding: &Holding) -> StateId {
+        let Holding::State(id) = holding else { panic!("{holding:?}") };
+        *id
+    }
+
     #[test]
     fn what_is_lost_is_told_at_each_path_of_equal_directories() {
         let home = tempfile::tempdir().expect("a directory");
@@ -309,7 +315,7 @@ mod tests {
         let of_directory = damage_without(&store, ObjectId::Tree(lowest));
         for (damage, end) in [(of_file, "/f"), (of_directory, "")] {
             let told: Vec<_> =
-                damage.paths.iter().map(|(state, path)| format!("{state}:{path}")).collect();
+                damage.paths.iter().map(|(of, path)| format!("{}:{path}", number(of))).collect();
             let letters = ["a", "b"];
             let mut expected = Vec::new();
             for (one, two) in letters.iter().flat_map(|one| letters.map(|two| (one, two))) {
