@@ -42,6 +42,9 @@ const OF_NO_USE: [&[u8]; 8] = [
     b"SCHILY.nlink",
 ];
 
+/// The most bytes of an extended attribute: setxattr(2).
+pub(super) const MAX_XATTR_LEN: usize = 65_536;
+
 /// libarchive writes attributes twice: so, and as all others do.
 const XATTR_OF_LIBARCHIVE: &[u8] = b"LIBARCHIVE.xattr.";
 
@@ -134,8 +137,8 @@ impl Extended {
     }
 
     fn xattr(&mut self, name: &[u8], value: &[u8]) -> Result<(), EntryProblem> {
-        // The bounds of setxattr(2).
-        if !(1..=255).contains(&name.len()) || name.contains(&0) || value.len() > 65_536 {
+        let is_name = (1..=255).contains(&name.len()) && !name.contains(&0);
+        if !is_name || value.len() > MAX_XATTR_LEN {
             return Err(EntryProblem::Extended("no attribute that a file can have"));
         }
         self.xattrs.push(Xattr { name: name.into(), value: value.into() });

@@ -12,7 +12,7 @@ use tar::{EntryType, Header};
 use super::acl::{Acl, Names};
 use super::blocks::Blocks;
 use super::error::{ArchiveError, EntryProblem};
-use super::extended::Extended;
+use super::extended::{Extended, MAX_XATTR_LEN};
 use super::sparse::{Fault, Map};
 use super::write::MAX_OCTAL_11;
 use crate::name::TreePath;
@@ -282,6 +282,9 @@ fn check(
 
 /// Adds an attribute that may be there under its own name as well.
 fn add(xattrs: &mut Vec<Xattr>, name: &[u8], value: Vec<u8>) -> Result<(), EntryProblem> {
+    if value.len() > MAX_XATTR_LEN {
+        return Err(EntryProblem::Extended("no attribute that a file can have"));
+    }
     let xattr = Xattr { name: name.into(), value: value.into() };
     match xattrs.binary_search_by(|other| other.name.cmp(&xattr.name)) {
         Ok(at) if xattrs[at] == xattr => Ok(()),
