@@ -10,11 +10,11 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use cairn_tests::disk::Filesystem;
 use cairn_tests::{
-    Cairn, Deb, Mount, Need, Original, Plain, make_device, make_fifo, real, run, set_xattr,
+    Cairn, Deb, Mount, Mounted, Need, Original, Plain, make_device, make_fifo, real, run, set_xattr,
 };
 
 const PACKAGES: [&str; 10] = [
@@ -71,11 +71,25 @@ fn make_root(cairn: &Cairn) -> Option<PathBuf> {
     Some(root)
 }
 
-fn untar(archive: &Path, directory: &Path) {
+/// GNU tar, which unpacks into a new directory.
+fn unpacker(directory: &Path) -> Command {
     fs::create_dir(directory).unwrap();
     let mut tar = Command::new("tar");
     tar.args(["-xp", "--same-owner", "--xattrs", "--xattrs-include=*", "--warning=no-timestamp"]);
-    run(tar.arg("-C").arg(directory).arg("-f").arg(archive));
+    tar.arg("-C").arg(directory);
+    tar
+}
+
+fn untar(archive: &Path, directory: &Path) {
+    run(unpacker(directory).arg("-f").arg(archive));
+}
+
+/// Has GNU tar unpack the only layer of an image.
+fn unpack_layer(cairn: &Cairn, layout: &str, name: &str, directory: &Path) {
+    let layers = layers(cairn, layout, name);
+    let [digest] = &layers[..] else { panic!("{layers:?}") };
+    let blob = digest.replace("sha256:", "blobs/sha256/");
+    untar(&cairn.directory().join(layout).join(blob), directory);
 }
 
 #[test]
@@ -104,6 +118,15 @@ fn a_real_root_goes_in_and_comes_out_in_every_way_the_same() {
     cairn.data(["export", "archive", "archive.tar"]);
     untar(&place("archive.tar"), &place("unpacked"));
     original.assert_is(&place("unpacked"));
+    for compress in ["gzip", "zstd"] {
+        let target = format!("oci:{compress}:root");
+        let exported = cairn.json(["export", "1", &target, "--compress", compress]);
+        assert_eq!(exported["left_out"], serde_json::json!([]));
+        let unpacked = place(&format!("layer-{compress}"));
+        unpack_layer(&cairn, compress, "root", &unpacked);
+        original.assert_is(&unpacked);
+        assert_eq!(cairn.json(["import", &target])["tree"], imported["tree"], "{compress}");
+    }
 
     // Archives by others come in as well; GNU tar leaves ACLs out, and does not tell
     // of further names of FIFOs.
@@ -143,8 +166,9 @@ fn copy_up(directory: &Path) -> usize {
 
 #[test]
 #[ignore = "it reads the files of a whole machine a dozen times: make endure"]
-fn the_files_of_a_whole_machine_are_the_same_on_a_mount_and_in_a_workspace() {
-    if !Need::all(&[Need::Fuse]) || !Need::all(&Original::NEEDS) {
+fn the_files_of_a_whole_machine_are_the_same_on_a_mount_in_a_workspace_and_exported() {
+    let tools = [Need::Program("umoci", "umoci"), Need::Program("zstd", "zstd")];
+    if !Need::all(&[Need::Fuse]) || !Need::all(&Original::NEEDS) || !Need::all(&tools) {
         return;
     }
     let cairn = Cairn::new();
@@ -174,6 +198,87 @@ fn the_files_of_a_whole_machine_are_the_same_on_a_mount_and_in_a_workspace() {
     let published = cairn.json(["snapshot", "work"]);
     assert_eq!(published["state"], serde_json::Value::Null, "nothing has changed: {published}");
     println!("and mounted again; a snapshot has found no change");
+    export_all(&cairn, &root, &original);
+}
+
+/// Exports state 1 in every way, one after the other, for want of room for all at once.
+fn export_all(cairn: &Cairn, root: &Path, original: &Original) {
+    let check = |what: &str, made: &str, files: &str| {
+        original.assert_is(&cairn.directory().join(files));
+        println!("{what} is the same, say they");
+        fs::remove_dir_all(cairn.directory().join(made)).unwrap();
+    };
+    cairn.data(["export", "1", "directory"]);
+    check("a directory", "directory", "directory");
+
+    let unpacked = cairn.directory().join("unpacked");
+    for program in ["tar", "bsdtar"] {
+        let mut unpacker = unpacker(&unpacked);
+        if program == "bsdtar" {
+            unpacker = Command::new(program);
+            unpacker.arg("-xpC").arg(&unpacked);
+        }
+        let mut export = cairn.command(["export", "1", "-"]);
+        let mut export = export.stdout(Stdio::piped()).spawn().unwrap();
+        run(unpacker.args(["-f", "-"]).stdin(export.stdout.take().unwrap()));
+        assert!(export.wait().unwrap().success());
+        if program == "bsdtar" {
+            // It leaves the directory that it unpacks into its own time.
+            run(Command::new("touch").arg("-r").arg(root).arg(&unpacked));
+        }
+        check(&format!("an archive that {program} has unpacked"), "unpacked", "unpacked");
+    }
+
+    cairn.data(["export", "1", "oci:image:it"]);
+    let mut umoci = Command::new("umoci");
+    umoci.args(["unpack", "--image", "image:it", "bundle"]);
+    run(umoci.current_dir(cairn.directory()));
+    fs::remove_dir_all(cairn.directory().join("image")).unwrap();
+    check("an image of a layer in gzip that umoci has unpacked", "bundle", "bundle/rootfs");
+    cairn.data(["export", "1", "oci:image:it", "--compress", "zstd"]);
+    unpack_layer(cairn, "image", "it", &cairn.directory().join("layer"));
+    fs::remove_dir_all(cairn.directory().join("image")).unwrap();
+    check("one of a layer in zstd that GNU tar has unpacked", "layer", "layer");
+}
+
+#[test]
+fn layers_in_zstd_are_what_others_unpack_and_come_back() {
+    let tools = [Need::Program("skopeo", "skopeo"), Need::Program("zstd", "zstd")];
+    if !Need::all(&Original::NEEDS) || !Need::all(&tools) {
+        return;
+    }
+    let cairn = Cairn::new();
+    let root = cairn.directory().join("root");
+    fs::create_dir_all(root.join("usr/bin")).unwrap();
+    fs::write(root.join("usr/bin/tool"), "#!/bin/sh\n").unwrap();
+    // More than one frame.
+    fs::write(root.join("large"), noise(5 << 20)).unwrap();
+    let imported = cairn.json(["import", "root"]);
+    let words = ["export", "1", "oci:image:it", "--compress", "zstd"];
+    let exported = cairn.json(words);
+    cairn.data(["export", "1", "oci:again:it", "--compress", "zstd"]);
+    assert_eq!(layers(&cairn, "again", "it"), layers(&cairn, "image", "it"));
+    unpack_layer(&cairn, "image", "it", &cairn.directory().join("unpacked"));
+    Original::new(&root).assert_is(&cairn.directory().join("unpacked"));
+
+    let skopeo = |words: &[&str]| {
+        let mut skopeo = Command::new("skopeo");
+        run(skopeo.args(words).current_dir(cairn.directory()))
+    };
+    let told: serde_json::Value =
+        serde_json::from_str(&skopeo(&["inspect", "oci:image:it"])).unwrap();
+    assert_eq!(told["Digest"], exported["digest"]);
+    let copy = ["--insecure-policy", "copy"];
+    skopeo(&[&copy[..], &["oci:image:it", "oci:copy:it"]].concat());
+    // skopeo packs the layers of the last one itself.
+    cairn.data(["export", "1", "oci:plain:it", "--compress", "none"]);
+    let packed = ["--dest-compress-format", "zstd", "oci:plain:it", "oci:theirs:it"];
+    skopeo(&[&copy[..], &packed].concat());
+    for layout in ["image", "copy", "theirs"] {
+        assert_eq!(kind_of_layer(&cairn, layout), "application/vnd.oci.image.layer.v1.tar+zstd");
+        let again = cairn.json(["import", &format!("oci:{layout}")]);
+        assert_eq!((&again["tree"], &again["bytes_stored"]), (&imported["tree"], &0.into()));
+    }
 }
 
 #[test]
@@ -272,19 +377,31 @@ fn an_image_is_what_clients_of_images_take_and_comes_back() {
     assert_eq!(cairn.json(["state", "list"]), states);
 }
 
-/// Digests of the layers of the image `name` in the layout `layout`.
-fn layers(cairn: &Cairn, layout: &str, name: &str) -> Vec<String> {
+/// The name and the layers of the first image in the layout `layout`.
+fn image(cairn: &Cairn, layout: &str) -> (String, Vec<serde_json::Value>) {
     let read = |path: &str| -> serde_json::Value {
         let path = cairn.directory().join(layout).join(path);
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
     };
     let index = read("index.json");
     let manifest = &index["manifests"][0];
-    assert_eq!(manifest["annotations"]["org.opencontainers.image.ref.name"], name);
+    let name = manifest["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap();
     let digest = manifest["digest"].as_str().unwrap().replace("sha256:", "blobs/sha256/");
-    let layers = read(&digest);
-    let layers = layers["layers"].as_array().unwrap().iter();
-    layers.map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+    (name.into(), read(&digest)["layers"].as_array().unwrap().clone())
+}
+
+/// Digests of the layers of the image `name` in the layout `layout`.
+fn layers(cairn: &Cairn, layout: &str, name: &str) -> Vec<String> {
+    let (found, layers) = image(cairn, layout);
+    assert_eq!(found, name);
+    layers.iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+/// What the only layer of an image says that it is.
+fn kind_of_layer(cairn: &Cairn, layout: &str) -> String {
+    let (_, layers) = image(cairn, layout);
+    let [layer] = &layers[..] else { panic!("{layers:?}") };
+    layer["mediaType"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -344,12 +461,13 @@ fn images_of_two_states_share_the_layers_of_packages_that_both_have() {
 
 #[test]
 fn an_image_of_another_filesystem_is_made_by_its_own_program() {
-    let tools = [
-        Need::Program("mksquashfs", "squashfs-tools"),
-        Need::Program("unsquashfs", "squashfs-tools"),
-        Need::Program("mkfs.erofs", "erofs-utils"),
-    ];
+    let tools =
+        [Need::Program("mksquashfs", "squashfs-tools"), Need::Program("mkfs.erofs", "erofs-utils")];
     if !Need::all(&[Need::Root]) || !Need::all(&tools) {
+        return;
+    }
+    let kernels = [Need::Loop, Need::Kernel("squashfs"), Need::Kernel("erofs")];
+    if !Need::all(&kernels) || !Need::all(&Original::NEEDS) {
         return;
     }
     let cairn = Cairn::new();
@@ -358,25 +476,36 @@ fn an_image_of_another_filesystem_is_made_by_its_own_program() {
     fs::write(root.join("usr/bin/tool"), "#!/bin/sh\n").unwrap();
     fs::write(root.join("large"), noise(2 << 20)).unwrap();
     set_xattr(&root.join("large"), "user.a", b"b").unwrap();
-    run(Command::new("touch").args(["-d", "@1000000000"]).arg(root.join("large")));
+    set_xattr(&root.join("usr"), "trusted.t", b"\0").unwrap();
+    fs::hard_link(root.join("large"), root.join("usr/same")).unwrap();
+    symlink("../large", root.join("usr/link")).unwrap();
+    make_device(&root.join("null"), 1, 3).unwrap();
+    make_fifo(&root.join("fifo")).unwrap();
+    let mut chmod = Command::new("chmod");
+    run(chmod.arg("4750").arg(root.join("usr/bin/tool")));
+    let mut chown = Command::new("chown");
+    run(chown.arg("123:70000").arg(root.join("null")));
+    run(Command::new("touch").args(["-d", "@1000000000.123456789"]).arg(root.join("large")));
     cairn.data(["import", "root"]);
-    cairn.data(["export", "1", "out.squashfs"]);
-    let mut unsquashfs = Command::new("unsquashfs");
-    unsquashfs.args(["-q", "-no-progress", "-d", "unpacked", "out.squashfs"]);
-    run(unsquashfs.current_dir(cairn.directory()));
-    let unpacked = cairn.directory().join("unpacked");
-    assert_eq!(fs::read(unpacked.join("large")).unwrap(), noise(2 << 20));
-    // Its times have whole seconds.
-    let mut rsync = Command::new("rsync");
-    rsync.args(["-aHAXn", "--checksum", "--modify-window=1", "--itemize-changes", "--delete"]);
-    let places = [&root, &unpacked].map(|path| format!("{}/", path.display()));
-    assert_eq!(run(rsync.args(places)), "");
-
-    cairn.data(["export", "1", "out.erofs"]);
-    let image = fs::read(cairn.directory().join("out.erofs")).unwrap();
-    assert_eq!(image[1024..1028], 0xe0f5_e1e2_u32.to_le_bytes(), "the magic of EROFS");
-    let said = cairn.fails(1, ["--quiet", "export", "1", "out.erofs"]);
-    assert!(said.contains("out.erofs is not empty"), "{said}");
+    let original = Original::new(&root);
+    for kind in ["squashfs", "erofs"] {
+        let image = format!("out.{kind}");
+        cairn.data(["export", "1", &image]);
+        let path = cairn.directory().join(&image);
+        let options = ["-t", kind, "-o", "loop,ro", path.to_str().unwrap()];
+        let mounted = Mounted::new(&cairn.directory().join("mounted"), &options);
+        if kind == "erofs" {
+            original.assert_is(mounted.path());
+        }
+        // Times of squashfs have whole seconds.
+        let mut rsync = Command::new("rsync");
+        rsync.args(["-aHAXn", "--checksum", "--modify-window=1", "--itemize-changes", "--delete"]);
+        let places = [&root, mounted.path()].map(|path| format!("{}/", path.display()));
+        assert_eq!(run(rsync.args(places)), "", "{kind}");
+        mounted.umount();
+        let said = cairn.fails(1, ["--quiet", "export", "1", &image]);
+        assert!(said.contains(&format!("{image} is not empty")), "{said}");
+    }
     assert_eq!(fs::read_dir(cairn.directory()).unwrap().count(), 5, "nothing else is left");
 }
 

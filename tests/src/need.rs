@@ -15,6 +15,8 @@ pub enum Need {
     Loop,
     /// A place to make control groups in: see [`Need::control_groups`].
     ControlGroups,
+    /// A filesystem of this name in the kernel.
+    Kernel(&'static str),
     /// Debian packages: apt and dpkg-deb.
     Debian,
     /// Large files that the kernel reads by itself: Linux 6.9.
@@ -53,6 +55,14 @@ impl Need {
             }
             Self::ControlGroups if Self::control_groups().is_none() => {
                 Some("no control groups can be made (/sys/fs/cgroup)".into())
+            }
+            Self::Kernel(name) => {
+                let known = || std::fs::read_to_string("/proc/filesystems").unwrap();
+                let is_known = || known().lines().any(|line| line.split('\t').nth(1) == Some(name));
+                // It may be a module.
+                let load = || Command::new("modprobe").args(["-q", name]).status();
+                let is_there = is_known() || load().is_ok_and(|it| it.success()) && is_known();
+                (!is_there).then(|| format!("the kernel has no {name}"))
             }
             Self::Debian => [("apt-get", "apt"), ("dpkg-deb", "dpkg")]
                 .into_iter()
