@@ -15,7 +15,7 @@ help:
 	@echo 'make check     check format, lints and documentation'
 	@echo 'make bench     measure, with the peers beside'
 	@echo 'make fuzz      give each parser changed bytes for FUZZ_SECONDS=60'
-	@echo 'make crash     cut the power CRASH_POINTS=1000 times, and have each change fail, as root'
+	@echo 'make crash     cut the power CRASH_POINTS=1000 times, and have each change and read fail, as root'
 	@echo 'make posix     run the suites of others on mounts, as root'
 	@echo 'make endure    kill and stop mounts, and collect beside readers, for long, as root'
 	@echo 'make build     build target/release/cairn'
@@ -56,25 +56,33 @@ posix: build
 	@tools/posix
 
 # What docs/reliability.md asks of mounts: processes that are killed or stopped ENDURE_KILLS and
-# ENDURE_ROUNDS times, readers beside collections for ENDURE_SECONDS, and all files of a machine,
-# those in ENDURE_ROOT, compared by other programs. Half an hour; a release takes 1800 seconds.
+# ENDURE_ROUNDS times, commands that are killed ENDURE_COMMANDS times each, readers beside
+# collections for ENDURE_SECONDS, ENDURE_PAIRS pairs of changes on each kind of overlay (there are
+# fewer), DECAY_FLIPS flipped bytes, MODEL_SEEDS sequences of MODEL_STEPS commands, and all files of
+# a machine, those in ENDURE_ROOT, compared by other programs. An hour and a half; a release takes
+# 1800 seconds.
 endure: export ENDURE_KILLS ?= 500
 endure: export ENDURE_ROUNDS ?= 100
+endure: export ENDURE_COMMANDS ?= 50
 endure: export ENDURE_SECONDS ?= 300
 endure: export ENDURE_PAIRS ?= 10000
 endure: export ENDURE_ROOT ?= /usr
+endure: export DECAY_FLIPS ?= 10000
+endure: export MODEL_SEEDS ?= 20
+endure: export MODEL_STEPS ?= 50
 endure: build
 	@tools/bootstrap tests
 	$(CARGO) test --release --workspace --test takeover --test robust --test kill --test collect \
-		--test exchange --test union -- --include-ignored --nocapture --test-threads=1
+		--test exchange --test union --test decay --test sequences --test changes \
+		--test workspace --test gc -- --include-ignored --nocapture --test-threads=1
 
 # Guided by coverage, for which all is compiled once more, but for RocksDB: target/fuzz.
 # FUZZ_PARSERS names some of tests/src/fuzz/mod.rs.
 fuzz: build
 	@tools/fuzz
 
-# Power cuts on ext4, XFS and Btrfs, filesystems that go away, and each change of each command
-# that fails or is its last: half an hour. CRASH_SEED repeats the choices of a run.
+# Power cuts on ext4, XFS and Btrfs, filesystems that go away, each change of each command
+# that fails or is its last, and each read that fails. CRASH_SEED repeats the choices of a run.
 crash: build
 	@tools/bootstrap crash
 	$(CARGO) test --release --workspace --test crash --test faults --test adverse -- --ignored --nocapture --test-threads 1

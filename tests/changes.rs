@@ -1,6 +1,9 @@
 //! Real packages come and go in random order, through the program: what is there is
 //! always what was asked for and what that needs, and the tree of a state is always
 //! that of composing the same packages from scratch.
+//!
+//! `MODEL_SEEDS` is how many sequences there are (1), and `MODEL_STEPS` how many steps each has
+//! (40).
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +19,7 @@ use cairn_package::Dependency;
 use cairn_package::stone::ProvedStone;
 use cairn_package::system::{self, Installed, InstalledPackage};
 use cairn_store::{Draft, State, StateId, Store, TreeId};
-use cairn_tests::{Cairn, Random, real};
+use cairn_tests::{Cairn, Random, amount, real};
 
 /// A store with the trees of all packages, and nothing else of the store that is
 /// tested.
@@ -109,20 +112,25 @@ fn explicit(installed: &Installed) -> BTreeSet<String> {
 
 #[test]
 fn a_state_is_the_composition_of_its_packages_whatever_came_before() {
-    const STEPS: usize = 40;
-    const SEED: u64 = 0x5eed_0000_0000_0007;
+    let (seeds, steps) = (amount("MODEL_SEEDS", 1), amount("MODEL_STEPS", 40));
     let Some(debs) = real::debs() else { return };
-    let repository = real::repository().expect("its packages are here");
     let names: Vec<String> = real::names(&debs).into_iter().collect();
+    for seed in 0..seeds as u64 {
+        check_sequence(&names, 0x5eed_0000_0000_0007 ^ seed << 20, steps);
+    }
+}
+
+fn check_sequence(names: &[String], seed: u64, steps: usize) {
+    let repository = real::repository().expect("its packages are here");
     let cairn = Cairn::new();
     let scratch = Scratch::new(cairn.directory(), &repository);
     cairn.data(["repo", "add", "real", &format!("file://{}", repository.display())]);
 
-    let mut random = Random(SEED);
+    let mut random = Random(seed);
     let mut history: BTreeMap<StateId, State> = BTreeMap::new();
     let mut asked: BTreeMap<StateId, BTreeSet<String>> = BTreeMap::new();
     let (mut wanted, mut installed) = (BTreeSet::new(), Installed::new());
-    for step in 0..STEPS {
+    for step in 0..steps {
         let there: Vec<String> = installed.keys().cloned().collect();
         let some = |random: &mut Random, of: &[String]| -> BTreeSet<String> {
             (0..=random.below(3)).map(|_| random.choose(of).clone()).collect()
@@ -134,10 +142,10 @@ fn a_state_is_the_composition_of_its_packages_whatever_came_before() {
                 let states: Vec<StateId> = history.keys().copied().collect();
                 ("switch", BTreeSet::from([random.choose(&states).to_string()]))
             }
-            _ if grows => ("install", some(&mut random, &names)),
+            _ if grows => ("install", some(&mut random, names)),
             _ => ("remove", some(&mut random, &there)),
         };
-        let what = format!("seed {SEED:#x}, step {step}: {verb} {chosen:?}");
+        let what = format!("seed {seed:#x}, step {step}: {verb} {chosen:?}");
         cairn.data(["--yes", verb].into_iter().chain(chosen.iter().map(String::as_str)));
         let (state, now) = current(&cairn);
         match verb {
@@ -165,7 +173,7 @@ fn a_state_is_the_composition_of_its_packages_whatever_came_before() {
     let told = told.as_array().unwrap().iter();
     let trees: BTreeMap<u64, &str> =
         told.map(|it| (it["state"].as_u64().unwrap(), it["tree"].as_str().unwrap())).collect();
-    assert!(trees.len() > STEPS / 2, "{} states", trees.len());
+    assert!(trees.len() > steps / 2, "{} states", trees.len());
     for state in history.values() {
         assert_eq!(trees[&state.id.0], state.tree.to_string(), "state {} changed", state.id);
     }

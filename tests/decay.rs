@@ -1,7 +1,13 @@
-//! A store with real packages, in which a thousand bytes are flipped, some at a time: what is
-//! damaged is found and told, never read, and mended.
+//! A store with real packages, in which a thousand bytes are flipped, some at a time, and packs
+//! are cut off: what is damaged is found and told, never read, and mended.
 //!
 //! Bytes of packs and of the index are flipped; refs/log is damaged in `store/src/log.rs`.
+//! `DECAY_FLIPS` is how many (1,000). In each eighth round files are read through a mount and the
+//! store is repaired; where there are more than 1,000 flips, in each round.
+//!
+//! Of the index not each flip is told: much of what lies there nobody reads (its journal, its
+//! options, room at the ends of blocks), and an index that is found to be damaged is made anew.
+//! What has to hold is that it then says of everything where it lies.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -13,14 +19,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cairn_store::{Entry, Error, Store, TreeId};
-use cairn_tests::{Cairn, Kind, Listing, Mount, Need, Random, real};
+use cairn_tests::{Cairn, Kind, Listing, Mount, Need, Random, amount, real};
 
+/// How many there are where nobody asks for more.
 const FLIPS: usize = 1000;
 /// How many there are at once, and how many of these lie in the index.
 const AT_ONCE: usize = 40;
 const IN_INDEX: usize = 4;
 /// In one of so many rounds files are read through a mount, and the store is repaired.
 const MOUNTED: usize = 8;
+/// In one of so many rounds a pack is cut off.
+const CUT: usize = 3;
 
 /// Equal directories, many small files, hard links, and directories with pages.
 const PACKAGES: [&str; 3] = ["base-files", "nano", "tzdata"];
@@ -81,9 +90,37 @@ fn flip(files: &[PathBuf], count: usize, random: &mut Random) -> Vec<(PathBuf, V
     flips.collect()
 }
 
+/// Cuts a pack off at a random place.
+fn cut_off(packs: &[PathBuf], random: &mut Random) -> Flip {
+    let file = random.choose(packs).clone();
+    let len = usize::try_from(file.metadata().unwrap().len()).unwrap();
+    File::options().write(true).open(&file).unwrap().set_len(random.below(len) as u64).unwrap();
+    Flip { file, frame: None }
+}
+
+/// Flips of tables of the index; what else lies there may be read by nobody.
+struct OfIndex(Vec<(PathBuf, Vec<u8>)>);
+
+impl OfIndex {
+    /// Flips bytes of all files of the index.
+    fn flip(store: &Path, random: &mut Random) -> Self {
+        let flips = flip(&files(&store.join("index")), IN_INDEX, random);
+        let tables = flips.into_iter().map(|(file, ..)| file);
+        let tables = tables.filter(|file| file.extension() == Some("sst".as_ref()));
+        Self(tables.map(|file| (file.clone(), fs::read(file).unwrap())).collect())
+    }
+
+    /// Whether there are any, and none of the tables is left as it is.
+    fn is_gone(&self) -> bool {
+        let is_left =
+            |(file, bytes): &(PathBuf, Vec<u8>)| fs::read(file).is_ok_and(|it| it == *bytes);
+        !self.0.is_empty() && !self.0.iter().any(is_left)
+    }
+}
+
 /// Checks that verification has found each of the flips of packs; returns the paths that
-/// it tells.
-fn check_found(store: &Store, flips: &[Flip], at: &str) -> BTreeSet<String> {
+/// it tells, and whether it tells of the index.
+fn check_found(store: &Store, flips: &[Flip], at: &str) -> (BTreeSet<String>, bool) {
     let damage = store.verify(&()).unwrap().damage;
     let (mut packs, mut frames) = (BTreeSet::new(), BTreeSet::new());
     for damage in &damage {
@@ -103,7 +140,9 @@ fn check_found(store: &Store, flips: &[Flip], at: &str) -> BTreeSet<String> {
             || flip.frame.is_some_and(|frame| frames.contains(&(flip.file.clone(), frame)));
         assert!(is_told, "{at}: {flip:?} was not found: {damage:?}");
     }
-    damage.into_iter().flat_map(|damage| damage.paths).map(|(_, path)| path).collect()
+    let is_of_index = damage.iter().any(|it| matches!(it.error, Error::WrongIndex { .. }));
+    let paths = damage.into_iter().flat_map(|damage| damage.paths).map(|(_, path)| path);
+    (paths.collect(), is_of_index)
 }
 
 fn shown(path: &[u8]) -> String {
@@ -215,29 +254,43 @@ fn a_thousand_flipped_bytes_of_real_packages_are_found_never_read_and_mended() {
 
     let mut random = Random(20_261_129);
     let mut failed = 0;
-    for round in 0..FLIPS / AT_ONCE {
+    let count = amount("DECAY_FLIPS", FLIPS);
+    let (mut cuts, mut of_index, mut found_in_index) = (0, 0, 0);
+    for round in 0..count / AT_ONCE {
         let at = format!("round {round}");
-        let is_mounted = round % MOUNTED == 0;
+        let is_mounted = count > FLIPS || round % MOUNTED == 0;
+        // What was repaired has to be as good as what was whole.
         if round % MOUNTED != 1 {
             copy(&sound, &cairn.store());
         }
         let mount = is_mounted.then(|| Mount::new(&cairn, &["--follow"], "root"));
-        let packs = flip(&files(&cairn.store().join("packs")), AT_ONCE - IN_INDEX, &mut random);
-        flip(&files(&cairn.store().join("index")), IN_INDEX, &mut random);
-        let flips: Vec<Flip> = packs
+        let packs = files(&cairn.store().join("packs"));
+        let flipped = flip(&packs, AT_ONCE - IN_INDEX, &mut random);
+        let tables = OfIndex::flip(&cairn.store(), &mut random);
+        let mut flips: Vec<Flip> = flipped
             .into_iter()
             .map(|(file, bytes, at)| Flip { frame: frame_of(&bytes, at), file })
             .collect();
+        if round % CUT == CUT - 1 {
+            let cut = cut_off(&packs, &mut random);
+            // What lay behind is gone with what was flipped there.
+            flips.retain(|flip| flip.file != cut.file);
+            flips.push(cut);
+            cuts += 1;
+        }
         let through_mount = mount.map(|mount| check_mount(mount, &truth, &at));
         let store = Store::open(&cairn.store()).unwrap();
         let read = || check_tree((&store, &truth, &at), tree, b"");
         // Of an index that is made anew while it is read, and of one that is not.
-        let (told, mut unreadable) = if round % 2 == 0 {
+        let ((told, is_told_of_index), mut unreadable) = if round % 2 == 0 {
             let unreadable = read();
             (check_found(&store, &flips, &at), unreadable)
         } else {
             (check_found(&store, &flips, &at), read())
         };
+        of_index += usize::from(!tables.0.is_empty());
+        found_in_index +=
+            usize::from(!tables.0.is_empty() && (is_told_of_index || tables.is_gone()));
         unreadable.extend(through_mount.into_iter().flatten());
         // Of what lies below a directory that cannot be read only the directory is told.
         let is_told = |path: &str| {
@@ -248,13 +301,25 @@ fn a_thousand_flipped_bytes_of_real_packages_are_found_never_read_and_mended() {
         assert!(untold.is_empty(), "{at}: not told: {untold:?} of {told:?}");
         failed += unreadable.len();
         if is_mounted {
-            let mut source = Store::open(&sound).unwrap();
-            let repaired = store.repair(&mut [&mut source], &()).unwrap();
-            assert!(repaired.missing.is_empty(), "{at}: {repaired:?}");
+            if round % (2 * MOUNTED) == 0 {
+                drop(store);
+                let from = sound.to_str().unwrap();
+                cairn.data(["verify", "--repair", "--from", from]);
+            } else {
+                let mut source = Store::open(&sound).unwrap();
+                let repaired = store.repair(&mut [&mut source], &()).unwrap();
+                assert!(repaired.missing.is_empty(), "{at}: {repaired:?}");
+            }
+            let store = Store::open(&cairn.store()).unwrap();
             let damage = store.verify(&()).unwrap().damage;
             assert!(damage.is_empty(), "{at}: {damage:?}");
             truth.assert_same(&Listing::of_tree(&store, tree), &at);
         }
     }
-    assert!(failed > FLIPS, "{failed} reads failed");
+    println!(
+        "{count} flips, {cuts} packs cut off: {failed} reads failed; in {found_in_index} of \
+         {of_index} rounds with flips in tables of the index these were told, or made anew"
+    );
+    assert!(failed > count, "{failed} reads failed");
+    assert!(found_in_index * 4 >= of_index * 3, "{found_in_index} of {of_index}");
 }

@@ -335,7 +335,9 @@ fn a_snapshot_does_not_take_back_what_was_done_since_its_base() {
 
 #[test]
 fn whatever_is_done_in_a_workspace_its_snapshots_have_it() {
-    for seed in 1..=6 {
+    // More of them in `make endure`.
+    let seeds = std::env::var("MODEL_SEEDS").map_or(6, |number| number.parse().unwrap());
+    for seed in 1..=seeds {
         let lab = Lab::default();
         lab.commit(&root());
         let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (seed << 20));
