@@ -255,6 +255,16 @@ impl Collected {
         self.frees(pack, new_len);
     }
 
+    /// By one of `new_len` bytes. It may be longer than they were, since what is needed of
+    /// them is compressed anew.
+    fn are_replaced(&mut self, packs: &[PackCensus], new_len: u64) {
+        let len: u64 = packs.iter().map(|pack| pack.len).sum();
+        self.packs_rewritten += packs.len() as u64;
+        packs.iter().for_each(|pack| self.left.move_to(&mut self.removed, pack.dead));
+        self.freed = (self.freed + len).saturating_sub(new_len);
+        self.stored = self.stored - len + new_len;
+    }
+
     fn frees(&mut self, pack: &PackCensus, new_len: u64) {
         self.left.move_to(&mut self.removed, pack.dead);
         let freed = pack.len.saturating_sub(new_len);

@@ -68,7 +68,12 @@ fn hold(store: &Path, number: u64, state: &State) -> File {
 
 #[test]
 fn whatever_is_done_all_that_is_reached_is_there_and_nothing_else() {
-    for seed in 0..6 {
+    // More of them in `make endure`.
+    let amount = |name, usual| {
+        std::env::var(name).map_or(usual, |number: String| number.parse::<u64>().unwrap())
+    };
+    let (seeds, steps) = (amount("MODEL_SEEDS", 6), amount("MODEL_STEPS", 40));
+    for seed in 0..seeds {
         let mut dice = Dice::new(seed);
         let home = fast_directory();
         let path = home.path().join("store");
@@ -78,7 +83,7 @@ fn whatever_is_done_all_that_is_reached_is_there_and_nothing_else() {
         let mut held: Vec<(File, State, Files)> = Vec::new();
         // Its view of the index is as old as it can be.
         let mut reader = Store::open(&path).unwrap();
-        for step in 0..40 {
+        for step in 0..steps {
             match dice.roll(12) {
                 0..5 => {
                     change(&mut files, &mut dice);

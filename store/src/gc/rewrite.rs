@@ -73,13 +73,7 @@ impl Rewrite<'_> {
         let new_len = copy.as_ref().map_or(0, |copy| copy.len);
         let ids: Vec<PackId> = batch.iter().map(|pack| pack.id).collect();
         if self.publish(copy.into_iter().collect(), &ids)? {
-            let kept: u64 = batch.iter().map(PackCensus::live_len).sum();
-            for pack in &batch {
-                // The new pack is shared out among those that it replaces.
-                let share = u128::from(new_len) * u128::from(pack.live_len());
-                let share = u64::try_from(share / u128::from(kept.max(1))).unwrap_or(new_len);
-                collected.is_replaced(pack, share);
-            }
+            collected.are_replaced(&batch, new_len);
         }
         Ok(())
     }
