@@ -21,7 +21,7 @@ const PACKAGES: usize = 8;
 
 /// The package that another one needs; the others need none.
 fn needs(package: usize) -> Option<usize> {
-    (package >= PACKAGES / 2).then(|| package % 3)
+    (package >= PACKAGES / 2).then_some(package % 3)
 }
 
 fn with_needed(explicit: &BTreeSet<usize>) -> BTreeSet<usize> {
