@@ -401,6 +401,20 @@ fn cut_everywhere(case: &Case, omitted: Omitted) -> Vec<String> {
     wrong
 }
 
+/// How much that a state needs is lost in a store.
+fn lost_objects(store: &Store) -> Result<usize, String> {
+    let report = store.verify(&()).map_err(|err| format!("cannot be verified: {err}"))?;
+    Ok(report.damage.iter().filter(|it| !it.paths.is_empty()).count())
+}
+
+/// What is lost in the store that is to be repaired.
+static DAMAGE: LazyLock<usize> = LazyLock::new(|| {
+    let home = support::fast_directory();
+    let path = home.path().join("damaged");
+    make_damaged(&path);
+    lost_objects(&Store::open(&path).unwrap()).unwrap()
+});
+
 fn check_found(
     found: &Path,
     case: &Case,
@@ -429,6 +443,10 @@ fn check_found(
         }
     }
     if case.name == "repair" && !done {
+        let lost = lost_objects(&store)?;
+        if lost > *DAMAGE {
+            return Err(format!("{lost} objects are lost, before it were {}", *DAMAGE));
+        }
         (case.operation)(&store).map_err(|err| format!("cannot be repaired: {err}"))?;
     }
     let look = || {
