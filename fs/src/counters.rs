@@ -23,7 +23,6 @@ pub enum Operation {
     Getattr,
     Readlink,
     Read,
-    Readdir,
     Readdirplus,
     Statfs,
     Getxattr,
@@ -34,13 +33,12 @@ pub enum Operation {
 
 impl Operation {
     /// All, in their order.
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 11] = [
         Self::Lookup,
         Self::Forget,
         Self::Getattr,
         Self::Readlink,
         Self::Read,
-        Self::Readdir,
         Self::Readdirplus,
         Self::Statfs,
         Self::Getxattr,
@@ -58,7 +56,6 @@ impl Operation {
             Self::Getattr => "getattr",
             Self::Readlink => "readlink",
             Self::Read => "read",
-            Self::Readdir => "readdir",
             Self::Readdirplus => "readdirplus",
             Self::Statfs => "statfs",
             Self::Getxattr => "getxattr",

@@ -20,7 +20,7 @@ use crate::node::NodeId;
 use crate::places::Location;
 use crate::shape::{Selection, Shape, Shown};
 use crate::source::Source;
-use crate::stat::{Kind, Stat};
+use crate::stat::Stat;
 use crate::switch::Switched;
 use crate::table::{Comparison, Directory, Doubted, Position, Table, Way};
 use crate::xattrs::Xattrs;
@@ -395,17 +395,6 @@ impl<S: Source> View<'_, S> {
         let home = NodeId::of_directory(listing.id, name);
         let id = self.filesystem.table().enter_directory(home, listing.id, name);
         id.ok_or(Refusal::Stale)
-    }
-
-    /// Number and kind of an entry, without telling the kernel of it.
-    pub(crate) fn number(&self, listing: &Listing, entry: usize) -> (NodeId, Kind) {
-        let (name, what) = &listing.tree.entries()[entry];
-        match (what, listing.directory.position) {
-            (Entry::Leaf(leaf), Position::Inside(path)) => {
-                (NodeId::of_leaf(path, name, leaf), Kind::of(&leaf.content))
-            }
-            _ => (NodeId::of_directory(listing.id, name), Kind::Directory),
-        }
     }
 
     /// Gives the attributes of a node to `f`.

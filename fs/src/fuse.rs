@@ -12,8 +12,8 @@ use cairn_store::Timestamp;
 use cairn_store::tree::Device;
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
 use crate::counters::Operation;
@@ -292,38 +292,6 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
                     Err(refusal) => reply.error(self.errno(refusal)),
                 }
             });
-        });
-    }
-
-    fn readdir(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
-        self.handle(Operation::Readdir, ino, || {
-            let view = self.filesystem.view();
-            let listing = match view.list(node(ino), Cookie::from_kernel(offset)) {
-                Ok(listing) => listing,
-                Err(refusal) => return reply.error(self.errno(refusal)),
-            };
-            for (item, cookie) in listing.items() {
-                let (id, kind, name) = match item {
-                    Item::Itself => (listing.id, Kind::Directory, &b"."[..]),
-                    Item::Parent => (listing.directory.parent, Kind::Directory, &b".."[..]),
-                    Item::Entry(at) => {
-                        let (id, kind) = view.number(&listing, at);
-                        (id, kind, listing.tree.entries()[at].0.as_bytes())
-                    }
-                };
-                let name = OsStr::from_bytes(name);
-                if reply.add(INodeNo(id.get()), cookie.get(), file_type(kind), name) {
-                    break;
-                }
-            }
-            reply.ok();
         });
     }
 

@@ -61,6 +61,7 @@ fn main() {
     {
         return play(name, rest);
     }
+    sys::heed_interrupts();
     let wanted = |name: &str| {
         let mut filters = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
         filters.peek().is_none() || filters.any(|filter| name.contains(filter))

@@ -32,6 +32,10 @@ use support::{
     sys,
 };
 
+/// What the kernel has forgotten while nobody heard it, it is asked for every ten seconds,
+/// three times at most until it is believed.
+const FORGETTING: Duration = Duration::from_mins(1);
+
 const TESTS: &[(&str, fn())] = &[
     ("what_was_open_gone_or_watched_stays_as_it_was_in_a_new_process", kept),
     ("a_mount_that_is_unmounted_while_nobody_answers_leaves_nothing", unmounted),
@@ -483,11 +487,8 @@ fn passing() {
     assert_eq!(log.lines().count(), kills, "{log}");
     drop((mapped, open));
     sys::drop_names(&target);
-    // What the kernel has forgotten while nobody heard it, it is asked for every ten seconds,
-    // three times at most until it is believed.
-    let patience = Duration::from_secs(60);
     let is_closed = || (lab.stats().passthrough.open == 0).then_some(());
-    eventually_within(patience, "all is closed", is_closed);
+    eventually_within(FORGETTING, "all is closed", is_closed);
     mount.end();
 }
 
@@ -613,7 +614,7 @@ fn kept() {
         let known = control::status(&lab.run_directory(), &registered, PATIENCE).unwrap().nodes;
         (registered.trees == [third.tree] && known == 1).then_some(())
     };
-    eventually("all is forgotten", mount_is_clean);
+    eventually_within(FORGETTING, "all is forgotten", mount_is_clean);
     mount.end();
 }
 

@@ -327,6 +327,13 @@ pub fn access(path: &Path, mode: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::access(path.as_ptr(), mode) })
 }
 
+/// Has SIGINT end this process and those that it starts: whoever runs tests in the background
+/// of a shell has it ignored.
+pub fn heed_interrupts() {
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+}
+
 /// Ends a process without a chance to clean up.
 pub fn kill(pid: u32, signal: libc::c_int) {
     // SAFETY: only sends a signal.
