@@ -51,7 +51,8 @@ pub struct FaultyDisk {
 struct Shared {
     steps_left: usize,
     steps_done: usize,
-    syncs_done: usize,
+    /// After how many steps each sync was asked for, itself included.
+    syncs: Vec<usize>,
     files: Vec<Content>,
     directories: BTreeMap<PathBuf, Names>,
 }
@@ -76,7 +77,7 @@ impl FaultyDisk {
         let mut shared = Shared {
             steps_left: steps,
             steps_done: 0,
-            syncs_done: 0,
+            syncs: Vec::new(),
             files: Vec::new(),
             directories: BTreeMap::new(),
         };
@@ -94,15 +95,15 @@ impl FaultyDisk {
         self.shared.lock().unwrap().steps_done
     }
 
-    /// How many syncs were asked for.
-    pub fn syncs_done(&self) -> usize {
-        self.shared.lock().unwrap().syncs_done
+    /// After how many steps each sync was asked for, itself included.
+    pub fn syncs(&self) -> Vec<usize> {
+        self.shared.lock().unwrap().syncs.clone()
     }
 
     /// Counts a sync; whether it is one of those to leave out.
     fn omits(&self, shared: &mut Shared, kind: Omitted) -> bool {
-        let number = shared.syncs_done;
-        shared.syncs_done += 1;
+        let (number, steps) = (shared.syncs.len(), shared.steps_done);
+        shared.syncs.push(steps);
         self.omitted == kind || self.omitted == Omitted::Sync(number)
     }
 
