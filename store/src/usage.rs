@@ -46,6 +46,13 @@ struct Known {
     is_shared: bool,
 }
 
+/// What becomes of something from one state to the next.
+#[derive(Clone, Copy)]
+enum Turn {
+    Comes,
+    Goes,
+}
+
 /// The states up to one of them, by number.
 struct Sweep<'a> {
     store: &'a Store,
@@ -70,7 +77,7 @@ impl Store {
             sweep.number = number;
             let roots = [state.tree, state.packages];
             match before.replace(roots) {
-                None => roots.iter().try_for_each(|root| sweep.comes(*root))?,
+                None => roots.iter().try_for_each(|root| sweep.whole(*root, Turn::Comes))?,
                 Some(before) => {
                     before.iter().zip(roots).try_for_each(|(old, new)| sweep.changes(*old, new))?;
                 }
@@ -119,50 +126,38 @@ impl Sweep<'_> {
                 }
                 (old, new) if old == new => {}
                 (old, new) => {
-                    new.map_or(Ok(()), |entry| self.entry_comes(entry))?;
-                    old.map_or(Ok(()), |entry| self.entry_goes(entry))?;
+                    new.map_or(Ok(()), |entry| self.entry(entry, Turn::Comes))?;
+                    old.map_or(Ok(()), |entry| self.entry(entry, Turn::Goes))?;
                 }
             }
         }
         Ok(())
     }
 
-    /// A directory comes with all below it.
-    fn comes(&mut self, id: TreeId) -> Result<()> {
-        self.add(ObjectId::Tree(id), 0);
+    /// A directory comes or goes with all below it.
+    fn whole(&mut self, id: TreeId, turn: Turn) -> Result<()> {
+        self.note(ObjectId::Tree(id), 0, turn);
         let tree = self.store.tree(id)?;
-        tree.entries().iter().try_for_each(|(_, entry)| self.entry_comes(entry))
+        tree.entries().iter().try_for_each(|(_, entry)| self.entry(entry, turn))
     }
 
-    fn entry_comes(&mut self, entry: &Entry) -> Result<()> {
+    fn entry(&mut self, entry: &Entry, turn: Turn) -> Result<()> {
         match entry {
-            Entry::Directory(subtree) => self.comes(subtree.id)?,
+            Entry::Directory(subtree) => self.whole(subtree.id, turn)?,
             Entry::Leaf(leaf) => {
                 if let Some(blob) = leaf.blob() {
-                    self.add(ObjectId::Blob(blob.key, blob.digest), blob.size);
+                    self.note(ObjectId::Blob(blob.key, blob.digest), blob.size, turn);
                 }
             }
         }
         Ok(())
     }
 
-    /// A directory goes with all below it.
-    fn goes(&mut self, id: TreeId) -> Result<()> {
-        self.take(ObjectId::Tree(id));
-        let tree = self.store.tree(id)?;
-        tree.entries().iter().try_for_each(|(_, entry)| self.entry_goes(entry))
-    }
-
-    fn entry_goes(&mut self, entry: &Entry) -> Result<()> {
-        match entry {
-            Entry::Directory(subtree) => self.goes(subtree.id)?,
-            Entry::Leaf(leaf) => {
-                if let Some(blob) = leaf.blob() {
-                    self.take(ObjectId::Blob(blob.key, blob.digest));
-                }
-            }
+    fn note(&mut self, object: ObjectId, size: u64, turn: Turn) {
+        match turn {
+            Turn::Comes => self.add(object, size),
+            Turn::Goes => self.take(object),
         }
-        Ok(())
     }
 
     fn add(&mut self, object: ObjectId, size: u64) {
