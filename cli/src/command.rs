@@ -27,7 +27,6 @@ mod import;
 mod info;
 mod inspect;
 mod install;
-
 mod keep_mount;
 mod key;
 mod list;

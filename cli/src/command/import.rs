@@ -26,7 +26,7 @@ use crate::mounts::Mounts;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
 use crate::progress::{Phase, Progress, Unit};
-use crate::units::{count, counted, duration, size};
+use crate::units::{counted, duration, size};
 
 /// Make a state from a directory or a tar archive
 ///
@@ -251,20 +251,20 @@ impl View for Done {
             let text = format_args!("{path} changed all the time while it was read");
             page.marked_line(Style::Note, "unsettled: ", text);
         }
+        let some = |number, one| counted(usize::try_from(number).unwrap_or(usize::MAX), one);
         for (key, number) in &self.ignored {
-            let entries = counted(usize::try_from(*number).unwrap_or(usize::MAX), "entry");
+            let entries = some(*number, "entry");
             let text = format_args!("{key} of {entries} means nothing here");
             page.marked_line(Style::Note, "ignored: ", text);
         }
         self.mounts.show_failures(page);
         let is = if self.current { " is current" } else { "" };
-        let entries = usize::try_from(self.entries).unwrap_or(usize::MAX);
         page.line(format_args!(
-            "State {}{is}: {} ({}); {} files read ({}), {} stored ({}).",
+            "State {}{is}: {} ({}); {} read ({}), {} stored ({}).",
             self.state,
-            counted(entries, "entry"),
+            some(self.entries, "entry"),
             size(self.bytes),
-            count(self.files_read),
+            some(self.files_read, "file"),
             size(self.bytes_read),
             size(self.bytes_stored),
             duration(self.time),

@@ -72,7 +72,7 @@ impl Density {
     }
 
     /// How zstd compresses: with its own default level, since higher ones cost twice the time
-    /// for a twentieth less; or with one that is worth its time once.
+    /// for a thirtieth less; or with one that is worth its time once.
     const fn level(self) -> i32 {
         match self {
             Self::Ordinary => 3,
