@@ -22,8 +22,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cairn_tests::{
-    Cairn, Deb, Mount, Need, Random, StopOnDrop, amount, base_tool_and_app, drop_names, eventually,
-    real, room_comes_back, signal,
+    Cairn, Deb, Mount, Need, Random, StopOnDrop, amount, base_tool_and_app, drop_names, drop_pages,
+    eventually, real, room_comes_back, signal,
 };
 use serde_json::Value;
 
@@ -119,6 +119,106 @@ fn a_mount_whose_process_is_killed_at_any_moment_goes_on_as_if_nothing_had_happe
     assert_eq!(lines.count(), rounds, "{log}");
     root.umount();
     assert_eq!(cairn.data(["mount"]), "Nothing is mounted.\n");
+}
+
+#[test]
+fn a_workspace_whose_process_is_killed_at_any_moment_goes_on_as_if_nothing_had_happened() {
+    let rounds = amount("ENDURE_ROUNDS", 12);
+    if !Need::all(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let cairn = prepared();
+    let mut random = Random(0x0bad_cafe_1234_5677);
+    let work = Mount::new(&cairn, &["--rw", "work"], "work");
+    let below = fs::File::open(work.join("usr/bin/base")).unwrap();
+    let stop = AtomicBool::new(false);
+    let [reads, writes] = [const { AtomicUsize::new(0) }; 2];
+    let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+    let written = thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        scope.spawn(|| {
+            let _stop = StopOnDrop(&stop);
+            while !stop.load(Ordering::Relaxed) {
+                drop_pages(&below).unwrap();
+                assert_eq!(fs::read(work.join("usr/bin/base")).unwrap(), b"#!/bin/sh\n");
+                // A name that nobody has asked for yet.
+                assert!(!work.join(&format!("usr/bin/none{}", count(&reads))).exists());
+                let names = fs::read_dir(work.join("usr/bin")).unwrap();
+                assert_eq!(names.map(|it| it.unwrap()).count(), 2);
+                reads.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let writer = scope.spawn(|| {
+            let _stop = StopOnDrop(&stop);
+            let (mut random, mut written) = (Random(7), BTreeMap::new());
+            while !stop.load(Ordering::Relaxed) {
+                let number = random.below(20);
+                let path = work.join(&format!("own/{number}/file"));
+                match random.below(4) {
+                    0 if written.remove(&number).is_some() => {
+                        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+                    }
+                    1 => {
+                        // It is copied into the layer first.
+                        let tool = work.join("usr/bin/tool");
+                        let mode = fs::metadata(&tool).unwrap().permissions();
+                        fs::set_permissions(&tool, mode).unwrap();
+                        assert_eq!(fs::read(&tool).unwrap(), noise(2, 9000));
+                    }
+                    _ => {
+                        let bytes = random.bytes(5000);
+                        fs::create_dir_all(path.parent().unwrap()).unwrap();
+                        fs::write(&path, &bytes).unwrap();
+                        written.insert(number, bytes);
+                    }
+                }
+                writes.fetch_add(1, Ordering::Relaxed);
+            }
+            written
+        });
+        for round in 0..rounds {
+            let (reads_then, writes_then) = (count(&reads), count(&writes));
+            eventually("the workspace is used", || {
+                assert!(!stop.load(Ordering::Relaxed), "round {round}: a thread has failed");
+                count(&reads) > reads_then + 1 && count(&writes) > writes_then
+            });
+            thread::sleep(Duration::from_micros(random.below(20_000) as u64));
+            let process = work.process();
+            if round % 4 == 3 {
+                cairn.data(["mount", "--restart", work.path().to_str().unwrap()]);
+            } else {
+                signal(process, libc::SIGKILL).unwrap();
+            }
+            eventually("another process answers", || work.process() != process);
+            // Nobody else has got it meanwhile.
+            let refused = cairn.run(["--yes", "workspace", "discard", "work"]);
+            let process = work.process().to_string();
+            assert!(refused.code() == Some(1) && refused.stderr.contains(&process), "{refused:?}");
+        }
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    let mut bytes = [0; 10];
+    below.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(&bytes, b"#!/bin/sh\n");
+    let check = |mount: &Mount| {
+        let own = fs::read_dir(mount.join("own")).into_iter().flatten();
+        assert_eq!(own.count(), written.len());
+        for (number, bytes) in &written {
+            let path = mount.join(&format!("own/{number}/file"));
+            assert!(fs::read(&path).unwrap() == *bytes, "{}", path.display());
+        }
+    };
+    check(&work);
+    drop(below);
+    work.umount();
+    assert_eq!(cairn.data(["mount"]), "Nothing is mounted.\n");
+    let again = Mount::new(&cairn, &["--rw", "work"], "work");
+    check(&again);
+    again.umount();
+    cairn.data(["snapshot", "work"]);
+    let verified = cairn.data(["verify"]);
+    assert!(verified.ends_with(": no damage.\n"), "{verified}");
 }
 
 #[test]

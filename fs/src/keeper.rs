@@ -85,7 +85,7 @@ impl Keeper {
     /// # Errors
     /// When nobody listens.
     pub fn abandon(&self) -> io::Result<()> {
-        [CONNECTION, LEDGER, CONTROL].iter().try_for_each(|name| self.let_go(name))
+        [CONNECTION, LEDGER, CONTROL, WORKSPACE].iter().try_for_each(|name| self.let_go(name))
     }
 
     /// Says that the mount can be used.
@@ -122,6 +122,12 @@ impl Kept {
         [CONNECTION, LEDGER, CONTROL]
             .iter()
             .all(|name| self.0.iter().any(|(known, _)| known == name))
+    }
+
+    /// Whether that shows a workspace, for [`workspace::resume`](crate::workspace::resume).
+    #[must_use]
+    pub fn has_workspace(&self) -> bool {
+        self.get(WORKSPACE).is_some()
     }
 
     /// What has a name.
@@ -180,6 +186,10 @@ pub(crate) const CONNECTION: &str = "connection";
 pub(crate) const LEDGER: &str = "ledger";
 /// The control socket.
 pub(crate) const CONTROL: &str = "control";
+/// The lock of the workspace that it shows.
+pub(crate) const WORKSPACE: &str = "workspace";
+/// What lies below the layer of that, and where the overlay is, in a file in memory.
+pub(crate) const OVERLAY: &str = "overlay";
 /// What says that a thread of the process has ended.
 pub(crate) const THREAD: &str = "thread";
 /// Another program, with which the mount is to go on.

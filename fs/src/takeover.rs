@@ -34,6 +34,7 @@ use crate::root::{self, RootBind};
 use crate::source::Source;
 use crate::sys;
 use crate::unmounter::Unmounter;
+use crate::xattrs::Xattrs;
 
 /// What a successor has to know of a mount, beside what the kernel knows.
 #[derive(Debug, Serialize, Deserialize)]
@@ -88,6 +89,17 @@ pub(crate) fn leave<S: Source>(
 /// the mount is then as it was.
 pub fn resume<S: Source>(
     source: S,
+    kept: Kept,
+    keeper: &Keeper,
+    journal: Journal,
+) -> Result<Running> {
+    resume_with(source, Xattrs::default(), kept, keeper, journal)
+}
+
+/// The same with another view of extended attributes.
+pub(crate) fn resume_with<S: Source>(
+    source: S,
+    xattrs: Xattrs,
     mut kept: Kept,
     keeper: &Keeper,
     journal: Journal,
@@ -97,7 +109,8 @@ pub fn resume<S: Source>(
     let connection = kept.take(CONNECTION).ok_or_else(missing)?;
     let control = UnixListener::from(kept.take(CONTROL).ok_or_else(missing)?);
     let ledger = File::from(kept.take(LEDGER).ok_or_else(missing)?);
-    let (filesystem, about, switched) = Filesystem::resume(source, ledger).map_err(failed)?;
+    let (mut filesystem, about, switched) = Filesystem::resume(source, ledger).map_err(failed)?;
+    filesystem.xattrs = xattrs;
     let about: About = serde_json::from_slice(&about).map_err(|err| failed(err.into()))?;
     let path = |bytes| PathBuf::from(OsString::from_vec(bytes));
     let bind = |(place, source): (Vec<u8>, _)| {

@@ -187,7 +187,7 @@ fn work(arguments: &[String]) {
             let held = store.lock_workspace(&name()).unwrap();
             workspace::open(&held, None, &store)
                 .and_then(|record| workspace::check_mountable(&held, &record))
-                .and_then(|()| workspace::start(store, held, Path::new(&rest[0]), journal))
+                .and_then(|()| workspace::start(store, held, Path::new(&rest[0]), None, journal))
                 .and_then(|running| {
                     println!("ready");
                     running.wait()

@@ -35,7 +35,7 @@ fn mount(lab: &Lab, workspace: &str) -> Mounted {
     let journal = Arc::new(|event: &cairn_fs::Event| eprintln!("unexpected event: {event}"));
     let root = lab.temporary.path().join("workspace");
     fs::create_dir_all(&root).unwrap();
-    let running = workspace::start(lab.store.clone(), held, &root, journal).unwrap();
+    let running = workspace::start(lab.store.clone(), held, &root, None, journal).unwrap();
     Mounted { _running: running, root }
 }
 

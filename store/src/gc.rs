@@ -22,6 +22,7 @@ mod compact;
 mod mark;
 mod rewrite;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::sync::Arc;
@@ -125,9 +126,9 @@ impl Store {
         let marks = Marks::default();
         mark::mark(inner, &marks, roots(self, &inner.log().refs)?, progress)?;
         let plain = self.sweep_plain(true)?;
-        let Swept { mut collected, sparse } = self.sweep(&marks, options, progress)?;
+        let Swept { mut collected, sparse, records } = self.sweep(&marks, options, progress)?;
         collected.plain = plain;
-        rewrite::rewrite(inner, &marks, sparse, progress, &mut collected)?;
+        rewrite::rewrite(inner, &marks, sparse, &records, progress, &mut collected)?;
         Ok(collected)
     }
 
@@ -224,13 +225,15 @@ impl Store {
         }
         collected.unreadable = census.unreadable;
         let is_sparse = |pack: &PackCensus| pack.is_sparse(options.rewrite_below);
-        Ok(Swept { collected, sparse: packs.into_iter().filter(is_sparse).collect() })
+        let sparse = packs.into_iter().filter(is_sparse).collect();
+        Ok(Swept { collected, sparse, records: census.records })
     }
 }
 
 struct Swept {
     collected: Collected,
     sparse: Vec<PackCensus>,
+    records: HashMap<ObjectId, PackId>,
 }
 
 impl Collected {

@@ -68,20 +68,25 @@ impl Store {
         Self::open_on(Arc::new(RealDisk), path)
     }
 
-    /// Like [`Store::open`], on a given disk.
-    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self> {
+    /// Checks that there is a store in `path`, and that its format is known.
+    pub(crate) fn check_format(path: &Path) -> Result<()> {
         let format = path.join("format");
         match fs::read_to_string(&format) {
-            Ok(text) if text.trim_end() == FORMAT => {}
+            Ok(text) if text.trim_end() == FORMAT => Ok(()),
             Ok(text) => {
                 let found = text.lines().next().unwrap_or("").into();
-                return Err(Error::UnknownFormat { path: path.into(), found, known: FORMAT });
+                Err(Error::UnknownFormat { path: path.into(), found, known: FORMAT })
             }
             Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::NotAStore { path: path.into() });
+                Err(Error::NotAStore { path: path.into() })
             }
-            Err(err) => return Err(Error::io(format)(err)),
+            Err(err) => Err(Error::io(format)(err)),
         }
+    }
+
+    /// Like [`Store::open`], on a given disk.
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self> {
+        Self::check_format(path)?;
         let log = Log::read(&path.join("refs/log"))?;
         let inner = Inner {
             path: path.into(),

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -133,6 +134,13 @@ impl Drop for Workspace {
     }
 }
 
+/// The lock: who has a copy of it keeps the workspace from others when this process dies.
+impl AsFd for Workspace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+}
+
 impl Store {
     /// Where a workspace lies.
     #[must_use]
@@ -218,16 +226,32 @@ impl Store {
                 }
             }
             // It may have been removed since it was opened.
-            let opened = lock.metadata().map_err(Error::io(&path))?.ino();
-            if !fs::metadata(&path).is_ok_and(|now| now.ino() == opened) {
-                continue;
+            if is_at(&lock, &path).map_err(Error::io(&path))? {
+                return self.take_workspace(name, lock);
             }
-            lock.set_len(0)
-                .and_then(|()| lock.rewind())
-                .and_then(|()| writeln!(lock, "{}", std::process::id()))
-                .map_err(Error::io(&path))?;
-            return Ok(Workspace { store: self.clone(), name: name.clone(), lock });
         }
+    }
+
+    /// Takes the workspace `name` over from a process that has ended without giving it up;
+    /// `lock` is a copy of what [`Workspace`] had as a descriptor.
+    ///
+    /// # Errors
+    /// [`Error::UnknownWorkspace`] when it is not that of the workspace any more.
+    pub fn resume_workspace(&self, name: &WorkspaceName, lock: OwnedFd) -> Result<Workspace> {
+        let (lock, path) = (File::from(lock), self.workspace_path(name).join("lock"));
+        if !is_at(&lock, &path).map_err(Error::io(&path))? {
+            return Err(Error::UnknownWorkspace(name.clone()));
+        }
+        self.take_workspace(name, lock)
+    }
+
+    /// Says in a lock that this process has it.
+    fn take_workspace(&self, name: &WorkspaceName, mut lock: File) -> Result<Workspace> {
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .map_err(Error::io(self.workspace_path(name).join("lock")))?;
+        Ok(Workspace { store: self.clone(), name: name.clone(), lock })
     }
 
     /// Replaces the record of a workspace that exists; durable when it returns.
@@ -250,6 +274,13 @@ impl Store {
         disk.rename(&new, &path).map_err(Error::io(&path))?;
         disk.sync_directory(&directory).map_err(Error::io(&directory))
     }
+}
+
+/// Whether `path` is that of an open file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let opened = file.metadata()?;
+    let is_it = |now: fs::Metadata| (now.dev(), now.ino()) == (opened.dev(), opened.ino());
+    Ok(fs::metadata(path).is_ok_and(is_it))
 }
 
 impl Workspace {

@@ -394,6 +394,40 @@ fn a_pack_that_cannot_be_read_is_left_alone() {
 }
 
 #[test]
+fn a_replaced_pack_that_comes_back_is_gone_after_a_collection() {
+    let home = fast_directory();
+    let path = home.path().join("store");
+    let store = Store::create(&path).unwrap();
+    let mut dice = Dice::new(17);
+    let packs = || fs::read_dir(path.join("packs")).unwrap().map(|entry| entry.unwrap().path());
+    for round in 0..6 {
+        // Records and trees of two states lie in packs of which not all is needed.
+        let mut files = first(&mut dice);
+        let parents: Vec<StateId> = store.refs().states.keys().copied().collect();
+        publish(&store, &files).unwrap();
+        files.retain(|(_, name), _| name.ends_with(|end: char| end.is_ascii_digit() && end < '5'));
+        publish(&store, &files).unwrap();
+        store.remove_states(&parents).unwrap();
+        let old: Vec<_> = packs()
+            .filter(|path| path.is_file())
+            .map(|path| (fs::read(&path).unwrap(), path))
+            .collect();
+        if round % 2 == 0 {
+            store.gc(THOROUGH, &()).unwrap();
+        } else {
+            store.compact(&()).unwrap();
+        }
+        old.iter().for_each(|(bytes, path)| fs::write(path, bytes).unwrap());
+        store.gc(THOROUGH, &()).unwrap();
+        let again = store.preview_gc(THOROUGH, &[], &()).unwrap();
+        assert_eq!((again.left.objects, again.freed), (0, 0), "round {round}: {again:?}");
+        assert!(read_back(&store, store.refs().states.values().last().unwrap().tree).is_ok());
+    }
+    let report = store.verify(&()).unwrap();
+    assert!(report.damage.is_empty(), "{:?}", report.damage);
+}
+
+#[test]
 fn two_collections_at_once_are_one_too_many_and_a_dead_holder_holds_nothing() {
     let home = fast_directory();
     let path = home.path().join("store");

@@ -153,6 +153,20 @@ pub fn drop_names(mounted: &Path) -> io::Result<()> {
     check(unsafe { libc::mount(none, path.as_ptr(), none, flags, none.cast()) })
 }
 
+/// Has the kernel forget the pages of a file that nobody uses: posix_fadvise(2). Of a file in an
+/// overlay that are those of the file in the layer that has it.
+///
+/// # Errors
+/// Those of the system.
+pub fn drop_pages(file: &File) -> io::Result<()> {
+    let descriptor = file.as_raw_fd();
+    // SAFETY: takes numbers only.
+    match unsafe { libc::posix_fadvise(descriptor, 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
 /// Gives the calling thread mounts of its own, of which nobody else sees changes: unshare(2).
 /// They go away with the last thread or process that has them.
 pub(crate) fn own_mounts() -> io::Result<()> {

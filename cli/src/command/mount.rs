@@ -22,6 +22,7 @@ use crate::error::{Error, InBackground};
 use crate::output::{Output, View};
 use crate::page::{Cell, Page, Style};
 use crate::place::StateName;
+use crate::sys;
 use crate::units;
 pub(crate) use options::InvalidOption;
 use options::{BindArg, MountOptions};
@@ -192,6 +193,11 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let dir = &dir;
     let target = dir.display().to_string();
     let (what, shape, is_new) = match &asked.workspace {
+        // Its lock is among what was kept.
+        Some(name) if kept.is_some() => {
+            let what = What::Workspace(name.clone(), dir.clone());
+            (what, Shape::Pinned(store.workspace(name)?.base.id), false)
+        }
         Some(name) => {
             let is_new = store.workspace(name).is_err();
             let held = store.lock_workspace(name)?;
@@ -268,14 +274,16 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         return Ok(running.wait()?);
     }
     let pid = match &server.what {
-        What::Trees(_) => {
+        // All that it has open is with its process alone.
+        What::Workspace(..) if !sys::is_root() => {
+            cairn_fs::background(|| server.start().map_err(InBackground))
+        }
+        _ => {
             let keeping = server.process.keeping(&target);
             let start = |keeper: &Keeper, kept| server.start_kept(keeper, kept);
             let start = |keeper: &Keeper, kept| start(keeper, kept).map_err(InBackground);
             cairn_fs::background_kept(start, &keeping)
         }
-        // The layer above has a life of its own, which nobody could take over.
-        What::Workspace(..) => cairn_fs::background(|| server.start().map_err(InBackground)),
     };
     let pid = pid.inspect_err(|_| undo()).map_err(Error::of_background)?;
     report(&mounted(pid), output)
@@ -303,9 +311,10 @@ fn restart(dir: Option<&Path>, context: &Context, output: &mut Output<'_>) -> Re
         None => {
             let run = context.store()?.path().join("run");
             let mut mounts = cairn_fs::list(&run)?;
-            // What nobody keeps ends with its process: workspaces, and states in which a
-            // program runs.
-            mounts.retain(|mount| mount.workspace.is_none() && mount.device.is_some());
+            // What nobody keeps ends with its process: workspaces of ordinary users, and states
+            // in which a program runs.
+            let are_kept = sys::is_root();
+            mounts.retain(|it| it.device.is_some() && (are_kept || it.workspace.is_none()));
             (run, mounts)
         }
     };
@@ -343,31 +352,30 @@ struct Server {
 impl Server {
     /// Mounts, and unmounts on a signal.
     fn start(&self) -> Result<Running, Error> {
-        let journal = &self.process.journal;
-        self.process.until_signal(|store| match &self.what {
-            What::Trees(options) => {
-                let options = Options { binds: seed(&store, options)?, ..options.clone() };
-                Ok(cairn_fs::start(store, &options, journal.clone())?)
-            }
-            What::Workspace(name, target) => {
-                let held = store.lock_workspace(name)?;
-                Ok(workspace::start(store, held, target, journal.clone())?)
-            }
-        })
+        self.mount(None)
     }
 
     /// The same for a mount that `keeper` keeps, or takes over what it has kept.
     fn start_kept(&self, keeper: &Keeper, kept: Option<Kept>) -> Result<Running, Error> {
-        match (&self.what, kept) {
-            (What::Trees(options), None) => self.process.until_signal(|store| {
-                let binds = seed(&store, options)?;
-                let keeper = Some(keeper.clone());
-                let options = Options { keeper, binds, ..options.clone() };
-                Ok(cairn_fs::start(store, &options, self.process.journal.clone())?)
-            }),
-            (What::Trees(_), Some(kept)) => self.process.resume(keeper, kept),
-            (What::Workspace(..), _) => self.start(),
+        match kept {
+            None => self.mount(Some(keeper)),
+            Some(kept) => self.process.resume(keeper, kept),
         }
+    }
+
+    fn mount(&self, keeper: Option<&Keeper>) -> Result<Running, Error> {
+        let journal = &self.process.journal;
+        self.process.until_signal(|store| match &self.what {
+            What::Trees(options) => {
+                let (keeper, binds) = (keeper.cloned(), seed(&store, options)?);
+                let options = Options { keeper, binds, ..options.clone() };
+                Ok(cairn_fs::start(store, &options, journal.clone())?)
+            }
+            What::Workspace(name, target) => {
+                let held = store.lock_workspace(name)?;
+                Ok(workspace::start(store, held, target, keeper, journal.clone())?)
+            }
+        })
     }
 
     /// Takes away the workspace; the error to report is another one.
@@ -390,7 +398,14 @@ struct Process {
 impl Process {
     /// Takes over a mount.
     fn resume(&self, keeper: &Keeper, kept: Kept) -> Result<Running, Error> {
-        self.until_signal(|store| Ok(cairn_fs::resume(store, kept, keeper, self.journal.clone())?))
+        self.until_signal(|store| {
+            let journal = self.journal.clone();
+            Ok(if kept.has_workspace() {
+                workspace::resume(store, kept, keeper, journal)?
+            } else {
+                cairn_fs::resume(store, kept, keeper, journal)?
+            })
+        })
     }
 
     fn until_signal(

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::output::Output;
 
-/// Show the store, make it smaller, and rebuild its index
+/// Show the store, make it smaller, and rebuild its index and its list of states
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
     Compact(compact::Args),

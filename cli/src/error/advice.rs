@@ -126,9 +126,10 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::WrongIndex { .. } => {
             Some("cairn store rebuild makes the index anew and loses nothing")
         }
-        StoreError::DamagedLog { .. }
-        | StoreError::LostRecords { .. }
-        | StoreError::MissingPack { .. }
+        StoreError::DamagedLog { .. } | StoreError::LostRecords { .. } => {
+            Some("cairn store rebuild --states makes it anew from what is left and from the packs")
+        }
+        StoreError::MissingPack { .. }
         | StoreError::DamagedPack { .. }
         | StoreError::DamagedFrame { .. }
         | StoreError::DamagedBlob { .. }

@@ -5,9 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_store::{BlobRef, Refs, Result, State, Store, Tree, TreeId};
+use serde::{Deserialize, Serialize};
 
-use super::completion::Completion;
+use super::completion::{Completion, Noted};
 use crate::source::Source;
+
+/// What another process needs to have the same below a layer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Saved {
+    state: State,
+    completion: Option<Noted>,
+}
 
 /// A source that knows one state, and perhaps what completes it.
 #[derive(Debug)]
@@ -29,6 +37,20 @@ impl Below {
         let mut completion = Completion::new(&store, state.tree)?;
         let tree = completion.beside(&store, state.tree)?;
         Ok(Self { store, state: State { tree, ..state }, completion: Some(completion) })
+    }
+}
+
+impl Below {
+    /// What [`Below::resume`] asks for.
+    pub(crate) fn save(&self) -> Saved {
+        let completion = self.completion.as_ref().map(Completion::note);
+        Saved { state: self.state.clone(), completion }
+    }
+
+    /// The same as in the process that saved it.
+    pub(crate) fn resume(store: Store, saved: Saved) -> Result<Self> {
+        let completion = saved.completion.map(Completion::of).transpose()?;
+        Ok(Self { store, state: saved.state, completion })
     }
 }
 

@@ -14,6 +14,8 @@ use cairn_store::{
     Subtree, Transaction, Tree, TreeId, TreePath, TreeReader, TreeWriter, resolve,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::inside::FILES;
 
 /// A tree that is nowhere but in memory, with its contents.
@@ -25,7 +27,45 @@ pub(crate) struct Completion {
     contents: HashMap<BlobKey, Vec<u8>>,
 }
 
+/// All of a completion as bytes: of each directory its encoding and its pages, and the
+/// contents of files.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Noted {
+    root: TreeId,
+    trees: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
+    contents: Vec<Vec<u8>>,
+}
+
 impl Completion {
+    /// All of it as bytes: what it was made of may have changed by the time that it is needed.
+    pub(crate) fn note(&self) -> Noted {
+        let parts = |tree: &Arc<Tree>| {
+            let encoded = tree.encode();
+            (encoded.bytes, encoded.pages.into_iter().map(|(_, page)| page).collect())
+        };
+        Noted {
+            root: self.root,
+            trees: self.trees.values().map(parts).collect(),
+            contents: self.contents.values().cloned().collect(),
+        }
+    }
+
+    /// What was noted.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub(crate) fn of(noted: Noted) -> Result<Self> {
+        let mut trees = HashMap::new();
+        for (bytes, pages) in noted.trees {
+            let mut pages = pages.into_iter();
+            let tree: Result<Tree> = Tree::decode(&bytes, |_| Ok(pages.next().unwrap_or_default()));
+            let tree = tree?;
+            trees.insert(tree.encode().id, Arc::new(tree));
+        }
+        let contents = noted.contents.into_iter().map(|bytes| (BlobRef::of(&bytes).key, bytes));
+        Ok(Self { root: noted.root, trees, contents: contents.collect() })
+    }
+
     /// Completes the state whose root is `state`.
     ///
     /// Costs four trees.

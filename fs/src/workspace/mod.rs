@@ -9,6 +9,7 @@
 mod below;
 mod completion;
 mod directory;
+mod keep;
 mod overlay;
 mod run;
 mod snapshot;
@@ -28,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::event::Journal;
 use crate::filesystem::Filesystem;
 use crate::inside;
+use crate::keeper::Keeper;
 use crate::mount::{self, Place, Running, Trust, Unmount};
 use crate::mountinfo::{MountPoint, WORKSPACE};
 use crate::registration::{Registered, Registration};
@@ -38,8 +40,10 @@ use crate::target;
 use crate::xattrs::Xattrs;
 use below::Below;
 use directory::{LOWER, failed};
+use keep::Overlay;
 
 pub(crate) use completion::{BELOW, STATE};
+pub use keep::resume;
 pub(crate) use overlay::{Layers, prefix};
 pub use run::{Room, run};
 use user::{Apart, Plan, Shown};
@@ -81,6 +85,9 @@ pub fn open(workspace: &Workspace, base: Option<StateId>, store: &Store) -> Resu
 /// For an ordinary user `fusermount3` mounts it, for no other user to see; the process
 /// must then have one thread.
 ///
+/// `keeper` keeps it when this process dies, for [`resume`] in another one; not for an ordinary
+/// user.
+///
 /// # Errors
 /// [`Error::OtherNamespace`]; [`Error::Overlay`]; for ordinary users [`Error::Namespaces`],
 /// [`Error::Enter`]. Nothing stays mounted or registered when it fails.
@@ -88,6 +95,20 @@ pub fn start(
     store: Store,
     workspace: Workspace,
     target: &Path,
+    keeper: Option<&Keeper>,
+    journal: Journal,
+) -> Result<Running> {
+    start_kept(store, workspace, target, keeper, journal).inspect_err(|_| {
+        // There is nothing left that somebody could take over.
+        let _ = keeper.map(Keeper::abandon);
+    })
+}
+
+fn start_kept(
+    store: Store,
+    workspace: Workspace,
+    target: &Path,
+    keeper: Option<&Keeper>,
     journal: Journal,
 ) -> Result<Running> {
     let record = workspace.record()?;
@@ -112,7 +133,7 @@ pub fn start(
 
     let run = store.path().join("run");
     let shape = Shape::Pinned(record.base.id);
-    let registered = Registered::new(
+    let mut registered = Registered::new(
         &run,
         Registration {
             pid: std::process::id(),
@@ -145,6 +166,9 @@ pub fn start(
         return apart
             .show(&plan, Shown { filesystem, registered, lower, workspace, target, journal });
     }
+    if let Some(keeper) = keeper {
+        keep::begin(&mut registered.0, &workspace, keeper)?;
+    }
     let place = Place {
         passthrough: false,
         power_save: false,
@@ -154,7 +178,7 @@ pub fn start(
         binds: &[],
     };
     // If anything fails from here on, dropping it unmounts.
-    let mut running = mount::serve(filesystem, place, Some(registered), journal)?;
+    let mut running = mount::serve(filesystem.clone(), place, Some(registered), journal)?;
 
     let lower = &[lower.as_str()];
     let layers = Layers { lower, layer: &plan.layer, marks: record.marks };
@@ -167,6 +191,10 @@ pub fn start(
         // The error to report is the first one.
         let _ = attach::detach(&target, Unmount::WhenUnused, is_it);
     })?;
+    if let Some(keeper) = keeper {
+        let shown = Overlay::new(&workspace, &record, &filesystem.source, (&target, device));
+        shown.leave(keeper)?;
+    }
     running.show_workspace(workspace, target, device);
     Ok(running)
 }

@@ -1,5 +1,6 @@
 //! What lies in the packs, and how much of it is reached.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -92,6 +93,9 @@ pub(super) struct Census {
     pub(super) packs: Vec<PackCensus>,
     /// Objects that nothing reaches.
     pub(super) garbage: Vec<ObjectId>,
+    /// Of each record of a state that lies in several packs, the one that keeps it: the index
+    /// does not know them.
+    pub(super) records: HashMap<ObjectId, PackId>,
     copies: Vec<Copies>,
     /// Why some packs could not be read; they are left alone.
     pub(super) unreadable: Vec<Error>,
@@ -140,7 +144,8 @@ impl Census {
     }
 
     /// Of objects that lie in several packs, counts only the copy that the index
-    /// names as needed, and returns those for which it names none of them.
+    /// names as needed, and returns those for which it names none of them. Of a record of a
+    /// state, that in the pack of which the most is needed besides.
     pub(super) fn settle_copies(
         &mut self,
         inner: &Inner,
@@ -152,24 +157,38 @@ impl Census {
         for Copies { object, .. } in &self.copies {
             places.push(index.map(|index| index.location_of(*object)).transpose()?.flatten());
         }
-        for (Copies { object, packs }, named) in
-            std::mem::take(&mut self.copies).into_iter().zip(places)
-        {
+        let copies = std::mem::take(&mut self.copies).into_iter().zip(places);
+        let (records, others): (Vec<_>, Vec<_>) =
+            copies.partition(|(copies, _)| matches!(copies.object, ObjectId::State(_)));
+        for (copies, named) in others {
             let named = named.map(|location| location.pack);
-            let named = packs.iter().find(|(at, _)| Some(self.pack(*at).id) == named);
-            let (chosen, _) = *named.unwrap_or(&packs[0]);
+            let named = copies.packs.iter().find(|(at, _)| Some(self.pack(*at).id) == named);
+            let (chosen, _) = *named.unwrap_or(&copies.packs[0]);
             if named.is_none() {
                 let id = self.pack(chosen).id;
                 let objects = Pack::open(&inner.pack_path(id), id)?.objects()?;
-                unsettled.extend(objects.into_iter().find(|(other, _)| *other == object));
+                unsettled.extend(objects.into_iter().find(|(other, _)| *other == copies.object));
             }
-            for (at, len) in packs.into_iter().filter(|(at, _)| *at != chosen) {
-                let pack = &mut self.packs[at as usize];
-                pack.live.take(len);
-                pack.dead.add(len);
-            }
+            self.keep_one(&copies, chosen);
+        }
+        for (copies, _) in records {
+            let most = copies.packs.iter().map(|(at, _)| *at).max_by_key(|at| {
+                let pack = self.pack(*at);
+                (pack.live.bytes, pack.id)
+            });
+            let chosen = most.expect("it lies in several packs");
+            self.records.insert(copies.object, self.pack(chosen).id);
+            self.keep_one(&copies, chosen);
         }
         Ok(unsettled)
+    }
+
+    fn keep_one(&mut self, copies: &Copies, chosen: u32) {
+        for (at, len) in copies.packs.iter().filter(|(at, _)| *at != chosen) {
+            let pack = &mut self.packs[*at as usize];
+            pack.live.take(*len);
+            pack.dead.add(*len);
+        }
     }
 
     fn pack(&self, at: u32) -> &PackCensus {

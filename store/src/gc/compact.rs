@@ -58,6 +58,8 @@ struct Choice {
     packs: Vec<Chosen>,
     /// Where what is cold lies in them.
     places: HashMap<ObjectId, Location>,
+    /// Which pack keeps a record of a state.
+    records: HashMap<ObjectId, PackId>,
     /// Bytes of all packs.
     stored: u64,
     unreadable: Vec<Error>,
@@ -107,7 +109,9 @@ impl Store {
         let (cold, mut choice, mut compacted) = self.look(progress)?;
         let marks = Marks::default();
         mark_records(&marks, &inner.log().refs);
-        let work = Rewrite { inner, marks: &marks, moved: Some(&cold.marks), progress };
+        let records = std::mem::take(&mut choice.records);
+        let work =
+            Rewrite { inner, marks: &marks, records: &records, moved: Some(&cold.marks), progress };
         let copies = loop {
             if choice.packs.is_empty() {
                 return Ok(compacted);
@@ -209,9 +213,7 @@ impl Inner {
                     opened => opened?,
                 };
                 choice.stored += pack.len();
-                if pack.density() == Density::Dense {
-                    continue;
-                }
+                let is_dense = pack.density() == Density::Dense;
                 let mut chosen = Chosen {
                     id,
                     len: pack.len(),
@@ -220,6 +222,13 @@ impl Inner {
                 };
                 let mut places = Vec::new();
                 for (object, at) in objects {
+                    if matches!(object, ObjectId::State(_)) {
+                        choice.records.entry(object).or_insert(id);
+                        continue;
+                    }
+                    if is_dense {
+                        continue;
+                    }
                     if index.location_of(object)? != Some(at) {
                         continue;
                     }

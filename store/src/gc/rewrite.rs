@@ -1,6 +1,6 @@
 //! Packs of which little is needed, replaced by that little.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use super::census::PackCensus;
@@ -21,6 +21,7 @@ pub(super) fn rewrite(
     inner: &Inner,
     marks: &Marks,
     mut sparse: Vec<PackCensus>,
+    records: &HashMap<ObjectId, PackId>,
     progress: &dyn GcProgress,
     collected: &mut Collected,
 ) -> Result<()> {
@@ -39,7 +40,7 @@ pub(super) fn rewrite(
             len += next.live_len();
             batch.push(next);
         }
-        let work = Rewrite { inner, marks, moved: None, progress };
+        let work = Rewrite { inner, marks, records, moved: None, progress };
         work.replace(batch, collected)?;
     }
     Ok(())
@@ -49,6 +50,8 @@ pub(super) struct Rewrite<'a> {
     pub(super) inner: &'a Inner,
     /// What is kept; records of states are found in it.
     pub(super) marks: &'a Marks,
+    /// Which pack keeps a record that lies in several.
+    pub(super) records: &'a HashMap<ObjectId, PackId>,
     /// What goes elsewhere than to the copies made here.
     pub(super) moved: Option<&'a Marks>,
     pub(super) progress: &'a dyn GcProgress,
@@ -123,7 +126,8 @@ impl Rewrite<'_> {
         }
         match object {
             // The index does not know them; they lie beside the trees of their state.
-            ObjectId::State(_) => Ok(self.marks.contains(Mark::of(object))),
+            ObjectId::State(_) => Ok(self.marks.contains(Mark::of(object))
+                && self.records.get(&object).is_none_or(|pack| *pack == at.pack)),
             _ => Ok(index.location_of(object)? == Some(*at)),
         }
     }
@@ -179,8 +183,7 @@ impl Rewrite<'_> {
     /// Returns false, and removes the copies, if the index now says of an object that
     /// it lies in one of the packs which was not copied: it was made anew
     /// meanwhile, and a transaction may have relied on it. Also if a copy is one of
-    /// the packs: an index that was made anew since the sweep knows of garbage again, and a
-    /// record of a state that lies in several packs is copied from each.
+    /// the packs: an index that was made anew since the sweep knows of garbage again.
     pub(super) fn publish(&self, copies: Vec<FinishedPack>, batch: &[PackId]) -> Result<bool> {
         let inner = self.inner;
         let _lock = inner.wait_for_lock(Purpose::Upkeep)?;

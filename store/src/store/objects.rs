@@ -247,7 +247,7 @@ impl Inner {
     }
 
     /// All bytes of an object.
-    pub(super) fn object(&self, location: &Location) -> Result<Vec<u8>> {
+    pub(crate) fn object(&self, location: &Location) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         loop {
             let piece = self.piece(location, bytes.len() as u64)?;
