@@ -140,6 +140,31 @@ fn damage_is_told_with_the_paths_that_it_affects() {
 }
 
 #[test]
+fn a_damaged_list_of_states_is_made_anew_when_that_is_asked_for() {
+    let world = world();
+    world.data(&["state", "tag", "first", "1"]);
+    let before = world.data(&["state", "list"]);
+    let log = world.store().join("refs/log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&log, &bytes).unwrap();
+    let complaint = world.failure(3, &["state", "list"]);
+    assert!(complaint.contains("help: cairn store rebuild --states"), "{complaint}");
+
+    let words = ["store", "rebuild", "--states", "--dry-run"];
+    let would = "State 1 was not listed, and is in the packs.\n\
+                 The list would have 2 states and 1 tag; 2 would be current.\n";
+    assert_eq!(world.data(&words), would);
+    assert_eq!(std::fs::read(&log).unwrap(), bytes);
+    let done = world.json(&words[..3]);
+    let kept = log.with_file_name("log.damaged-1");
+    assert_eq!(done["replaced"], kept.to_str().unwrap());
+    assert_eq!(std::fs::read(kept).unwrap(), bytes);
+    assert_eq!(world.data(&["state", "list"]), before);
+    assert_eq!(world.data(&words[..3]), "The list is whole: 2 states.\n");
+}
+
+#[test]
 fn without_a_store_every_command_says_where_it_looked() {
     let world = World::new();
     let path = world.store();
