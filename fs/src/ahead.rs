@@ -53,14 +53,29 @@ struct Listed {
 }
 
 impl Ahead {
-    /// Reads ahead from here on, for as long as there is `source`.
+    /// Reads ahead from here on, for as long as there is `source`. `first`, where whatever is asked for
+    /// begins, is read at once, for which a store opens its index.
     ///
     /// # Errors
     /// Those of starting a thread.
-    pub(crate) fn begin<S: Source>(&self, source: &Arc<S>) -> io::Result<()> {
+    pub(crate) fn begin<S: Source>(
+        &self,
+        source: &Arc<S>,
+        first: Option<TreeId>,
+    ) -> io::Result<()> {
         let (sender, listings) = bounded(WAITING);
         let source = Arc::downgrade(source);
-        thread::Builder::new().name("ahead".into()).spawn(move || follow(&source, &listings))?;
+        let work = move || {
+            if let (Some(source), Some(first)) = (source.upgrade(), first) {
+                // Whoever asks for it is told what is wrong with it.
+                let tree = source.tree(first).ok();
+                tree.iter().flat_map(|tree| directories(tree, 0)).take(IN_ONE).for_each(|id| {
+                    let _ = source.tree(id);
+                });
+            }
+            follow(&source, &listings);
+        };
+        thread::Builder::new().name("ahead".into()).spawn(work)?;
         // The first one stays, if this is called twice.
         let _ = self.listings.set(sender);
         Ok(())

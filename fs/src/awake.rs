@@ -26,10 +26,10 @@ const DRIVER: &str = "/sys/devices/system/cpu/cpuidle/current_driver";
 
 /// A request that comes so much later than the one before, in microseconds, does not wait
 /// for a processor above all.
-const CLOSE: u64 = 1_000;
+const CLOSE: u64 = 3_000;
 
 /// So many requests in a row make a burst.
-const BURST: u32 = 100;
+const BURST: u32 = 16;
 
 /// A burst is over when no request has come for so long.
 const QUIET: Duration = Duration::from_millis(10);

@@ -182,7 +182,8 @@ impl<S: Source> Filesystem<S> {
     /// Begins to read ahead, and to keep processors from sleeping in bursts of requests
     /// unless it is to save power. Where one cannot be, all is the same but slower.
     pub(crate) fn hurry(&self, power_save: bool) {
-        let _ = self.ahead.begin(&self.source);
+        let first = self.view().shown.main;
+        let _ = self.ahead.begin(&self.source, first);
         if !power_save {
             let _ = self.awake.begin();
         }

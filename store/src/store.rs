@@ -26,8 +26,11 @@ use objects::Piece;
 /// The first line of STORE/format.
 pub(crate) const FORMAT: &str = "cairn store 1, xxh3-128, blake3-256, zstd";
 
-/// Plain bytes of frames that are kept in memory.
-const FRAMES_KEPT: usize = 16 << 20;
+/// Plain bytes of frames that are kept in memory for files: small files in no order find theirs
+/// in each other's frames.
+const FRAMES_KEPT: usize = 64 << 20;
+/// The same for trees, which are kept decoded as well, and of which a walk asks once.
+const TREE_FRAMES_KEPT: usize = 16 << 20;
 /// Bytes of decoded trees that are kept in memory, roughly.
 const TREES_KEPT: usize = 8 << 20;
 /// Packs that are kept open.
@@ -43,6 +46,9 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
+/// Frames of packs by their numbers.
+type Frames = Cache<(PackId, u32), Arc<Vec<u8>>>;
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) path: PathBuf,
@@ -52,7 +58,8 @@ pub(crate) struct Inner {
     /// Whether it was checked that the index knows each pack.
     knows_all_packs: Mutex<bool>,
     packs: Cache<PackId, Arc<Pack>>,
-    frames: Cache<(PackId, u32), Arc<Vec<u8>>>,
+    frames: Frames,
+    tree_frames: Frames,
     /// Held by whoever decodes one of the frames that share it.
     decoding: [Mutex<()>; 16],
     trees: Cache<TreeId, Arc<Tree>>,
@@ -96,6 +103,7 @@ impl Store {
             knows_all_packs: Mutex::default(),
             packs: Cache::new(PACKS_KEPT),
             frames: Cache::new(FRAMES_KEPT),
+            tree_frames: Cache::new(TREE_FRAMES_KEPT),
             decoding: Default::default(),
             trees: Cache::new(TREES_KEPT),
             counts: Counts::default(),
@@ -196,7 +204,11 @@ impl Store {
 
     /// Reads a whole blob and verifies it by its digest.
     pub fn read(&self, blob: &BlobRef) -> Result<Vec<u8>> {
-        let bytes = self.inner.at_blob(blob, |location| self.inner.object(location))?;
+        let mut bytes = Vec::new();
+        self.write_to(blob, |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
         if Digest::of(&bytes) != blob.digest {
             return Err(Error::DamagedBlob { key: blob.key });
         }
@@ -252,6 +264,7 @@ impl Inner {
     pub(crate) fn forget_all(&self) {
         self.packs.clear();
         self.frames.clear();
+        self.tree_frames.clear();
         self.trees.clear();
     }
 

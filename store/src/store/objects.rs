@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use super::Inner;
+use super::{Frames, Inner};
 use crate::error::{Error, Result};
 use crate::hash::{BlobRef, PackId, PageId, TreeId};
 use crate::index::Index;
@@ -95,22 +95,22 @@ impl Inner {
         Ok(pack)
     }
 
-    fn frame(&self, pack: PackId, number: u32) -> Result<Arc<Vec<u8>>> {
-        if let Some(frame) = self.frames.get(&(pack, number)) {
+    fn frame(&self, kept: &Frames, pack: PackId, number: u32) -> Result<Arc<Vec<u8>>> {
+        if let Some(frame) = kept.get(&(pack, number)) {
             self.counts.frame_was_cached();
             return Ok(frame);
         }
         // Requests for the parts of a frame come side by side: one decodes it, the others wait.
         let decoding = &self.decoding[number as usize % self.decoding.len()];
         let _decoding = decoding.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(frame) = self.frames.get(&(pack, number)) {
+        if let Some(frame) = kept.get(&(pack, number)) {
             self.counts.frame_was_cached();
             return Ok(frame);
         }
         let begun = Instant::now();
         let frame = Arc::new(self.frame_from_disk(pack, number)?);
         self.counts.frame_was_decoded(frame.len(), begun);
-        self.frames.insert((pack, number), frame.clone(), frame.len());
+        kept.insert((pack, number), frame.clone(), frame.len());
         Ok(frame)
     }
 
@@ -126,14 +126,18 @@ impl Inner {
         }
     }
 
-    /// The bytes of an object from `offset` to the end of the frame or object.
+    /// The bytes of a file from `offset` to the end of the frame or object.
     pub(crate) fn piece(&self, location: &Location, offset: u64) -> Result<Piece> {
+        self.piece_from(&self.frames, location, offset)
+    }
+
+    fn piece_from(&self, kept: &Frames, location: &Location, offset: u64) -> Result<Piece> {
         let piece_len = if location.len <= FRAME_LEN as u64 {
             FRAME_LEN as u64
         } else {
             self.pack(location.pack)?.piece_len(location)
         };
-        Piece::of(location, offset, piece_len, |number| self.frame(location.pack, number))
+        Piece::of(location, offset, piece_len, |number| self.frame(kept, location.pack, number))
     }
 
     /// Looks up where an object lies, and reads it there; `None` when it is nowhere.
@@ -246,11 +250,11 @@ impl Inner {
         if PageId::of(&bytes) == id { Ok(bytes) } else { Err(Error::DamagedPage { id }) }
     }
 
-    /// All bytes of an object.
+    /// All bytes of an object that is no file.
     pub(crate) fn object(&self, location: &Location) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         loop {
-            let piece = self.piece(location, bytes.len() as u64)?;
+            let piece = self.piece_from(&self.tree_frames, location, bytes.len() as u64)?;
             if piece.is_empty() {
                 return Ok(bytes);
             }
