@@ -1,7 +1,7 @@
-//! A system with 1,000 states, each with one package more: how long does it take to drop an
-//! old state with room given back, to collect, to verify, and to tell what states take, what
-//! differs between them, when a file changed and where one is; and how does that grow, from a
-//! system of 231,000 entries to one of 1,000,000?
+//! A system with 1,000 states, in each of which a package takes the place of another: how long
+//! does it take to drop an old state with room given back, to collect, to verify, and to tell
+//! what states take, what differs between them, when a file changed and where one is; and how
+//! does that grow, from a system of 231,000 entries to one of 1,000,000?
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -105,14 +105,16 @@ fn ask(store: &Path, command: &[&str]) -> Duration {
     median(5, || run(cairn(store).args(command)))
 }
 
-/// Makes a state with one more package.
+/// Makes a state with the package `number` in place of the one before, if that is there.
 fn install(store: &Store, number: u64) -> State {
     store.refresh().expect("the store can be read");
     let state = store.current().expect("there is one");
     let installed = InstalledPackage::load_all(store, state.packages).expect("it is sound");
     let mut transaction = store.begin().expect("nobody else has the store");
     let coming = [system_package(&mut transaction, number)];
-    let made = system::change(&mut transaction, Some(&state), &installed, &[], &coming)
+    let leaving = installed.get(&format!("package{:05}", number - 1)).cloned();
+    let leaving = leaving.as_slice();
+    let made = system::change(&mut transaction, Some(&state), &installed, leaving, &coming)
         .expect("no conflicts");
     let draft = Draft {
         parent: Some(state.id),

@@ -5,14 +5,16 @@
 //! several states, is told at each of them, and costs nothing where it is sound.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::{Holding, Roots, Tables};
-use crate::error::Error;
+use crate::error::{Error, Result};
+use crate::gc::{ByMark, Mark};
 use crate::hash::{BlobKey, TreeId};
 use crate::name::{Name, TreePath};
 use crate::pack::ObjectId;
 use crate::store::Store;
-use crate::tree::{Entry, PAGED_FROM};
+use crate::tree::{Entry, PAGED_FROM, Summary, Tree};
 
 /// Paths that are kept of each damage.
 const PATHS: usize = 1000;
@@ -42,6 +44,14 @@ struct Broken {
     skipped: u64,
 }
 
+/// A directory that was looked into.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// Its place in [`Walk::broken`], unless all of it can be read.
+    broken: Option<usize>,
+    summary: Option<Summary>,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Lost {
     Object(ObjectId),
@@ -53,8 +63,11 @@ enum Lost {
 pub(super) struct Walk<'a> {
     store: &'a Store,
     tables: &'a Tables,
-    /// Directories that were looked into; those with damage have a place in `broken`.
-    seen: HashMap<TreeId, Option<usize>>,
+    /// Directories that were looked into, with what is below them as far as that can be read.
+    seen: HashMap<TreeId, Seen>,
+    /// Contents that are there, with their sizes: large directories of which each state has another
+    /// name most of them again.
+    sound: ByMark<u64>,
     /// Each behind those that lie below it.
     broken: Vec<Broken>,
     /// Which of them were met at which path.
@@ -84,6 +97,7 @@ impl<'a> Walk<'a> {
             store,
             tables,
             seen: HashMap::new(),
+            sound: ByMark::default(),
             broken: Vec::new(),
             met: HashSet::new(),
             kept: 0,
@@ -107,7 +121,7 @@ impl<'a> Walk<'a> {
     /// Notes what trees lack that something keeps.
     pub(super) fn roots(&mut self, holding: &Holding, roots: &Roots) {
         for &(root, prefix) in roots {
-            if let Some(broken) = self.look(root) {
+            if let Some(broken) = self.look(root).broken {
                 self.walk(broken, &mut At { holding, prefix, path: TreePath::root() });
             }
         }
@@ -128,24 +142,26 @@ impl<'a> Walk<'a> {
         self.lost
     }
 
-    /// Looks into a directory and all below it that is new; returns its place in
-    /// `broken`, unless all can be read.
-    fn look(&mut self, id: TreeId) -> Option<usize> {
+    /// Looks into a directory and all below it that is new.
+    fn look(&mut self, id: TreeId) -> Seen {
         if let Some(known) = self.seen.get(&id) {
             return *known;
         }
-        let below = self.lost_below(id);
+        let tree = self.store.tree(id);
+        let summary = tree.as_ref().ok().map(|tree| tree.summary());
+        let below = self.lost_below(id, tree);
         let broken = (!below.is_empty()).then_some(self.broken.len());
         if broken.is_some() {
             self.broken.push(Broken { below, walked: 0, skipped: 0 });
         }
-        self.seen.insert(id, broken);
-        broken
+        let seen = Seen { broken, summary };
+        self.seen.insert(id, seen);
+        seen
     }
 
-    fn lost_below(&mut self, id: TreeId) -> Vec<(Option<Name>, Lost)> {
+    fn lost_below(&mut self, id: TreeId, tree: Result<Arc<Tree>>) -> Vec<(Option<Name>, Lost)> {
         let object = ObjectId::Tree(id);
-        let tree = match self.store.tree(id) {
+        let tree = match tree {
             Ok(tree) if self.tables.has(object) => tree,
             Err(Error::MissingPage { id }) => {
                 return vec![(None, Lost::Object(ObjectId::Page(id)))];
@@ -166,17 +182,18 @@ impl<'a> Walk<'a> {
             let mut lose = |lost| below.push((Some(name.clone()), lost));
             match entry {
                 Entry::Directory(subtree) => {
-                    if let Some(broken) = self.look(subtree.id) {
-                        lose(Lost::Below(broken));
-                    }
-                    let summary = self.store.tree(subtree.id).map(|tree| tree.summary());
-                    if summary.is_ok_and(|summary| summary != subtree.summary) {
+                    let Seen { broken, summary } = self.look(subtree.id);
+                    broken.into_iter().for_each(|broken| lose(Lost::Below(broken)));
+                    if summary.is_some_and(|summary| summary != subtree.summary) {
                         lose(Lost::Object(object));
                     }
                 }
                 Entry::Leaf(leaf) => {
                     let Some(blob) = leaf.blob() else { continue };
                     let object = ObjectId::Blob(blob.key, blob.digest);
+                    if self.sound.get(&Mark::of(object)) == Some(&blob.size) {
+                        continue;
+                    }
                     let is_read = match self.store.inner().at_blob(blob, |at| Ok(*at)) {
                         Ok(at) => !self.tables.denies(object, &at),
                         Err(err) => {
@@ -184,7 +201,9 @@ impl<'a> Walk<'a> {
                             false
                         }
                     };
-                    if !is_read || !self.tables.has(object) {
+                    if is_read && self.tables.has(object) {
+                        self.sound.insert(Mark::of(object), blob.size);
+                    } else {
                         lose(Lost::Object(object));
                     }
                 }
