@@ -158,10 +158,16 @@ fn a_damaged_list_of_states_is_made_anew_when_that_is_asked_for() {
     assert_eq!(std::fs::read(&log).unwrap(), bytes);
     let done = world.json(&words[..3]);
     let kept = log.with_file_name("log.damaged-1");
-    assert_eq!(done["replaced"], kept.to_str().unwrap());
+    assert_eq!((&done["is_new"], &done["kept"]), (&true.into(), &kept.to_str().into()));
     assert_eq!(std::fs::read(kept).unwrap(), bytes);
     assert_eq!(world.data(&["state", "list"]), before);
     assert_eq!(world.data(&words[..3]), "The list is whole: 2 states.\n");
+
+    std::fs::remove_file(&log).unwrap();
+    let complaint = world.failure(3, &["state", "list"]);
+    assert!(complaint.contains("is gone\nhelp: cairn store rebuild --states"), "{complaint}");
+    let done = world.data(&words[..3]);
+    assert!(done.ends_with("The list has 2 states and 0 tags; 2 is current.\n"), "{done}");
 }
 
 #[test]

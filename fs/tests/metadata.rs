@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use cairn_fs::{Event, Journal, Shape, control};
 use cairn_store::tree::{Content, Device};
@@ -526,6 +527,12 @@ fn thousands_of_states_are_listed_without_reading_one_of_them() {
     let journal: Journal = Arc::new(|event: &Event| panic!("{event}"));
     let _mounted = cairn_fs::start(source.clone(), &lab.options(Shape::Folder), journal).unwrap();
     let states = lab.target().join("states");
+    // What is current is read as soon as it is mounted.
+    let end = Instant::now() + support::PATIENCE;
+    while read() == 0 {
+        assert!(Instant::now() < end, "nothing is read ahead");
+        thread::sleep(Duration::from_millis(1));
+    }
     let before = read();
     let mut names = BTreeSet::new();
     for entry in fs::read_dir(&states).unwrap() {

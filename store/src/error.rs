@@ -35,6 +35,9 @@ pub enum Error {
     /// Line `line` (the first is 1) of refs/log is damaged.
     #[error("{} is damaged in line {line}: {problem}", path.display())]
     DamagedLog { path: PathBuf, line: usize, problem: &'static str },
+    /// There is no refs/log.
+    #[error("{} is gone", path.display())]
+    MissingLog { path: PathBuf },
     /// The log ends before a record that the index has seen.
     #[error(
         "{} is damaged: it ends at record {found}, but record {expected} was committed",
@@ -199,6 +202,7 @@ impl Error {
         matches!(
             self,
             Self::DamagedLog { .. }
+                | Self::MissingLog { .. }
                 | Self::LostRecords { .. }
                 | Self::MissingPack { .. }
                 | Self::DamagedPack { .. }

@@ -8,6 +8,7 @@
 //! Format: docs/store.md, "Log".
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -87,7 +88,12 @@ impl Log {
     /// Bytes after the last whole record were never reported as written; they
     /// are what a power cut left, and are overwritten by the next record.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        Self::decode(path, &std::fs::read(path).map_err(Error::io(path))?)
+        match std::fs::read(path) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                Err(Error::MissingLog { path: path.into() })
+            }
+            bytes => Self::decode(path, &bytes.map_err(Error::io(path))?),
+        }
     }
 
     fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {

@@ -30,8 +30,10 @@ pub struct Recovered {
     pub found: Vec<StateId>,
     /// States that packs tell of and that are not whole any more: they are left out.
     pub incomplete: Vec<State>,
-    /// Where the log is that was replaced; none if it was whole and had all states.
-    pub replaced: Option<PathBuf>,
+    /// Whether the log was made anew: it was not whole, or lacked states.
+    pub is_new: bool,
+    /// Where the log that was replaced is kept; none if there was none.
+    pub kept: Option<PathBuf>,
     /// Packs that cannot be read: what they tell of is missing.
     pub unreadable: Vec<Error>,
 }
@@ -93,7 +95,7 @@ impl Store {
         disk.sync_directory(&directory).map_err(Error::io(&directory))?;
         drop(lock);
         Self::open_on(disk.clone(), path)?.rebuild_index()?;
-        recovered.replaced = Some(kept.unwrap_or(log_path));
+        (recovered.is_new, recovered.kept) = (true, kept);
         Ok(recovered)
     }
 }

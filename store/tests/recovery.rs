@@ -97,10 +97,9 @@ fn each_line_of_the_log_that_is_lost_costs_no_state() {
             assert!(recovered.incomplete.is_empty() && recovered.unreadable.is_empty(), "{what}");
             // Without the last line it is a log as it was before.
             let is_whole = lost == 8 && how != "joined";
-            assert_eq!(recovered.replaced.is_none(), is_whole, "{what}: {recovered:?}");
-            if let Some(kept) = &recovered.replaced {
-                assert_eq!(fs::read(kept).unwrap(), damaged.concat(), "{what}");
-            }
+            assert_eq!(recovered.is_new, !is_whole, "{what}: {recovered:?}");
+            let kept = recovered.kept.map(|kept| fs::read(kept).unwrap());
+            assert_eq!(kept, (!is_whole).then(|| damaged.concat()), "{what}");
             check(&path, &expected(how), &all, &what);
             fs::remove_dir_all(&path).unwrap();
         }
@@ -132,8 +131,10 @@ fn without_a_log_the_packs_tell_all_that_is_whole() {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let previewed = Store::recover_states(&disk, &path, true).unwrap();
         assert!(!path.join("refs/log").exists(), "a preview writes nothing");
+        assert!(matches!(Store::open(&path), Err(Error::MissingLog { .. })));
         let recovered = recover(&path).unwrap();
         assert_eq!(previewed.refs, recovered.refs);
+        assert!(!previewed.is_new && recovered.is_new && recovered.kept.is_none());
         let mut states = states.clone();
         let incomplete: Vec<StateId> = recovered.incomplete.iter().map(|it| it.id).collect();
         if collects {

@@ -126,7 +126,9 @@ fn advice_on_store(error: &StoreError) -> Option<&'static str> {
         | StoreError::WrongIndex { .. } => {
             Some("cairn store rebuild makes the index anew and loses nothing")
         }
-        StoreError::DamagedLog { .. } | StoreError::LostRecords { .. } => {
+        StoreError::DamagedLog { .. }
+        | StoreError::MissingLog { .. }
+        | StoreError::LostRecords { .. } => {
             Some("cairn store rebuild --states makes it anew from what is left and from the packs")
         }
         StoreError::MissingPack { .. }

@@ -45,8 +45,10 @@ struct States {
     found: Vec<u64>,
     /// States that are left out, since not all of them is there.
     incomplete: Vec<u64>,
-    /// Where the list as it was is kept.
-    replaced: Option<String>,
+    /// Whether the list was made anew.
+    is_new: bool,
+    /// Where the list as it was is kept, if there was one.
+    kept: Option<String>,
     unreadable: Vec<String>,
     mounts: Mounts,
 }
@@ -58,9 +60,10 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         let path = context.store_path()?;
         let recovered = Store::recover_states(&disk, &path, args.dry_run)?;
         drop(phase);
-        let mounts = match &recovered.replaced {
-            Some(_) => Mounts::refresh(&Store::open(&path)?),
-            None => Mounts::default(),
+        let mounts = if recovered.is_new {
+            Mounts::refresh(&Store::open(&path)?)
+        } else {
+            Mounts::default()
         };
         let found = recovered.unreadable.len();
         output.data(&States::new(&recovered, mounts, args.dry_run))?;
@@ -82,7 +85,8 @@ impl States {
             tags: recovered.refs.tags.len(),
             found: recovered.found.iter().map(|id| id.0).collect(),
             incomplete: recovered.incomplete.iter().map(|state| state.id.0).collect(),
-            replaced: recovered.replaced.as_ref().map(|path| path.display().to_string()),
+            is_new: recovered.is_new,
+            kept: recovered.kept.as_ref().map(|path| path.display().to_string()),
             unreadable: recovered.unreadable.iter().map(|err| in_one_line(err)).collect(),
             mounts,
         }
@@ -110,18 +114,19 @@ impl View for States {
         for id in &self.incomplete {
             page.line(format_args!("State {id} is left out: not all of it is there."));
         }
-        let states = counted(self.states, "state");
+        let (states, tags) = (counted(self.states, "state"), counted(self.tags, "tag"));
         let current = self.current.map_or("none".into(), |id| id.to_string());
-        match &self.replaced {
-            Some(path) => page.line(format_args!(
-                "The list has {states} and {}; {current} is current. As it was, it is {path}.",
-                counted(self.tags, "tag")
-            )),
-            None if self.dry_run => page.line(format_args!(
-                "The list would have {states} and {}; {current} would be current.",
-                counted(self.tags, "tag")
-            )),
-            None => page.line(format_args!("The list is whole: {states}.")),
+        if self.dry_run {
+            page.line(format_args!(
+                "The list would have {states} and {tags}; {current} would be current."
+            ));
+        } else if self.is_new {
+            page.line(format_args!("The list has {states} and {tags}; {current} is current."));
+        } else {
+            page.line(format_args!("The list is whole: {states}."));
+        }
+        for path in &self.kept {
+            page.line(format_args!("As it was, it is {path}."));
         }
     }
 }
