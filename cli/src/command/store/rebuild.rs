@@ -125,7 +125,7 @@ impl View for States {
         } else {
             page.line(format_args!("The list is whole: {states}."));
         }
-        for path in &self.kept {
+        if let Some(path) = &self.kept {
             page.line(format_args!("As it was, it is {path}."));
         }
     }
