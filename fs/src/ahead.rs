@@ -8,8 +8,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, OnceLock, Weak};
-use std::thread;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use cairn_store::{Name, Tree, TreeId};
@@ -40,7 +40,20 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Reads ahead, once it has begun to.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
-    listings: OnceLock<Sender<Listed>>,
+    begun: OnceLock<Begun>,
+}
+
+#[derive(Debug)]
+struct Begun {
+    listings: Sender<Message>,
+    /// Gone when it has ended.
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Listed(Listed),
+    End,
 }
 
 /// A directory that was listed.
@@ -75,41 +88,58 @@ impl Ahead {
             }
             follow(&source, &listings);
         };
-        thread::Builder::new().name("ahead".into()).spawn(work)?;
+        let thread = thread::Builder::new().name("ahead".into()).spawn(work)?;
+        let begun = Begun { listings: sender, thread: Mutex::new(Some(thread)) };
         // The first one stays, if this is called twice.
-        let _ = self.listings.set(sender);
+        let _ = self.begun.set(begun);
         Ok(())
+    }
+
+    /// Reads nothing any more when it returns. To be called before the process ends: an index
+    /// must not be in use then.
+    pub(crate) fn end(&self) {
+        let Some(begun) = self.begun.get() else { return };
+        let thread = begun.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return };
+        // If it has ended, it hears nothing, and has nothing to return.
+        let _ = begun.listings.send(Message::End);
+        let _ = thread.join();
     }
 
     /// Notes that a directory is listed from its beginning.
     pub(crate) fn is_listed(&self, listing: &Listing) {
-        let Some(listings) = self.listings.get() else { return };
+        let Some(begun) = self.begun.get() else { return };
         let is_inside = matches!(listing.directory.position, Position::Inside(_));
         if !is_inside || directories(&listing.tree, 0).next().is_none() {
             return;
         }
-        let _ = listings.try_send(Listed {
+        let _ = begun.listings.try_send(Message::Listed(Listed {
             id: listing.id,
             parent: listing.directory.parent,
             name: listing.directory.name.clone(),
             tree: listing.tree.clone(),
-        });
+        }));
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
 /// Reads what will be asked for after each of `listings`, until there are no more.
-fn follow<S: Source>(source: &Weak<S>, listings: &Receiver<Listed>) {
+fn follow<S: Source>(source: &Weak<S>, listings: &Receiver<Message>) {
     let mut walks = Walks::default();
     loop {
-        let listed = match listings.recv_timeout(QUIET) {
-            Ok(listed) => listed,
+        let message = match listings.recv_timeout(QUIET) {
             Err(RecvTimeoutError::Timeout) => {
                 walks = Walks::default();
-                let Ok(listed) = listings.recv() else { return };
-                listed
+                listings.recv().ok()
             }
-            Err(RecvTimeoutError::Disconnected) => return,
+            message => message.ok(),
         };
+        let Some(Message::Listed(listed)) = message else { return };
         let Some(source) = source.upgrade() else { return };
         read_after(&*source, &mut walks, listed);
     }
@@ -168,7 +198,6 @@ fn directories(tree: &Tree, from: usize) -> impl Iterator<Item = TreeId> {
 #[cfg(test)]
 mod tests {
     use std::collections::{HashMap, HashSet};
-    use std::sync::Mutex;
 
     use cairn_store::{Attributes, BlobRef, Entry, Error, Refs, Result, Subtree, Summary};
 

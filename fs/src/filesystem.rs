@@ -189,6 +189,11 @@ impl<S: Source> Filesystem<S> {
         }
     }
 
+    /// Ends what [`Filesystem::hurry`] has begun to read.
+    pub(crate) fn stop_reading_ahead(&self) {
+        self.ahead.end();
+    }
+
     /// What is shown now; no switch happens before it is dropped.
     pub(crate) fn view(&self) -> View<'_, S> {
         let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);

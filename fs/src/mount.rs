@@ -255,6 +255,7 @@ pub(crate) fn run<S: Source>(
             let _ = mounted.unmounter.unmount(Unmount::WhenUnused);
         }
         mounted.registered().take();
+        mounted.filesystem.stop_reading_ahead();
         drop(held.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(running);
         result
