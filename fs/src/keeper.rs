@@ -85,7 +85,8 @@ impl Keeper {
     /// # Errors
     /// When nobody listens.
     pub fn abandon(&self) -> io::Result<()> {
-        [CONNECTION, LEDGER, CONTROL, WORKSPACE].iter().try_for_each(|name| self.let_go(name))
+        let names = [CONNECTION, LEDGER, CONTROL, WORKSPACE, OVERLAY];
+        names.iter().try_for_each(|name| self.let_go(name))
     }
 
     /// Says that the mount can be used.
