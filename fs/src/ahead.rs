@@ -66,8 +66,8 @@ struct Listed {
 }
 
 impl Ahead {
-    /// Reads ahead from here on, for as long as there is `source`. `first`, where whatever is asked for
-    /// begins, is read at once, for which a store opens its index.
+    /// Reads ahead from here on, for as long as there is `source`. `first`, where whatever is
+    /// asked for begins, is read at once, for which a store opens its index.
     ///
     /// # Errors
     /// Those of starting a thread.

@@ -18,7 +18,7 @@ use crate::lock::{Lock, Purpose};
 use crate::log::{Change, Log, Refs, Salvaged};
 use crate::pack::{ObjectId, Pack};
 use crate::state::{State, StateId};
-use crate::store::{FORMAT, Store};
+use crate::store::{FORMAT, Store, remove_all};
 use crate::tree::{Content, Entry};
 
 /// What was found of the states of a store.
@@ -67,7 +67,7 @@ impl Store {
         let second = open_second(path, &scratch)?;
         let recovered = recover(&second, salvaged);
         drop(second);
-        remove(&scratch)?;
+        remove_all(&scratch)?;
         let (mut recovered, removed, is_whole) = recovered?;
         if dry_run {
             return Ok(recovered);
@@ -89,7 +89,7 @@ impl Store {
         log.append(&**disk, changes(&recovered.refs, &removed))?;
         // It may know of more records than the new log has. Without one, the next command
         // makes it.
-        remove(&path.join("index"))?;
+        remove_all(&path.join("index"))?;
         disk.rename(&new, &log_path).map_err(Error::io(&log_path))?;
         let directory = path.join("refs");
         disk.sync_directory(&directory).map_err(Error::io(&directory))?;
@@ -102,7 +102,7 @@ impl Store {
 
 /// Opens a store with the packs of another and without states, in a directory that is made.
 fn open_second(path: &Path, scratch: &Path) -> Result<Store> {
-    remove(scratch)?;
+    remove_all(scratch)?;
     let refs = scratch.join("refs");
     for directory in [&scratch.join("run"), &refs] {
         fs::create_dir_all(directory).map_err(Error::io(directory))?;
@@ -138,19 +138,14 @@ fn recover(
         // Of a transaction that was cut short a record may be left whose number the next one
         // got, and packs of another store bring the records of its states along.
         states.sort_by_key(|state| std::cmp::Reverse(state.time));
-        let is_complete = |state: &State, whole: &mut HashSet<TreeId>| {
-            Ok::<_, Error>(
-                is_whole_below(second, state.tree, whole)?
-                    && is_whole_below(second, state.packages, whole)?,
-            )
-        };
-        let mut complete = None;
-        for state in &states {
-            if complete.is_none() && is_complete(state, &mut whole)? {
-                complete = Some(state.clone());
+        let found = states.iter().find_map(|state| {
+            let mut is_whole = |root| is_whole_below(second, root, &mut whole);
+            match is_whole(state.tree).and_then(|it| Ok(it && is_whole(state.packages)?)) {
+                Ok(false) => None,
+                result => Some(result.map(|_| state.clone())),
             }
-        }
-        match complete {
+        });
+        match found.transpose()? {
             Some(state) => {
                 refs.states.insert(id, state);
                 recovered.found.push(id);
@@ -271,11 +266,4 @@ fn keep(disk: &dyn Disk, log: &Path, bytes: Option<&[u8]>) -> Result<Option<Path
         }
     }
     unreachable!("there are fewer damaged logs than numbers")
-}
-
-fn remove(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(Error::io(directory)(err)),
-        _ => Ok(()),
-    }
 }

@@ -5,6 +5,8 @@ mod index;
 pub(crate) mod objects;
 mod refs;
 
+pub(crate) use index::remove_all;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -257,7 +257,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     };
     if args.foreground {
         let Some(socket) = context::notify_socket() else {
-            let running = server.start().inspect_err(|_| undo())?;
+            let running = server.mount(None).inspect_err(|_| undo())?;
             server.process.confine()?;
             report(&mounted(std::process::id()), output)?;
             return Ok(running.wait()?);
@@ -276,7 +276,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let pid = match &server.what {
         // All that it has open is with its process alone.
         What::Workspace(..) if !sys::is_root() => {
-            cairn_fs::background(|| server.start().map_err(InBackground))
+            cairn_fs::background(|| server.mount(None).map_err(InBackground))
         }
         _ => {
             let keeping = server.process.keeping(&target);
@@ -350,12 +350,7 @@ struct Server {
 }
 
 impl Server {
-    /// Mounts, and unmounts on a signal.
-    fn start(&self) -> Result<Running, Error> {
-        self.mount(None)
-    }
-
-    /// The same for a mount that `keeper` keeps, or takes over what it has kept.
+    /// Mounts what `keeper` is to keep, or takes over what it has kept.
     fn start_kept(&self, keeper: &Keeper, kept: Option<Kept>) -> Result<Running, Error> {
         match kept {
             None => self.mount(Some(keeper)),
@@ -363,6 +358,7 @@ impl Server {
         }
     }
 
+    /// Mounts, and unmounts on a signal.
     fn mount(&self, keeper: Option<&Keeper>) -> Result<Running, Error> {
         let journal = &self.process.journal;
         self.process.until_signal(|store| match &self.what {

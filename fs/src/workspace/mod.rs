@@ -98,13 +98,13 @@ pub fn start(
     keeper: Option<&Keeper>,
     journal: Journal,
 ) -> Result<Running> {
-    start_kept(store, workspace, target, keeper, journal).inspect_err(|_| {
+    put_together(store, workspace, target, keeper, journal).inspect_err(|_| {
         // There is nothing left that somebody could take over.
         let _ = keeper.map(Keeper::abandon);
     })
 }
 
-fn start_kept(
+fn put_together(
     store: Store,
     workspace: Workspace,
     target: &Path,

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::{Inner, Store};
@@ -115,13 +115,13 @@ impl Inner {
     }
 
     fn remove_index(&self) -> Result<()> {
-        remove_all(self.index_path())
+        remove_all(&self.index_path())
     }
 
     /// Removes what was downloaded and noted, which can be had again, for the sake of its
     /// room.
     pub(super) fn give_up_cache(&self) -> Result<()> {
-        remove_all(self.path.join("cache"))
+        remove_all(&self.path.join("cache"))
     }
 
     fn check_generation(&self, log: &Log, generation: u64) -> Result<()> {
@@ -348,8 +348,8 @@ impl Inner {
 }
 
 /// Removes a directory with all below it, if it is there.
-fn remove_all(path: PathBuf) -> Result<()> {
-    match fs::remove_dir_all(&path) {
+pub(crate) fn remove_all(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
         Err(err) if err.kind() != io::ErrorKind::NotFound => Err(Error::io(path)(err)),
         _ => Ok(()),
     }

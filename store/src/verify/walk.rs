@@ -65,8 +65,8 @@ pub(super) struct Walk<'a> {
     tables: &'a Tables,
     /// Directories that were looked into, with what is below them as far as that can be read.
     seen: HashMap<TreeId, Seen>,
-    /// Contents that are there, with their sizes: large directories of which each state has another
-    /// name most of them again.
+    /// Contents that are there, with their sizes: each state has large directories of its own that
+    /// name mostly what those of other states do.
     sound: ByMark<u64>,
     /// Each behind those that lie below it.
     broken: Vec<Broken>,

@@ -1,5 +1,6 @@
 //! `cairn store rebuild`: the index, made anew from the packs; and the list of states.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use cairn_store::disk::{Disk, RealDisk};
@@ -43,7 +44,7 @@ struct States {
     tags: usize,
     /// States that only packs tell of.
     found: Vec<u64>,
-    /// States that are left out, since not all of them is there.
+    /// States that are left out, since they are not whole.
     incomplete: Vec<u64>,
     /// Whether the list was made anew.
     is_new: bool,
@@ -54,26 +55,36 @@ struct States {
 }
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
-    let phase = output.phase("Reading the tables of all packs", None, Unit::Pieces);
-    if args.states {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let path = context.store_path()?;
-        let recovered = Store::recover_states(&disk, &path, args.dry_run)?;
-        drop(phase);
-        let mounts = if recovered.is_new {
-            Mounts::refresh(&Store::open(&path)?)
-        } else {
-            Mounts::default()
-        };
-        let found = recovered.unreadable.len();
-        output.data(&States::new(&recovered, mounts, args.dry_run))?;
-        return if found > 0 { Err(Error::DamageFound { found }) } else { Ok(()) };
-    }
-    let damaged = context.store()?.rebuild_index()?;
+    let found = if args.states {
+        rebuild_states(&context.store_path()?, args.dry_run, output)?
+    } else {
+        rebuild_index(&context.store()?, output)?
+    };
+    if found > 0 { Err(Error::DamageFound { found }) } else { Ok(()) }
+}
+
+const READING: &str = "Reading the tables of all packs";
+
+/// Returns how many packs cannot be read.
+fn rebuild_index(store: &Store, output: &mut Output<'_>) -> Result<usize, Error> {
+    let phase = output.phase(READING, None, Unit::Pieces);
+    let damaged = store.rebuild_index()?;
     drop(phase);
     let unreadable = damaged.iter().map(|err| in_one_line(err)).collect();
     output.data(&Rebuilt { unreadable })?;
-    if damaged.is_empty() { Ok(()) } else { Err(Error::DamageFound { found: damaged.len() }) }
+    Ok(damaged.len())
+}
+
+/// The same for the list of states and the index, of a store that cannot be opened perhaps.
+fn rebuild_states(path: &Path, dry_run: bool, output: &mut Output<'_>) -> Result<usize, Error> {
+    let phase = output.phase(READING, None, Unit::Pieces);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let recovered = Store::recover_states(&disk, path, dry_run)?;
+    drop(phase);
+    let mounts =
+        if recovered.is_new { Mounts::refresh(&Store::open(path)?) } else { Mounts::default() };
+    output.data(&States::new(&recovered, mounts, dry_run))?;
+    Ok(recovered.unreadable.len())
 }
 
 impl States {
