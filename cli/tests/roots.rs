@@ -6,7 +6,7 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Seek};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -198,9 +198,32 @@ fn a_supervisor_that_keeps_descriptors_gives_the_mount_to_the_next_process() {
     fs::create_dir_all(world.path().join("home/user")).unwrap();
     fs::create_dir(world.path().join("root")).unwrap();
     let home = format!("/home={}", world.path().join("home").display());
-    let cairn = world.command(&["mount", "--foreground", "--follow", "--bind", &home, "root"]);
+    is_given_on(&world, &["--follow", "--bind", &home], |root| {
+        assert!(root.join("home/user").exists());
+    });
+    // Workspaces of ordinary users end with their process.
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        is_given_on(&world, &["--rw", "work"], |root| {
+            let file = root.join("written");
+            let before = fs::read_to_string(&file).unwrap_or_default();
+            fs::write(&file, before + "x").unwrap();
+        });
+        world.data(&["mount", "--rw", "work", "root"]);
+        let written = fs::read_to_string(world.path().join("root/written")).unwrap();
+        assert_eq!(written, "xxx", "each process has shown what was written before");
+        world.data(&["umount", "root"]);
+    }
+}
+
+/// Has a supervisor mount with these options, and kills the process again and again; `look` is
+/// called three times meanwhile.
+fn is_given_on(world: &World, options: &[&str], look: impl Fn(&Path)) {
+    let root = world.path().join("root");
+    let cairn = world.command(&[&["mount", "--foreground"], options, &["root"]].concat());
+    let notify = world.path().join("notify");
+    let _ = fs::remove_file(&notify);
     let mut supervisor = Command::new("python3");
-    supervisor.args(["-c", SUPERVISOR]).arg(world.path().join("notify")).arg(cairn.get_program());
+    supervisor.args(["-c", SUPERVISOR]).arg(notify).arg(cairn.get_program());
     supervisor.args(cairn.get_args()).stdout(Stdio::piped());
     let variables = cairn.get_envs().filter_map(|(name, value)| Some((name, value?)));
     supervisor.envs(variables).current_dir(cairn.get_current_dir().unwrap());
@@ -208,7 +231,7 @@ fn a_supervisor_that_keeps_descriptors_gives_the_mount_to_the_next_process() {
     let mut started = BufReader::new(supervisor.stdout.take().unwrap()).lines();
     let open = {
         let pid = started.next().unwrap().unwrap();
-        let open = File::open(world.path().join("root/usr/bin/one")).unwrap();
+        let open = File::open(root.join("usr/bin/one")).unwrap();
         let killed = Command::new("kill").args(["-KILL", &pid]).status().unwrap();
         assert!(killed.success());
         open
@@ -217,7 +240,7 @@ fn a_supervisor_that_keeps_descriptors_gives_the_mount_to_the_next_process() {
         let pid = started.next().unwrap().unwrap();
         assert_eq!(io::read_to_string(&open).unwrap().len(), 19, "what was open can be read");
         (&open).rewind().unwrap();
-        assert!(world.path().join("root/home/user").exists());
+        look(&root);
         assert_eq!(world.json(&["mount"])[0]["pid"].to_string(), pid);
         let killed = Command::new("kill").args(["-KILL", &pid]).status().unwrap();
         assert!(killed.success());
@@ -226,7 +249,7 @@ fn a_supervisor_that_keeps_descriptors_gives_the_mount_to_the_next_process() {
     drop(open);
     world.data(&["umount", "root"]);
     assert!(supervisor.wait().unwrap().success(), "it ends in good order");
-    assert!(!is_mounted(&world.path().join("root")));
+    assert!(!is_mounted(&root));
 }
 
 #[test]
