@@ -400,6 +400,26 @@ fn a_file_that_somebody_goes_on_writing_to_is_told() {
     });
 }
 
+/// Whoever reads small files in any order does not decompress long ones for them.
+#[test]
+fn small_files_lie_in_frames_of_their_own() {
+    let place = Place::new();
+    let name = |number, kind| format!("d{}/{kind}{number}", number % 7);
+    for number in 0..60_u8 {
+        place.write(&name(number, "small"), vec![number; 2000]);
+        place.write(&name(number, "long"), vec![number; 60_000]);
+    }
+    let imported = place.import();
+    let store = Store::open(place.store.path()).unwrap();
+    for number in 0..60 {
+        let leaf = place.leaf(&imported, &name(number, "small"));
+        let mut read = vec![0xff; 2000];
+        assert_eq!(store.read_at(leaf.blob().unwrap(), 0, &mut read).unwrap(), 2000);
+        assert!(read == vec![number; 2000], "{number}");
+    }
+    assert_eq!(store.reads().frames_decoded, 1, "120,000 bytes have room in one");
+}
+
 #[test]
 fn a_directory_deeper_than_any_tree_is_refused() {
     let place = Place::new();
