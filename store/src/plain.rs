@@ -89,7 +89,12 @@ impl Plain {
     }
 
     /// The file that is there, if it is what its name says; removes another one.
-    fn open_expanded(&self, blob: &BlobRef) -> Result<Option<File>> {
+    ///
+    /// Costs reading and hashing the whole file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be read or removed.
+    pub(crate) fn open_expanded(&self, blob: &BlobRef) -> Result<Option<File>> {
         let path = self.path_of(blob);
         let file = match File::open(&path) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),

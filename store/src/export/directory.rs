@@ -310,8 +310,8 @@ impl Export<'_> {
         Ok(leaves)
     }
 
-    /// Makes a file. It shares the blocks of `last` if that has the same content and the
-    /// filesystem can (ioctl_ficlone(2)).
+    /// Makes a file. Where the filesystem can (ioctl_ficlone(2)), it shares the blocks of
+    /// `last`, if that has the same content, or of what a mount has expanded.
     fn make_file(
         &self,
         here: &HostDirectory,
@@ -324,9 +324,11 @@ impl Export<'_> {
         let private = Mode::from_raw_mode(0o600);
         let file = openat(here, name.as_bytes(), flags | OFlags::CLOEXEC, private);
         let file = File::from(file.map_err(|err| failed(err.into()))?);
-        let is_shared = last.is_some_and(|(content, other)| {
-            content == blob && blob.size >= SHARED_LEN && ioctl_ficlone(&file, other).is_ok()
-        });
+        let shares = |other: &File| ioctl_ficlone(&file, other).is_ok();
+        let expanded = || self.store.plain().open_expanded(blob).ok().flatten();
+        let is_shared = blob.size >= SHARED_LEN
+            && (last.is_some_and(|(content, other)| content == blob && shares(other))
+                || expanded().is_some_and(|other| shares(&other)));
         if !is_shared {
             self.write(&file, blob, failed)?;
         }
