@@ -388,7 +388,13 @@ fn a_mount_tells_what_it_was_asked_for_and_what_that_took() {
     }
     let cairn = Cairn::new();
     let data = Random(1).bytes(300_000);
-    cairn.offer([Deb::new("data", "1-1").file("usr/share/data", 0o644, &data)]);
+    let mut deb = Deb::new("data", "1-1").file("usr/share/data", 0o644, &data);
+    let name = |number| format!("usr/share/many/{number:02}");
+    // In a frame each.
+    for number in 0..40 {
+        deb = deb.file(&name(number), 0o644, Random(number).bytes(100_000));
+    }
+    cairn.offer([deb]);
     cairn.data(["--yes", "install", "data"]);
     let root = Mount::new(&cairn, &["--follow"], "root");
     let stats = || cairn.json(["stats", root.path().to_str().unwrap()]);
@@ -412,8 +418,24 @@ fn a_mount_tells_what_it_was_asked_for_and_what_that_took() {
     // What the kernel has it does not ask for.
     assert_eq!(fs::read(root.join("usr/share/data")).unwrap(), data);
     assert_eq!(count(&stats(), "read"), count(&cold, "read"));
+    // Of files that lie behind each other the next ones are decoded while one is looked at.
+    for number in 0..40 {
+        let bytes = fs::read(root.join(&name(number))).unwrap();
+        assert!(bytes == Random(number).bytes(100_000), "{number}");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let ahead = &stats()["store"];
+    let [read, used] = ["frames_read_ahead", "frames_read_ahead_used"].map(|it| ahead[it].as_u64());
+    assert!(used >= Some(10) && read >= used, "{ahead}");
     let shown = cairn.data(["stats", root.path().to_str().unwrap()]);
-    for line in ["lookup", "read", "Frames decoded", "Memory of the process", "Slowest requests"] {
+    for line in [
+        "lookup",
+        "read",
+        "Frames decoded",
+        "Frames read ahead",
+        "Memory of the process",
+        "Slowest requests",
+    ] {
         assert!(shown.contains(line), "{line}: {shown}");
     }
     // A mount is found whichever store it shows.

@@ -5,6 +5,8 @@
 //! beside it: what listing the first one of each that has directories will take is read while
 //! the kernel and whoever walks deal with the answer. Of a directory without directories all
 //! has been read when the one above it was listed.
+//!
+//! Of the contents of files the source says what to read.
 
 use std::collections::VecDeque;
 use std::io;
@@ -53,6 +55,8 @@ struct Begun {
 #[derive(Debug)]
 enum Message {
     Listed(Listed),
+    /// The source wants to read something.
+    Wanted,
     End,
 }
 
@@ -106,6 +110,12 @@ impl Ahead {
         let _ = thread.join();
     }
 
+    /// Notes that the source wants to read something.
+    pub(crate) fn is_wanted(&self) {
+        // Whatever else waits has it looked at as well.
+        let _ = self.begun.get().map(|begun| begun.listings.try_send(Message::Wanted));
+    }
+
     /// Notes that a directory is listed from its beginning.
     pub(crate) fn is_listed(&self, listing: &Listing) {
         let Some(begun) = self.begun.get() else { return };
@@ -139,9 +149,19 @@ fn follow<S: Source>(source: &Weak<S>, listings: &Receiver<Message>) {
             }
             message => message.ok(),
         };
-        let Some(Message::Listed(listed)) = message else { return };
         let Some(source) = source.upgrade() else { return };
-        read_after(&*source, &mut walks, listed);
+        let mut message = message;
+        // A directory takes less time than a frame of files, and is waited for sooner.
+        loop {
+            match message {
+                Some(Message::Listed(listed)) => read_after(&*source, &mut walks, listed),
+                Some(Message::Wanted) => source.read_ahead(),
+                Some(Message::End) | None => return,
+            }
+            let wanted = || source.wants_to_read_ahead().then_some(Message::Wanted);
+            let Some(next) = listings.try_recv().ok().or_else(wanted) else { break };
+            message = Some(next);
+        }
     }
 }
 

@@ -234,6 +234,9 @@ impl<S: Source> Filesystem<S> {
                 // Zeroes in its place would be wrong bytes.
                 return Err(Refusal::Short { what: name.to_string() });
             }
+            if self.source.wants_to_read_ahead() {
+                self.ahead.is_wanted();
+            }
             Ok(())
         })
     }

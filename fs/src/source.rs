@@ -28,6 +28,14 @@ pub trait Source: Send + Sync + 'static {
     /// Looks again at what was committed.
     fn refresh(&self) -> Result<()>;
 
+    /// Whether [`Source::read_ahead`] would read something. Costs nothing.
+    fn wants_to_read_ahead(&self) -> bool {
+        false
+    }
+
+    /// Reads some of what is likely to be asked for next, if it knows of that.
+    fn read_ahead(&self) {}
+
     /// What reading has cost so far, if that is counted.
     fn reads(&self) -> Reads {
         Reads::default()
@@ -60,6 +68,14 @@ impl Source for Store {
         Self::refresh(self)
     }
 
+    fn wants_to_read_ahead(&self) -> bool {
+        Self::wants_to_read_ahead(self)
+    }
+
+    fn read_ahead(&self) {
+        Self::read_ahead(self);
+    }
+
     fn reads(&self) -> Reads {
         Self::reads(self)
     }
@@ -89,6 +105,14 @@ impl<S: Source> Source for Arc<S> {
 
     fn refresh(&self) -> Result<()> {
         S::refresh(self)
+    }
+
+    fn wants_to_read_ahead(&self) -> bool {
+        S::wants_to_read_ahead(self)
+    }
+
+    fn read_ahead(&self) {
+        S::read_ahead(self);
     }
 
     fn reads(&self) -> Reads {

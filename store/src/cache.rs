@@ -48,6 +48,13 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         Some(value)
     }
 
+    /// Whether there is a value for `key`; it is not used by that.
+    pub(crate) fn has(&self, key: &K) -> bool {
+        let generations = self.lock();
+        let is_heavy = generations.heavy.as_ref().is_some_and(|(it, _)| it == key);
+        is_heavy || generations.young.contains_key(key) || generations.old.contains_key(key)
+    }
+
     /// Keeps `value`, which weighs `weight`, for `key`.
     pub(crate) fn insert(&self, key: K, value: V, weight: usize) {
         self.lock().insert(key, value, weight, self.half);
@@ -95,6 +102,7 @@ mod tests {
         for key in 0..1000 {
             cache.insert(key, key, 10);
             assert!(cache.get(&0).is_some(), "0 is used all the time, lost at {key}");
+            assert!(cache.has(&key), "{key} is new");
         }
         let kept = (0..1000).filter(|key| cache.get(key).is_some()).count();
         assert!((2..=10).contains(&kept), "{kept} values of 10 are kept in 100");
@@ -114,5 +122,6 @@ mod tests {
         assert!((0..5).all(|key| cache.get(&key).is_some()), "none of the others has gone");
         cache.clear();
         assert_eq!((cache.get(&101), cache.get(&0)), (None, None));
+        assert!(!cache.has(&101) && !cache.has(&0));
     }
 }

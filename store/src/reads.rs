@@ -14,6 +14,12 @@ pub struct Reads {
     pub frames_decoded: u64,
     /// Bytes that came out of those.
     pub bytes_decoded: u64,
+    /// Frames that were decoded before they were asked for.
+    #[serde(default)]
+    pub frames_read_ahead: u64,
+    /// Those of them that were asked for later.
+    #[serde(default)]
+    pub frames_read_ahead_used: u64,
     /// Nanoseconds that reading and decompressing them took, in all threads.
     pub decoding_nanoseconds: u64,
     /// Nanoseconds that the slowest of them took.
@@ -32,6 +38,8 @@ impl Reads {
             frames_cached: self.frames_cached - before.frames_cached,
             frames_decoded: self.frames_decoded - before.frames_decoded,
             bytes_decoded: self.bytes_decoded - before.bytes_decoded,
+            frames_read_ahead: self.frames_read_ahead - before.frames_read_ahead,
+            frames_read_ahead_used: self.frames_read_ahead_used - before.frames_read_ahead_used,
             decoding_nanoseconds: self.decoding_nanoseconds - before.decoding_nanoseconds,
             slowest_nanoseconds: self.slowest_nanoseconds,
             trees_cached: self.trees_cached - before.trees_cached,
@@ -47,6 +55,8 @@ pub(crate) struct Counts {
     frames_cached: AtomicU64,
     frames_decoded: AtomicU64,
     bytes_decoded: AtomicU64,
+    frames_read_ahead: AtomicU64,
+    frames_read_ahead_used: AtomicU64,
     decoding_nanoseconds: AtomicU64,
     slowest_nanoseconds: AtomicU64,
     trees_cached: AtomicU64,
@@ -67,6 +77,14 @@ impl Counts {
         self.slowest_nanoseconds.fetch_max(time, Ordering::Relaxed);
     }
 
+    pub(crate) fn frame_was_read_ahead(&self) {
+        self.frames_read_ahead.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn frame_read_ahead_was_used(&self) {
+        self.frames_read_ahead_used.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn tree_was_cached(&self) {
         self.trees_cached.fetch_add(1, Ordering::Relaxed);
     }
@@ -81,6 +99,8 @@ impl Counts {
             frames_cached: read(&self.frames_cached),
             frames_decoded: read(&self.frames_decoded),
             bytes_decoded: read(&self.bytes_decoded),
+            frames_read_ahead: read(&self.frames_read_ahead),
+            frames_read_ahead_used: read(&self.frames_read_ahead_used),
             decoding_nanoseconds: read(&self.decoding_nanoseconds),
             slowest_nanoseconds: read(&self.slowest_nanoseconds),
             trees_cached: read(&self.trees_cached),

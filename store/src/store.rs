@@ -3,6 +3,7 @@
 mod create;
 mod index;
 pub(crate) mod objects;
+mod readahead;
 mod refs;
 
 pub(crate) use index::remove_all;
@@ -24,6 +25,7 @@ use crate::reads::{Counts, Reads};
 use crate::state::{State, StateId};
 use crate::tree::Tree;
 use objects::Piece;
+use readahead::Readahead;
 
 /// The first line of STORE/format.
 pub(crate) const FORMAT: &str = "cairn store 1, xxh3-128, blake3-256, zstd";
@@ -64,6 +66,7 @@ pub(crate) struct Inner {
     tree_frames: Frames,
     /// Held by whoever decodes one of the frames that share it.
     decoding: [Mutex<()>; 16],
+    readahead: Readahead,
     trees: Cache<TreeId, Arc<Tree>>,
     counts: Counts,
 }
@@ -107,6 +110,7 @@ impl Store {
             frames: Cache::new(FRAMES_KEPT),
             tree_frames: Cache::new(TREE_FRAMES_KEPT),
             decoding: Default::default(),
+            readahead: Readahead::default(),
             trees: Cache::new(TREES_KEPT),
             counts: Counts::default(),
         };
@@ -181,8 +185,24 @@ impl Store {
     /// [`Store::read`]).
     pub fn read_at(&self, blob: &BlobRef, offset: u64, buf: &mut [u8]) -> Result<usize> {
         self.inner.at_blob(blob, |location| {
-            Piece::fill(buf, |done| self.inner.piece(location, offset + done))
+            let read = Piece::fill(buf, |done| self.inner.piece(location, offset + done))?;
+            if read > 0 && offset + read as u64 == blob.size {
+                self.inner.file_ended(location)?;
+            }
+            Ok(read)
         })
+    }
+
+    /// Whether [`Store::read_ahead`] would read something. Costs nothing.
+    #[must_use]
+    pub fn wants_to_read_ahead(&self) -> bool {
+        self.inner.readahead.wants()
+    }
+
+    /// Decodes one frame that readers of files are likely to ask for, if there is such a one:
+    /// those behind what [`Store::read_at`] had to wait for. For a thread beside the readers.
+    pub fn read_ahead(&self) {
+        self.inner.read_ahead();
     }
 
     /// Gives `each` a whole blob piece by piece, without copying it. Frames are

@@ -88,6 +88,13 @@ impl View for StatsView {
             ("Frames found in memory", percent(store.frames_cached, frames)),
             ("Frames decoded", format!("{}, {}", store.frames_decoded, size(store.bytes_decoded))),
             (
+                "Frames read ahead",
+                format!(
+                    "{}, {} of them used",
+                    store.frames_read_ahead, store.frames_read_ahead_used
+                ),
+            ),
+            (
                 "Reading a frame took",
                 format!(
                     "{} on average, {} at most",

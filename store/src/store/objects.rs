@@ -10,7 +10,7 @@ use super::{Frames, Inner};
 use crate::error::{Error, Result};
 use crate::hash::{BlobRef, PackId, PageId, TreeId};
 use crate::index::Index;
-use crate::pack::{FRAME_LEN, Location, Pack};
+use crate::pack::{Density, FRAME_LEN, Location, Pack};
 use crate::tree::{Tree, pages_of};
 
 /// Plain bytes of one frame from some offset on.
@@ -95,7 +95,43 @@ impl Inner {
         Ok(pack)
     }
 
-    fn frame(&self, kept: &Frames, pack: PackId, number: u32) -> Result<Arc<Vec<u8>>> {
+    /// A frame of files.
+    fn frame_of_files(&self, pack: PackId, number: u32) -> Result<Arc<Vec<u8>>> {
+        self.frame(&self.frames, pack, number, || self.readahead.was_waited_for((pack, number)))
+    }
+
+    /// Decodes a frame of files that is wanted.
+    pub(super) fn read_ahead(&self) {
+        let Some((pack, number)) = self.readahead.next() else { return };
+        // Whoever asks for what cannot be read is told why. A dense frame would take the place
+        // of 32 others.
+        let is_there = self
+            .pack(pack)
+            .is_ok_and(|it| it.density() == Density::Ordinary && number < it.frame_count());
+        if is_there && self.frame(&self.frames, pack, number, || ()).is_ok() {
+            self.counts.frame_was_read_ahead();
+        }
+    }
+
+    /// Notes that a file, which lies there, was read to its end.
+    pub(super) fn file_ended(&self, location: &Location) -> Result<()> {
+        let behind = location.len.saturating_sub(1) / self.piece_len(location)?;
+        let last = u64::from(location.frame) + behind;
+        let frame = (location.pack, u32::try_from(last).unwrap_or(u32::MAX));
+        if self.readahead.file_ended(frame, |frame| self.frames.has(frame)) {
+            self.counts.frame_read_ahead_was_used();
+        }
+        Ok(())
+    }
+
+    /// A frame, decoded unless it is in `kept`; `is_missing` is called before that begins.
+    fn frame(
+        &self,
+        kept: &Frames,
+        pack: PackId,
+        number: u32,
+        is_missing: impl FnOnce(),
+    ) -> Result<Arc<Vec<u8>>> {
         if let Some(frame) = kept.get(&(pack, number)) {
             self.counts.frame_was_cached();
             return Ok(frame);
@@ -107,6 +143,7 @@ impl Inner {
             self.counts.frame_was_cached();
             return Ok(frame);
         }
+        is_missing();
         let begun = Instant::now();
         let frame = Arc::new(self.frame_from_disk(pack, number)?);
         self.counts.frame_was_decoded(frame.len(), begun);
@@ -128,16 +165,16 @@ impl Inner {
 
     /// The bytes of a file from `offset` to the end of the frame or object.
     pub(crate) fn piece(&self, location: &Location, offset: u64) -> Result<Piece> {
-        self.piece_from(&self.frames, location, offset)
+        let frame = |number| self.frame_of_files(location.pack, number);
+        Piece::of(location, offset, self.piece_len(location)?, frame)
     }
 
-    fn piece_from(&self, kept: &Frames, location: &Location, offset: u64) -> Result<Piece> {
-        let piece_len = if location.len <= FRAME_LEN as u64 {
-            FRAME_LEN as u64
-        } else {
-            self.pack(location.pack)?.piece_len(location)
-        };
-        Piece::of(location, offset, piece_len, |number| self.frame(kept, location.pack, number))
+    /// How many bytes of an object lie in each frame but the last, if it lies in several.
+    fn piece_len(&self, location: &Location) -> Result<u64> {
+        if location.len <= FRAME_LEN as u64 {
+            return Ok(FRAME_LEN as u64);
+        }
+        Ok(self.pack(location.pack)?.piece_len(location))
     }
 
     /// Looks up where an object lies, and reads it there; `None` when it is nowhere.
@@ -254,7 +291,9 @@ impl Inner {
     pub(crate) fn object(&self, location: &Location) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         loop {
-            let piece = self.piece_from(&self.tree_frames, location, bytes.len() as u64)?;
+            let frame = |number| self.frame(&self.tree_frames, location.pack, number, || ());
+            let piece_len = self.piece_len(location)?;
+            let piece = Piece::of(location, bytes.len() as u64, piece_len, frame)?;
             if piece.is_empty() {
                 return Ok(bytes);
             }
