@@ -47,7 +47,7 @@ pub(crate) struct Ahead {
 
 #[derive(Debug)]
 struct Begun {
-    listings: Sender<Message>,
+    messages: Sender<Message>,
     /// Gone when it has ended.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -80,7 +80,7 @@ impl Ahead {
         source: &Arc<S>,
         first: Option<TreeId>,
     ) -> io::Result<()> {
-        let (sender, listings) = bounded(WAITING);
+        let (sender, messages) = bounded(WAITING);
         let source = Arc::downgrade(source);
         let work = move || {
             if let (Some(source), Some(first)) = (source.upgrade(), first) {
@@ -90,10 +90,10 @@ impl Ahead {
                     let _ = source.tree(id);
                 });
             }
-            follow(&source, &listings);
+            follow(&source, &messages);
         };
         let thread = thread::Builder::new().name("ahead".into()).spawn(work)?;
-        let begun = Begun { listings: sender, thread: Mutex::new(Some(thread)) };
+        let begun = Begun { messages: sender, thread: Mutex::new(Some(thread)) };
         // The first one stays, if this is called twice.
         let _ = self.begun.set(begun);
         Ok(())
@@ -106,14 +106,14 @@ impl Ahead {
         let thread = begun.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return };
         // If it has ended, it hears nothing, and has nothing to return.
-        let _ = begun.listings.send(Message::End);
+        let _ = begun.messages.send(Message::End);
         let _ = thread.join();
     }
 
     /// Notes that the source wants to read something.
     pub(crate) fn is_wanted(&self) {
         // Whatever else waits has it looked at as well.
-        let _ = self.begun.get().map(|begun| begun.listings.try_send(Message::Wanted));
+        let _ = self.begun.get().map(|begun| begun.messages.try_send(Message::Wanted));
     }
 
     /// Notes that a directory is listed from its beginning.
@@ -123,7 +123,7 @@ impl Ahead {
         if !is_inside || directories(&listing.tree, 0).next().is_none() {
             return;
         }
-        let _ = begun.listings.try_send(Message::Listed(Listed {
+        let _ = begun.messages.try_send(Message::Listed(Listed {
             id: listing.id,
             parent: listing.directory.parent,
             name: listing.directory.name.clone(),
@@ -139,13 +139,13 @@ impl Drop for Ahead {
 }
 
 /// Reads what will be asked for after each of `listings`, until there are no more.
-fn follow<S: Source>(source: &Weak<S>, listings: &Receiver<Message>) {
+fn follow<S: Source>(source: &Weak<S>, messages: &Receiver<Message>) {
     let mut walks = Walks::default();
     loop {
-        let message = match listings.recv_timeout(QUIET) {
+        let message = match messages.recv_timeout(QUIET) {
             Err(RecvTimeoutError::Timeout) => {
                 walks = Walks::default();
-                listings.recv().ok()
+                messages.recv().ok()
             }
             message => message.ok(),
         };
@@ -159,7 +159,7 @@ fn follow<S: Source>(source: &Weak<S>, listings: &Receiver<Message>) {
                 Some(Message::End) | None => return,
             }
             let wanted = || source.wants_to_read_ahead().then_some(Message::Wanted);
-            let Some(next) = listings.try_recv().ok().or_else(wanted) else { break };
+            let Some(next) = messages.try_recv().ok().or_else(wanted) else { break };
             message = Some(next);
         }
     }
