@@ -119,7 +119,7 @@ impl Window {
         let mut width = self.width;
         if width == 0 {
             self.passed += 1;
-            width = u32::from(self.passed % TRIAL == 0);
+            width = u32::from(self.passed.is_multiple_of(TRIAL));
         }
         for number in number.saturating_add(1)..=number.saturating_add(width) {
             let frame = (pack, number);
