@@ -97,7 +97,11 @@ impl Inner {
 
     /// A frame of files.
     fn frame_of_files(&self, pack: PackId, number: u32) -> Result<Arc<Vec<u8>>> {
-        self.frame(&self.frames, pack, number, || self.readahead.was_waited_for((pack, number)))
+        let (frame, was_kept) = self.frame(&self.frames, pack, number)?;
+        if self.readahead.is_used((pack, number), was_kept) {
+            self.counts.frame_read_ahead_was_used();
+        }
+        Ok(frame)
     }
 
     /// Decodes a frame of files that is wanted.
@@ -108,7 +112,7 @@ impl Inner {
         let is_there = self
             .pack(pack)
             .is_ok_and(|it| it.density() == Density::Ordinary && number < it.frame_count());
-        if is_there && self.frame(&self.frames, pack, number, || ()).is_ok() {
+        if is_there && self.frame(&self.frames, pack, number).is_ok() {
             self.counts.frame_was_read_ahead();
         }
     }
@@ -118,37 +122,28 @@ impl Inner {
         let behind = location.len.saturating_sub(1) / self.piece_len(location)?;
         let last = u64::from(location.frame) + behind;
         let frame = (location.pack, u32::try_from(last).unwrap_or(u32::MAX));
-        if self.readahead.file_ended(frame, |frame| self.frames.has(frame)) {
-            self.counts.frame_read_ahead_was_used();
-        }
+        self.readahead.file_ended(frame, |frame| self.frames.has(frame));
         Ok(())
     }
 
-    /// A frame, decoded unless it is in `kept`; `is_missing` is called before that begins.
-    fn frame(
-        &self,
-        kept: &Frames,
-        pack: PackId,
-        number: u32,
-        is_missing: impl FnOnce(),
-    ) -> Result<Arc<Vec<u8>>> {
+    /// A frame, decoded unless it is in `kept`, and whether it is.
+    fn frame(&self, kept: &Frames, pack: PackId, number: u32) -> Result<(Arc<Vec<u8>>, bool)> {
         if let Some(frame) = kept.get(&(pack, number)) {
             self.counts.frame_was_cached();
-            return Ok(frame);
+            return Ok((frame, true));
         }
         // Requests for the parts of a frame come side by side: one decodes it, the others wait.
         let decoding = &self.decoding[number as usize % self.decoding.len()];
         let _decoding = decoding.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(frame) = kept.get(&(pack, number)) {
             self.counts.frame_was_cached();
-            return Ok(frame);
+            return Ok((frame, true));
         }
-        is_missing();
         let begun = Instant::now();
         let frame = Arc::new(self.frame_from_disk(pack, number)?);
         self.counts.frame_was_decoded(frame.len(), begun);
         kept.insert((pack, number), frame.clone(), frame.len());
-        Ok(frame)
+        Ok((frame, false))
     }
 
     /// A disk that went away and came back is another one for the kernel: what was open on
@@ -291,7 +286,7 @@ impl Inner {
     pub(crate) fn object(&self, location: &Location) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         loop {
-            let frame = |number| self.frame(&self.tree_frames, location.pack, number, || ());
+            let frame = |number| Ok(self.frame(&self.tree_frames, location.pack, number)?.0);
             let piece_len = self.piece_len(location)?;
             let piece = Piece::of(location, bytes.len() as u64, piece_len, frame)?;
             if piece.is_empty() {

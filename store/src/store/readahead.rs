@@ -40,8 +40,9 @@ pub(super) struct Readahead {
 struct Window {
     /// How many frames behind one are wanted.
     width: u32,
-    /// The last frame that somebody had to wait for, until the end of a file in it is read.
-    waited_for: Option<FrameId>,
+    /// The last frame that somebody had to wait for, or would have had to if it had not been
+    /// read ahead, until the end of a file in it is read.
+    fresh: Option<FrameId>,
     /// What to read, in this order.
     wanted: VecDeque<FrameId>,
     /// What was read and not asked for yet, the oldest first.
@@ -53,27 +54,30 @@ struct Window {
 impl Default for Window {
     fn default() -> Self {
         let (wanted, unused) = (VecDeque::new(), VecDeque::new());
-        Self { width: FIRST, waited_for: None, wanted, unused, passed: 0 }
+        Self { width: FIRST, fresh: None, wanted, unused, passed: 0 }
     }
 }
 
 impl Readahead {
-    /// Notes that a reader had to wait for a frame.
-    pub(super) fn was_waited_for(&self, frame: FrameId) {
-        self.lock().waited_for = Some(frame);
+    /// Notes that a reader uses a frame, which was in memory or had to be waited for. Returns
+    /// whether it was read ahead, and is used for the first time.
+    pub(super) fn is_used(&self, frame: FrameId, was_kept: bool) -> bool {
+        let mut window = self.lock();
+        let is_first_use = window.is_used(frame);
+        if is_first_use || !was_kept {
+            window.fresh = Some(frame);
+        }
+        is_first_use
     }
 
     /// Notes that a file was read to its end, which lies in `frame`. `is_kept` says of a frame
-    /// whether it is in memory. Returns whether the frame was read ahead, and used now for
-    /// the first time.
-    pub(super) fn file_ended(&self, frame: FrameId, is_kept: impl Fn(&FrameId) -> bool) -> bool {
+    /// whether it is in memory.
+    pub(super) fn file_ended(&self, frame: FrameId, is_kept: impl Fn(&FrameId) -> bool) {
         let mut window = self.lock();
-        let is_first_use = window.is_used(frame);
-        if is_first_use || window.waited_for.take_if(|it| *it == frame).is_some() {
+        if window.fresh.take_if(|it| *it == frame).is_some() {
             window.want_behind(frame, is_kept);
             self.wants.store(!window.wanted.is_empty(), Relaxed);
         }
-        is_first_use
     }
 
     /// Whether something is wanted. Costs nothing.
@@ -99,8 +103,9 @@ impl Readahead {
 }
 
 impl Window {
-    /// Whether `frame` was read ahead, and not used before.
+    /// Whether `frame` was read ahead, and not used before. It is not wanted any more.
     fn is_used(&mut self, frame: FrameId) -> bool {
+        self.wanted.retain(|it| *it != frame);
         let Some(place) = self.unused.iter().position(|it| *it == frame) else { return false };
         self.unused.remove(place);
         self.width = WIDEST.min(self.width + 1);
@@ -154,10 +159,9 @@ mod tests {
 
     impl Reader {
         fn read(&mut self, number: u32) {
-            if self.kept.insert(frame(number)) {
-                self.waited += 1;
-                self.readahead.was_waited_for(frame(number));
-            }
+            let was_kept = !self.kept.insert(frame(number));
+            self.waited += u32::from(!was_kept);
+            self.readahead.is_used(frame(number), was_kept);
             self.readahead.file_ended(frame(number), |it| self.kept.contains(it));
             while let Some(next) = self.readahead.next() {
                 assert!(self.kept.insert(next), "{next:?} is in memory");
@@ -198,13 +202,22 @@ mod tests {
     #[test]
     fn inside_of_a_file_nothing_is_wanted() {
         let readahead = Readahead::default();
-        readahead.was_waited_for(frame(5));
-        assert!(!readahead.file_ended(frame(6), |_| false));
-        assert_eq!(readahead.next(), None);
-        assert!(!readahead.file_ended(frame(5), |it| it.1 == 7));
-        let wanted: Vec<u32> = std::iter::from_fn(|| readahead.next()).map(|it| it.1).collect();
-        assert_eq!(wanted, [6, 8, 9]);
-        assert!(readahead.file_ended(frame(8), |_| true), "it is used for the first time");
-        assert!(!readahead.file_ended(frame(8), |_| true), "and again");
+        let wanted = || std::iter::from_fn(|| readahead.next()).map(|it| it.1).collect::<Vec<_>>();
+        assert!(!readahead.is_used(frame(5), false), "it was not read ahead");
+        readahead.file_ended(frame(6), |_| false);
+        assert!(wanted().is_empty());
+        readahead.file_ended(frame(5), |it| it.1 == 7);
+        assert_eq!(wanted(), [6, 8, 9]);
+        // Whoever did not wait for it has read it.
+        assert!(!readahead.is_used(frame(20), false));
+        readahead.file_ended(frame(20), |_| false);
+        assert!(!readahead.is_used(frame(22), false));
+        assert_eq!(wanted(), [21, 23, 24]);
+        // A file goes on from 8 to 9, and ends there.
+        assert!(readahead.is_used(frame(8), true), "it is used for the first time");
+        assert!(!readahead.is_used(frame(8), true), "and again");
+        assert!(readahead.is_used(frame(9), true));
+        readahead.file_ended(frame(9), |_| false);
+        assert_eq!(wanted(), [10, 11, 12, 13, 14, 15]);
     }
 }
