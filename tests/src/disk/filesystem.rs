@@ -49,12 +49,13 @@ impl Filesystem {
     /// What a disk is to write whole, or not at all.
     ///
     /// XFS is lost where a block of its metadata is torn: it looks at the first sector to see
-    /// whether its journal has more. Most disks write 4 KiB at once.
+    /// whether its journal has more. Btrfs is where its superblock is, a block with one checksum,
+    /// of which the copies are not asked at mount. Most disks write 4 KiB at once.
     #[must_use]
     pub fn sector(self) -> usize {
         match self {
-            Self::Ext4 | Self::Ext4Small | Self::Btrfs => 512,
-            Self::Xfs => 4096,
+            Self::Ext4 | Self::Ext4Small => 512,
+            Self::Xfs | Self::Btrfs => 4096,
         }
     }
 
