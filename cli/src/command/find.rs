@@ -1,5 +1,6 @@
 //! `cairn find`: where something is in a state, by a pattern of its name or path.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use cairn_store::{Entry, Name, Store, TreeId, TreePath, resolve};
@@ -18,7 +19,7 @@ use crate::place::StateName;
 ///
 /// In a pattern, * stands for any text without a slash, ** for any text, ? for one
 /// character, [abc] for one of these and {a,b} for one of both. A pattern without a slash is
-/// compared with names, one with a slash with whole paths. Exit code 1 says that nothing was
+/// compared with names, one with a slash with whole paths, which may begin without one. Exit code 1 says that nothing was
 /// found.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -94,9 +95,14 @@ impl Walk<'_> {
     fn directory(&mut self, id: TreeId, path: &mut TreePath) -> Result<(), Error> {
         for (name, entry) in self.store.tree(id)?.entries() {
             path.push(name.clone());
-            let subject = if self.whole { path.to_bytes() } else { name.as_bytes().to_vec() };
-            let subject = std::ffi::OsStr::from_bytes(&subject);
-            if self.matcher.is_match(subject) {
+            let fits = |subject: &[u8]| self.matcher.is_match(OsStr::from_bytes(subject));
+            let is_found = if self.whole {
+                let whole = path.to_bytes();
+                fits(&whole) || whole.strip_prefix(b"/").is_some_and(fits)
+            } else {
+                fits(name.as_bytes())
+            };
+            if is_found {
                 self.matches.push(Match {
                     path: Escaped(&path.to_bytes()).to_string(),
                     kind: kind(entry),
