@@ -1,6 +1,6 @@
 //! What may be removed of the cache at any time.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 
 use serde::Serialize;
@@ -44,9 +44,14 @@ impl Repositories {
             // to add to a file without a name.
             let file = File::options().read(true).write(true).open(&path);
             let file = file.map_err(Error::io(&path))?;
-            if is_part && file.try_lock().is_err() {
-                cleaned.busy += 1;
-                continue;
+            let locked = if is_part { file.try_lock() } else { Ok(()) };
+            match locked {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    cleaned.busy += 1;
+                    continue;
+                }
+                Err(TryLockError::Error(err)) => return Err(Error::io(&path)(err)),
             }
             cleaned.bytes += file.metadata().map_err(Error::io(&path))?.len();
             fs::remove_file(&path).map_err(Error::io(&path))?;
