@@ -28,7 +28,14 @@ struct Info {
     plain_bytes: u64,
     /// What packs, refs and index take on the disk.
     disk_bytes: u64,
-    /// What downloads, which may be removed at any time, take on the disk.
+    /// What writable workspaces take on the disk.
+    workspace_bytes: u64,
+    /// What the kernel reads by itself, expanded, takes on the disk.
+    plain_file_bytes: u64,
+    /// What damaged packs that were put aside take on the disk.
+    quarantine_bytes: u64,
+    /// What downloads and the memory of imports, which may be removed at any time, take on the
+    /// disk.
     cache_bytes: u64,
 }
 
@@ -44,7 +51,10 @@ pub(crate) fn run(_: &Args, context: &Context, output: &mut Output<'_>) -> Resul
         }
     }
     let used = |path: &Path| used(path).map_err(Error::read(path));
-    let cache_bytes = used(&store.path().join("cache"))?;
+    let part = |name| used(&store.path().join(name));
+    let (workspace_bytes, plain_file_bytes) = (part("workspaces")?, part("plain")?);
+    let (quarantine_bytes, cache_bytes) = (part("quarantine")?, part("cache")?);
+    let apart = workspace_bytes + plain_file_bytes + quarantine_bytes + cache_bytes;
     output.data(&Info {
         path: store.path().display().to_string(),
         states: refs.states.len(),
@@ -52,7 +62,10 @@ pub(crate) fn run(_: &Args, context: &Context, output: &mut Output<'_>) -> Resul
         tags: refs.tags.len(),
         current_bytes,
         plain_bytes,
-        disk_bytes: used(store.path())?.saturating_sub(cache_bytes),
+        disk_bytes: used(store.path())?.saturating_sub(apart),
+        workspace_bytes,
+        plain_file_bytes,
+        quarantine_bytes,
         cache_bytes,
     })
 }
@@ -81,16 +94,21 @@ impl View for Info {
             Some(percent) => format!(" ({percent} % of the files of all states)"),
             None => String::new(),
         };
-        page.fields(
-            2,
-            &[
-                ("States", format!("{} (current: {current})", self.states)),
-                ("Tags", self.tags.to_string()),
-                ("Files of the current state", units::size(self.current_bytes)),
-                ("Files of all states", units::size(self.plain_bytes)),
-                ("On the disk", format!("{}{share}", units::size(self.disk_bytes))),
-                ("Downloads", units::size(self.cache_bytes)),
-            ],
-        );
+        let parts = [
+            ("Workspaces", self.workspace_bytes),
+            ("Files for passthrough", self.plain_file_bytes),
+            ("Damaged, in quarantine", self.quarantine_bytes),
+            ("Cache", self.cache_bytes),
+        ];
+        let parts = parts.iter().filter(|(_, bytes)| *bytes > 0);
+        let mut fields = vec![
+            ("States", format!("{} (current: {current})", self.states)),
+            ("Tags", self.tags.to_string()),
+            ("Files of the current state", units::size(self.current_bytes)),
+            ("Files of all states", units::size(self.plain_bytes)),
+            ("On the disk", format!("{}{share}", units::size(self.disk_bytes))),
+        ];
+        fields.extend(parts.map(|(name, bytes)| (*name, units::size(*bytes))));
+        page.fields(2, &fields);
     }
 }
