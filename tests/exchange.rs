@@ -7,14 +7,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cairn_tests::disk::Filesystem;
 use cairn_tests::{
-    Cairn, Deb, Mount, Mounted, Need, Original, Plain, make_device, make_fifo, real, run, set_xattr,
+    Cairn, Deb, Mount, Mounted, Need, Original, Plain, Random, make_device, make_fifo, real, run,
+    set_xattr,
 };
 
 const PACKAGES: [&str; 10] = [
@@ -252,7 +252,7 @@ fn layers_in_zstd_are_what_others_unpack_and_come_back() {
     fs::create_dir_all(root.join("usr/bin")).unwrap();
     fs::write(root.join("usr/bin/tool"), "#!/bin/sh\n").unwrap();
     // More than one frame.
-    fs::write(root.join("large"), noise(5 << 20)).unwrap();
+    fs::write(root.join("large"), Random(7).bytes(5 << 20)).unwrap();
     let imported = cairn.json(["import", "root"]);
     let words = ["export", "1", "oci:image:it", "--compress", "zstd"];
     let exported = cairn.json(words);
@@ -313,7 +313,7 @@ fn an_image_is_what_clients_of_images_take_and_comes_back() {
     fs::hard_link(root.join("usr/bin/tool"), root.join("usr/bin/same")).unwrap();
     fs::write(root.join("etc/old/deep/file"), "gone soon").unwrap();
     fs::write(root.join("etc/changes"), "one").unwrap();
-    fs::write(root.join("large"), noise(3 << 20)).unwrap();
+    fs::write(root.join("large"), Random(7).bytes(3 << 20)).unwrap();
     symlink("usr/bin", root.join("bin")).unwrap();
     make_fifo(&root.join("etc/fifo")).unwrap();
     set_xattr(&root.join("etc/changes"), "user.a", b"\0=\n").unwrap();
@@ -410,7 +410,7 @@ fn images_of_two_states_share_the_layers_of_packages_that_both_have() {
     let package = |name: &str, version: &str| {
         let tool = Deb::new(name, version)
             .file(&format!("usr/bin/{name}"), 0o755, format!("{name} {version}"))
-            .file(&format!("usr/share/{name}/data"), 0o644, noise(10_000))
+            .file(&format!("usr/share/{name}/data"), 0o644, Random(7).bytes(10_000))
             .file(&format!("usr/share/common/{name}"), 0o644, version);
         tool.symlink(&format!("usr/bin/{name}-link"), name)
     };
@@ -474,7 +474,7 @@ fn an_image_of_another_filesystem_is_made_by_its_own_program() {
     let root = cairn.directory().join("root");
     fs::create_dir_all(root.join("usr/bin")).unwrap();
     fs::write(root.join("usr/bin/tool"), "#!/bin/sh\n").unwrap();
-    fs::write(root.join("large"), noise(2 << 20)).unwrap();
+    fs::write(root.join("large"), Random(7).bytes(2 << 20)).unwrap();
     set_xattr(&root.join("large"), "user.a", b"b").unwrap();
     set_xattr(&root.join("usr"), "trusted.t", b"\0").unwrap();
     fs::hard_link(root.join("large"), root.join("usr/same")).unwrap();
@@ -507,98 +507,4 @@ fn an_image_of_another_filesystem_is_made_by_its_own_program() {
         assert!(said.contains(&format!("{image} is not empty")), "{said}");
     }
     assert_eq!(fs::read_dir(cairn.directory()).unwrap().count(), 5, "nothing else is left");
-}
-
-/// Files with one content take its room once where the filesystem can, and stay files of
-/// their own.
-#[test]
-fn equal_files_of_a_directory_share_their_blocks() {
-    const COPIES: u64 = 5;
-    const LEN: u64 = 8 << 20;
-    for kind in [Filesystem::Xfs, Filesystem::Btrfs] {
-        if !Need::all(&[Need::Root, Need::Loop, kind.need()]) {
-            continue;
-        }
-        let cairn = Cairn::new();
-        let place = |name: &str| cairn.directory().join(name);
-        let content = noise(usize::try_from(LEN).unwrap());
-        for copy in 0..COPIES {
-            let directory = place("root").join(format!("d{copy}"));
-            fs::create_dir_all(&directory).unwrap();
-            fs::write(directory.join("file"), &content).unwrap();
-            fs::write(directory.join("small"), "one content").unwrap();
-            fs::write(directory.join("own"), format!("number {copy}")).unwrap();
-            fs::write(directory.join("none"), "").unwrap();
-        }
-        cairn.data(["import", "root"]);
-        kind.make_in(&place("disk"));
-        let disk = kind.mount(&place("disk"), &place("mounted")).unwrap();
-        let before = used(disk.path());
-        cairn.data(["export", "1", "mounted/out"]);
-        let grown = used(disk.path()) - before;
-        assert!((LEN..2 * LEN).contains(&grown), "{}: {grown} bytes", kind.name());
-        let out = place("mounted").join("out");
-        let places = [place("root"), out.clone()].map(|path| format!("{}/", path.display()));
-        let mut rsync = Command::new("rsync");
-        assert_eq!(run(rsync.args(["-aHn", "--checksum", "--itemize-changes"]).args(places)), "");
-        fs::write(out.join("d0/file"), "changed").unwrap();
-        assert!(fs::read(out.join("d1/file")).unwrap() == content, "{}", kind.name());
-    }
-}
-
-/// What the kernel was given to read by itself lies in the store as it is: a directory beside it
-/// shares its blocks.
-#[test]
-fn files_that_a_mount_has_expanded_share_their_blocks_with_a_directory() {
-    const LEN: u64 = 4 << 20;
-    for kind in [Filesystem::Xfs, Filesystem::Btrfs] {
-        if !Need::all(&[Need::Root, Need::Loop, Need::Passthrough, kind.need()]) {
-            continue;
-        }
-        let cairn = Cairn::new();
-        let place = |name: &str| cairn.directory().join(name);
-        kind.make_in(&place("disk"));
-        let disk = kind.mount(&place("disk"), &place("mounted")).unwrap();
-        let content = noise(usize::try_from(LEN).unwrap());
-        fs::create_dir(place("root")).unwrap();
-        for name in ["one", "two"] {
-            let turned = content.iter().map(|byte| byte ^ name.as_bytes()[0]).collect::<Vec<_>>();
-            fs::write(place("root").join(name), turned).unwrap();
-        }
-        let store = ["--store", "mounted/store"];
-        let run_on_it = |words: &[&str]| cairn.data([&store[..], words].concat());
-        run_on_it(&["import", "root"]);
-        fs::create_dir(place("live")).unwrap();
-        run_on_it(&["mount", "--passthrough", "--state", "1", "live"]);
-        let expanded = fs::read(place("live/one")).unwrap();
-        run_on_it(&["umount", "live"]);
-        assert!(expanded == fs::read(place("root/one")).unwrap(), "{}", kind.name());
-        let before = used(disk.path());
-        run_on_it(&["export", "1", "mounted/out"]);
-        let grown = used(disk.path()) - before;
-        // Metadata of the filesystem comes and goes beside.
-        assert!(grown.abs_diff(LEN) < LEN / 2, "{}: {grown} bytes", kind.name());
-        // A copy that is not what it should be is none.
-        let plain = fs::read_dir(place("mounted/store/plain")).unwrap().next().unwrap().unwrap();
-        fs::File::options().write(true).open(plain.path()).unwrap().write_at(b"x", 5).unwrap();
-        run_on_it(&["export", "1", "mounted/again"]);
-        for out in ["out", "again"].map(|name| place("mounted").join(name)) {
-            let places = [place("root"), out].map(|path| format!("{}/", path.display()));
-            let mut rsync = Command::new("rsync");
-            let said = run(rsync.args(["-aHn", "--checksum", "--itemize-changes"]).args(places));
-            assert_eq!(said, "", "{}", kind.name());
-        }
-    }
-}
-
-/// Bytes that are used on the filesystem of `directory`.
-fn used(directory: &Path) -> u64 {
-    let mut df = Command::new("df");
-    let said = run(df.args(["--sync", "--output=used", "-B1"]).arg(directory));
-    said.lines().last().unwrap().trim().parse().unwrap()
-}
-
-fn noise(len: usize) -> Vec<u8> {
-    let mut random = cairn_tests::Random(7);
-    (0..len).map(|_| u8::try_from(random.below(256)).unwrap()).collect()
 }

@@ -39,12 +39,12 @@ pub(crate) fn count(number: u64) -> String {
 }
 
 /// `1 package`, `3 packages`: `one` is the singular, whose plural ends in `s`.
-pub(crate) fn counted(number: usize, one: &str) -> String {
+pub(crate) fn counted(number: impl TryInto<u64>, one: &str) -> String {
     let plural = match one.strip_suffix('y') {
         Some(stem) => format!("{stem}ies"),
         None => format!("{one}s"),
     };
-    let number = u64::try_from(number).unwrap_or(u64::MAX);
+    let number = number.try_into().unwrap_or(u64::MAX);
     format!("{} {}", count(number), if number == 1 { one } else { &plural })
 }
 

@@ -33,7 +33,7 @@ const IN_ONE: usize = 128;
 /// Among so many of the next directories one is looked for that has directories.
 const NEXT: usize = 32;
 
-/// So many listings may wait to be looked at; whoever is so far behind is of no use.
+/// So many messages may wait to be looked at; whoever is so far behind is of no use.
 const WAITING: usize = 8;
 
 /// After so long without a listing nothing is remembered.
@@ -138,7 +138,7 @@ impl Drop for Ahead {
     }
 }
 
-/// Reads what will be asked for after each of `listings`, until there are no more.
+/// Reads what will be asked for after each of `messages`, until there are no more.
 fn follow<S: Source>(source: &Weak<S>, messages: &Receiver<Message>) {
     let mut walks = Walks::default();
     loop {

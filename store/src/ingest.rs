@@ -158,15 +158,15 @@ impl Ingest<'_> {
                     let sender = sender;
                     let mut compressor = Compressor::new(Density::Ordinary);
                     loop {
-                        let job = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(of_job) = jobs.get(job) else { break };
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(job) = jobs.get(number) else { break };
                         let done = match &mut compressor {
                             _ if self.progress.is_cancelled() => Err(Error::Cancelled),
-                            Ok(compressor) => self.job(of_job, compressor),
+                            Ok(compressor) => self.job(job, compressor),
                             Err(err) => Err(no_memory(err)),
                         };
                         let failed = done.is_err();
-                        if sender.send((job, done)).is_err() || failed {
+                        if sender.send((number, done)).is_err() || failed {
                             break;
                         }
                     }
@@ -180,15 +180,15 @@ impl Ingest<'_> {
             let mut waiting = BTreeMap::new();
             let mut small = jobs.iter().enumerate().filter(|(_, job)| !is_large(job));
             let mut expected = small.next();
-            for (job, done) in &receiver {
+            for (number, done) in &receiver {
                 let done: Done = done?;
-                for ((at, _), blob) in jobs[job].iter().zip(done.blobs) {
+                for ((at, _), blob) in jobs[number].iter().zip(done.blobs) {
                     blobs[*at] = Some(blob);
                 }
                 own_packs.extend(done.own_pack);
-                waiting.insert(job, (done.frames, done.placed));
-                while let Some((job, _)) = expected
-                    && let Some((frames, placed)) = waiting.remove(&job)
+                waiting.insert(number, (done.frames, done.placed));
+                while let Some((number, _)) = expected
+                    && let Some((frames, placed)) = waiting.remove(&number)
                 {
                     write(&frames, &placed)?;
                     expected = small.next();
@@ -200,9 +200,9 @@ impl Ingest<'_> {
         Ok((blobs.collect(), own_packs))
     }
 
-    fn job<S: Source>(&self, job: &Job<'_, S>, compressor: &mut Compressor) -> Result<Done> {
+    fn job<S: Source>(&self, job: &[(usize, &S)], compressor: &mut Compressor) -> Result<Done> {
         let mut done = Done::default();
-        match &job[..] {
+        match job {
             [(_, large)] if is_large(job) => self.large(*large, compressor, &mut done)?,
             _ => self.small(job, compressor, &mut done)?,
         }

@@ -187,7 +187,7 @@ impl Store {
         self.inner.at_blob(blob, |location| {
             let read = Piece::fill(buf, |done| self.inner.piece(location, offset + done))?;
             if read > 0 && offset + read as u64 == blob.size {
-                self.inner.file_ended(location)?;
+                self.inner.file_ended(location);
             }
             Ok(read)
         })

@@ -424,12 +424,11 @@ impl View for Done {
         if let Some(digest) = &self.digest {
             page.line(format_args!("Digest of the image: {digest}"));
         }
-        let entries = usize::try_from(self.entries).unwrap_or(usize::MAX);
         page.line(format_args!(
             "State {} in {}: {} ({}) written ({}).",
             self.state,
             self.target,
-            counted(entries, "entry"),
+            counted(self.entries, "entry"),
             size(self.bytes),
             duration(self.time),
         ));

@@ -19,8 +19,8 @@ use crate::place::StateName;
 ///
 /// In a pattern, * stands for any text without a slash, ** for any text, ? for one
 /// character, [abc] for one of these and {a,b} for one of both. A pattern without a slash is
-/// compared with names, one with a slash with whole paths, which may begin without one. Exit code 1 says that nothing was
-/// found.
+/// compared with names, one with a slash with whole paths, which may begin without one. Exit
+/// code 1 says that nothing was found.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// State to look into

@@ -11,7 +11,7 @@ use crate::mounts::Mounts;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
 use crate::progress::{Phase, Progress, Unit};
-use crate::units::{count, counted, size};
+use crate::units::{counted, size};
 
 /// Remove what no state, tag, mount or workspace needs
 ///
@@ -115,10 +115,6 @@ impl View for CollectedView {
         for problem in &self.unreadable {
             page.marked_line(Style::Bad, "left alone: ", problem);
         }
-        let packs = |number: u64, what: &str| {
-            let number = usize::try_from(number).unwrap_or(usize::MAX);
-            format!("{} {what}", counted(number, "pack"))
-        };
         let would = if self.dry_run { "Would free" } else { "Freed" };
         if self.removed.objects == 0 && self.freed == 0 {
             if self.plain_files_removed == 0 {
@@ -126,24 +122,22 @@ impl View for CollectedView {
             }
         } else {
             page.line(format_args!(
-                "{would} {}: {} objects ({} of files and directories), {}, {}.",
+                "{would} {}: {} ({} of files and directories), {} removed, {} rewritten.",
                 size(self.freed),
-                count(self.removed.objects),
+                counted(self.removed.objects, "object"),
                 size(self.removed.bytes),
-                packs(self.packs_removed, "removed"),
-                packs(self.packs_rewritten, "rewritten"),
+                counted(self.packs_removed, "pack"),
+                counted(self.packs_rewritten, "pack"),
             ));
         }
         if self.plain_files_removed > 0 {
-            let files = usize::try_from(self.plain_files_removed).unwrap_or(usize::MAX);
             page.line(format_args!(
                 "{would} {} of plain copies for passthrough that no mount needs: {}.",
                 size(self.plain_bytes_removed),
-                counted(files, "file"),
+                counted(self.plain_files_removed, "file"),
             ));
         }
-        let states = usize::try_from(self.states).unwrap_or(usize::MAX);
-        let states = counted(states, "state");
+        let states = counted(self.states, "state");
         page.line(format_args!("{} in packs for {states}.", size(self.stored)));
         if self.left.bytes > 0 {
             page.line(format_args!(

@@ -251,9 +251,8 @@ impl View for Done {
             let text = format_args!("{path} changed all the time while it was read");
             page.marked_line(Style::Note, "unsettled: ", text);
         }
-        let some = |number, one| counted(usize::try_from(number).unwrap_or(usize::MAX), one);
         for (key, number) in &self.ignored {
-            let entries = some(*number, "entry");
+            let entries = counted(*number, "entry");
             let text = format_args!("{key} of {entries} means nothing here");
             page.marked_line(Style::Note, "ignored: ", text);
         }
@@ -262,9 +261,9 @@ impl View for Done {
         page.line(format_args!(
             "State {}{is}: {} ({}); {} read ({}), {} stored ({}).",
             self.state,
-            some(self.entries, "entry"),
+            counted(self.entries, "entry"),
             size(self.bytes),
-            some(self.files_read, "file"),
+            counted(self.files_read, "file"),
             size(self.bytes_read),
             size(self.bytes_stored),
             duration(self.time),

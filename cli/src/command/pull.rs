@@ -17,7 +17,7 @@ use crate::page::Page;
 use crate::place::StateName;
 use crate::progress::{Phase, Progress, Unit};
 use crate::remote::{SourcePlace, StorePlace};
-use crate::units::{count, duration, size};
+use crate::units::{counted, duration, size};
 
 /// Take states from another store
 ///
@@ -168,7 +168,7 @@ impl View for Done {
         let time = duration(Duration::try_from_secs_f64(self.seconds).unwrap_or_default());
         for one in &self.states {
             let is = if one.current { " and current" } else { "" };
-            let missing = format_args!("{} objects ({})", count(one.objects), size(one.bytes));
+            let missing = format_args!("{} ({})", counted(one.objects, "object"), size(one.bytes));
             let transferred = size(one.bytes_transferred);
             match one.state {
                 Some(id) if one.was_there => {

@@ -137,7 +137,7 @@ impl View for Done {
             "State {state} is {is}: state {} with the changes of {}; {} read ({}, {}).",
             self.parent,
             self.workspace,
-            counted(usize::try_from(self.files_read).unwrap_or(usize::MAX), "file"),
+            counted(self.files_read, "file"),
             size(self.bytes_read),
             duration(self.time),
         ));

@@ -194,7 +194,7 @@ fn repair(
 }
 
 fn records(number: u64) -> String {
-    counted(usize::try_from(number).unwrap_or(usize::MAX), "record") + " of states"
+    counted(number, "record") + " of states"
 }
 
 fn named(object: &ObjectId) -> String {
@@ -249,12 +249,12 @@ impl View for Verified {
         if let Some(more @ 1..) = self.damage.len().checked_sub(shown) {
             page.line(format_args!("and {more} more (--verbose shows them)"));
         }
-        let objects = count(self.objects);
         page.line(format_args!(
-            "{objects} objects ({}) in {} verified, {} walked: {}.",
+            "{} ({}) in {} verified, {} walked: {}.",
+            counted(self.objects, "object"),
             size(self.bytes),
-            counted(usize::try_from(self.packs).unwrap_or(usize::MAX), "pack"),
-            counted(usize::try_from(self.states).unwrap_or(usize::MAX), "state"),
+            counted(self.packs, "pack"),
+            counted(self.states, "state"),
             match self.damage.len() {
                 0 => "no damage".into(),
                 found => format!("{found} damaged"),
@@ -287,7 +287,8 @@ impl RepairView {
             page.line(format_args!("{} made anew from refs/log.", records(self.records)));
         }
         for (source, objects) in self.restored.iter().filter(|(_, objects)| **objects > 0) {
-            page.line(format_args!("{} objects restored from {source}.", count(*objects)));
+            let objects = counted(*objects, "object");
+            page.line(format_args!("{objects} restored from {source}."));
         }
         page.line(match self.missing.len() {
             0 => "Nothing is lost: all that the states need is there.".into(),

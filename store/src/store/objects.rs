@@ -98,7 +98,7 @@ impl Inner {
     /// A frame of files.
     fn frame_of_files(&self, pack: PackId, number: u32) -> Result<Arc<Vec<u8>>> {
         let (frame, was_kept) = self.frame(&self.frames, pack, number)?;
-        if self.readahead.is_used((pack, number), was_kept) {
+        if self.readahead.frame_was_used((pack, number), was_kept) {
             self.counts.frame_read_ahead_was_used();
         }
         Ok(frame)
@@ -118,12 +118,13 @@ impl Inner {
     }
 
     /// Notes that a file, which lies there, was read to its end.
-    pub(super) fn file_ended(&self, location: &Location) -> Result<()> {
-        let behind = location.len.saturating_sub(1) / self.piece_len(location)?;
+    pub(super) fn file_ended(&self, location: &Location) {
+        // What was read is right, whether or not its pack is there any more.
+        let Ok(piece_len) = self.piece_len(location) else { return };
+        let behind = location.len.saturating_sub(1) / piece_len;
         let last = u64::from(location.frame) + behind;
         let frame = (location.pack, u32::try_from(last).unwrap_or(u32::MAX));
         self.readahead.file_ended(frame, |frame| self.frames.has(frame));
-        Ok(())
     }
 
     /// A frame, decoded unless it is in `kept`, and whether it is.

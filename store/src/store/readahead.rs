@@ -61,9 +61,9 @@ impl Default for Window {
 impl Readahead {
     /// Notes that a reader uses a frame, which was in memory or had to be waited for. Returns
     /// whether it was read ahead, and is used for the first time.
-    pub(super) fn is_used(&self, frame: FrameId, was_kept: bool) -> bool {
+    pub(super) fn frame_was_used(&self, frame: FrameId, was_kept: bool) -> bool {
         let mut window = self.lock();
-        let is_first_use = window.is_used(frame);
+        let is_first_use = window.take_unused(frame);
         if is_first_use || !was_kept {
             window.fresh = Some(frame);
         }
@@ -91,7 +91,7 @@ impl Readahead {
         let next = window.wanted.pop_front();
         self.wants.store(!window.wanted.is_empty(), Relaxed);
         if let Some(frame) = next {
-            window.is_read(frame);
+            window.was_read(frame);
         }
         next
     }
@@ -104,7 +104,7 @@ impl Readahead {
 
 impl Window {
     /// Whether `frame` was read ahead, and not used before. It is not wanted any more.
-    fn is_used(&mut self, frame: FrameId) -> bool {
+    fn take_unused(&mut self, frame: FrameId) -> bool {
         self.wanted.retain(|it| *it != frame);
         let Some(place) = self.unused.iter().position(|it| *it == frame) else { return false };
         self.unused.remove(place);
@@ -112,7 +112,7 @@ impl Window {
         true
     }
 
-    fn is_read(&mut self, frame: FrameId) {
+    fn was_read(&mut self, frame: FrameId) {
         if self.unused.len() == UNUSED {
             self.unused.pop_front();
             self.width = self.width.saturating_sub(1);
@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// A reader of a pack of `FRAMES` frames with a file in each, and what is in memory.
+    /// A reader of a pack with a file in each frame, and what is in memory.
     #[derive(Default)]
     struct Reader {
         readahead: Readahead,
@@ -161,7 +161,7 @@ mod tests {
         fn read(&mut self, number: u32) {
             let was_kept = !self.kept.insert(frame(number));
             self.waited += u32::from(!was_kept);
-            self.readahead.is_used(frame(number), was_kept);
+            self.readahead.frame_was_used(frame(number), was_kept);
             self.readahead.file_ended(frame(number), |it| self.kept.contains(it));
             while let Some(next) = self.readahead.next() {
                 assert!(self.kept.insert(next), "{next:?} is in memory");
@@ -203,20 +203,20 @@ mod tests {
     fn inside_of_a_file_nothing_is_wanted() {
         let readahead = Readahead::default();
         let wanted = || std::iter::from_fn(|| readahead.next()).map(|it| it.1).collect::<Vec<_>>();
-        assert!(!readahead.is_used(frame(5), false), "it was not read ahead");
+        assert!(!readahead.frame_was_used(frame(5), false), "it was not read ahead");
         readahead.file_ended(frame(6), |_| false);
         assert!(wanted().is_empty());
         readahead.file_ended(frame(5), |it| it.1 == 7);
         assert_eq!(wanted(), [6, 8, 9]);
         // Whoever did not wait for it has read it.
-        assert!(!readahead.is_used(frame(20), false));
+        assert!(!readahead.frame_was_used(frame(20), false));
         readahead.file_ended(frame(20), |_| false);
-        assert!(!readahead.is_used(frame(22), false));
+        assert!(!readahead.frame_was_used(frame(22), false));
         assert_eq!(wanted(), [21, 23, 24]);
         // A file goes on from 8 to 9, and ends there.
-        assert!(readahead.is_used(frame(8), true), "it is used for the first time");
-        assert!(!readahead.is_used(frame(8), true), "and again");
-        assert!(readahead.is_used(frame(9), true));
+        assert!(readahead.frame_was_used(frame(8), true), "it is used for the first time");
+        assert!(!readahead.frame_was_used(frame(8), true), "and again");
+        assert!(readahead.frame_was_used(frame(9), true));
         readahead.file_ended(frame(9), |_| false);
         assert_eq!(wanted(), [10, 11, 12, 13, 14, 15]);
     }

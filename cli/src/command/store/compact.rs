@@ -9,7 +9,7 @@ use crate::error::{Error, in_one_line};
 use crate::mounts::Mounts;
 use crate::output::{Output, View};
 use crate::page::{Page, Style};
-use crate::units::{count, counted, size};
+use crate::units::{counted, size};
 
 /// Make what only old states need smaller
 ///
@@ -79,19 +79,18 @@ impl View for Done {
         for problem in &self.unreadable {
             page.marked_line(Style::Bad, "left alone: ", problem);
         }
-        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        let states = counted(number(self.states), "old state");
+        let states = counted(self.states, "old state");
         if self.packs_replaced == 0 {
             page.line(format_args!("Nothing to compact for {states}."));
         } else {
             let (would, about) = if self.dry_run { ("Would make", "about ") } else { ("Made", "") };
             page.line(format_args!(
-                "{would} {about}{} of {} in {}: {} objects ({} of files and directories) that only \
+                "{would} {about}{} of {} in {}: {} ({} of files and directories) that only \
                  {states} {}.",
                 size(self.bytes_after),
                 size(self.bytes_before),
-                counted(number(self.packs_replaced), "pack"),
-                count(self.objects),
+                counted(self.packs_replaced, "pack"),
+                counted(self.objects, "object"),
                 size(self.bytes),
                 if self.states == 1 { "needs" } else { "need" }
             ));
