@@ -112,8 +112,11 @@ impl Ahead {
 
     /// Notes that the source wants to read something.
     pub(crate) fn is_wanted(&self) {
-        // Whatever else waits has it looked at as well.
-        let _ = self.begun.get().map(|begun| begun.messages.try_send(Message::Wanted));
+        let Some(begun) = self.begun.get() else { return };
+        // Whatever waits has it looked at as well, and directories need the room.
+        if begun.messages.is_empty() {
+            let _ = begun.messages.try_send(Message::Wanted);
+        }
     }
 
     /// Notes that a directory is listed from its beginning.
