@@ -22,7 +22,7 @@ mod compact;
 mod mark;
 mod rewrite;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::sync::Arc;
@@ -38,10 +38,10 @@ use crate::hold::Holder;
 use crate::index::{Batch, Index};
 use crate::lock::{Lock, Purpose};
 use crate::log::{Change, Refs};
-use crate::pack::{Location, ObjectId};
+use crate::pack::{ObjectId, Pack};
 use crate::plain::Unneeded;
 use crate::state::StateId;
-use crate::store::{Inner, Store};
+use crate::store::{IndexWriter, Inner, Store};
 
 /// How thorough a collection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +149,7 @@ impl Store {
         mark_records(&marks, &refs);
         mark::mark(inner, &marks, roots(self, &refs)?, progress)?;
         let mut census = Census::take(inner, &marks)?;
-        inner.with_whole_index(|index| census.settle_copies(inner, Some(index)))?;
+        inner.with_whole_index(|index| census.settle_copies(Some(index)))?;
         let mut collected = Collected::new(&refs, &census);
         for pack in census.packs {
             if pack.is_dead() {
@@ -194,14 +194,14 @@ impl Store {
         mark::mark(inner, marks, roots(self, &refs)?, progress)?;
         progress.begin(GcPhase::Sweep, None);
         let mut census = Census::take(inner, marks)?;
-        let unsettled = writer.with_whole(|index| census.settle_copies(inner, index))?;
+        let settled = writer.with_whole(|index| census.settle_copies(index))?;
         let mut collected = Collected::new(&refs, &census);
         let (dead, packs): (Vec<_>, Vec<_>) =
             census.packs.into_iter().partition(|pack| pack.is_dead());
         dead.iter().for_each(|pack| collected.goes(pack));
         let dead: Vec<PackId> = dead.into_iter().map(|pack| pack.id).collect();
         let forgotten =
-            writer.with_whole(|index| forget(inner, index, &census.garbage, &unsettled, &dead));
+            writer.with_whole(|index| forget(inner, index, &census.garbage, &settled, &dead));
         match forgotten {
             Err(err) if err.is_full() => {
                 writer.index = None;
@@ -210,9 +210,8 @@ impl Store {
                 // Now there is room for it, unless little was removed: then whoever needs
                 // one keeps it in memory. Made anew, it knows of garbage again.
                 let forgotten = inner.open_writer(&inner.log()).and_then(|index| {
-                    writer.index = Some(Arc::new(index));
-                    let index = writer.index.as_deref();
-                    forget(inner, index, &census.garbage, &unsettled, &[])
+                    writer.index = Some(IndexWriter::new(inner, index));
+                    writer.with_whole(|index| forget(inner, index, &census.garbage, &settled, &[]))
                 });
                 match forgotten {
                     Err(err) if !err.is_full() => return Err(err),
@@ -299,13 +298,12 @@ fn mark_records(marks: &Marks, refs: &Refs) {
 }
 
 /// The index, open for writing while the lock is held; `None` on a full disk.
-struct Writer<'a> {
-    inner: &'a Inner,
-    index: Option<Arc<Index>>,
+struct Writer {
+    index: Option<IndexWriter>,
 }
 
-impl<'a> Writer<'a> {
-    fn open(inner: &'a Inner) -> Result<Self> {
+impl Writer {
+    fn open(inner: &Arc<Inner>) -> Result<Self> {
         let log = inner.log();
         // What an interrupted collection left is counted as what it is.
         let opened = inner.open_writer(&log).and_then(|index| {
@@ -313,38 +311,27 @@ impl<'a> Writer<'a> {
         });
         let index = match opened {
             Err(err) if err.is_full() => None,
-            opened => Some(Arc::new(opened?)),
+            opened => Some(IndexWriter::new(inner, opened?)),
         };
-        if index.is_some() {
-            inner.set_index(index.clone());
-        }
-        Ok(Self { inner, index })
+        Ok(Self { index })
     }
 
-    /// Does something with it; once more with one that was made anew if it proves to be
-    /// damaged.
-    fn with_whole<T>(&mut self, mut work: impl FnMut(Option<&Index>) -> Result<T>) -> Result<T> {
-        match work(self.index.as_deref()) {
-            Err(err) if err.is_of_damaged_index() => {
-                // The damaged one is closed before: nothing opens an index twice for changes.
-                self.index = None;
-                self.inner.set_index(None);
-                self.index = Some(Arc::new(self.inner.rebuild(&self.inner.log())?.0));
-                self.inner.set_index(self.index.clone());
-                work(self.index.as_deref())
-            }
-            result => result,
+    /// Does something with it, as [`IndexWriter::with`] does.
+    fn with_whole<T>(&self, mut work: impl FnMut(Option<&Index>) -> Result<T>) -> Result<T> {
+        match &self.index {
+            Some(index) => index.with(|index| work(Some(index))),
+            None => work(None),
         }
     }
 }
 
-/// Has the index forget garbage, says where copies lie, and has readers look again when
-/// packs are about to go.
+/// Has the index forget garbage, name of copies those that are `settled`, and has readers look
+/// again when packs are about to go.
 fn forget(
     inner: &Inner,
     index: Option<&Index>,
     garbage: &[ObjectId],
-    settled: &[(ObjectId, Location)],
+    settled: &[(ObjectId, PackId)],
     dead: &[PackId],
 ) -> Result<()> {
     let Some(index) = index else {
@@ -352,8 +339,17 @@ fn forget(
         return Err(Error::io(inner.index_path())(full));
     };
     let mut batch = Batch::default();
-    for (object, location) in settled {
-        batch.relocate(*object, *location);
+    // One that was made anew since may name others, in packs that go.
+    let mut elsewhere: HashMap<PackId, HashSet<ObjectId>> = HashMap::new();
+    for (object, pack) in settled {
+        if index.location_of(*object)?.is_none_or(|at| at.pack != *pack) {
+            elsewhere.entry(*pack).or_default().insert(*object);
+        }
+    }
+    for (pack, objects) in elsewhere {
+        let all = Pack::open(&inner.pack_path(pack), pack)?.objects()?.into_iter();
+        all.filter(|(object, _)| objects.contains(object))
+            .for_each(|(object, at)| batch.relocate(object, at));
     }
     for object in garbage {
         if index.location_of(*object)?.is_some() {
@@ -361,15 +357,8 @@ fn forget(
         }
     }
     dead.iter().for_each(|pack| batch.remove(*pack));
-    index.write(batch)?;
+    index.write(&batch)?;
     if dead.is_empty() { Ok(()) } else { inner.note_repack(index) }
-}
-
-impl Drop for Writer<'_> {
-    fn drop(&mut self) {
-        // An index that is open for writing would keep other writers out.
-        self.inner.set_index(None);
-    }
 }
 
 impl Inner {

@@ -297,9 +297,9 @@ impl Index {
     /// Large changes are also moved out of the write-ahead log, which every
     /// view would have to replay; and so is all of it when many small changes
     /// have left a log each.
-    pub(crate) fn write(&self, batch: Batch) -> Result<()> {
+    pub(crate) fn write(&self, batch: &Batch) -> Result<()> {
         let mut count = 0;
-        for NewPack { id, len, objects } in batch.packs {
+        for NewPack { id, len, objects } in &batch.packs {
             let mut changes = WriteBatch::default();
             count += objects.len();
             objects.iter().for_each(|(object, at)| put(&mut changes, *object, at));
@@ -320,7 +320,7 @@ impl Index {
             self.db.write(changes).map_err(self.failed())?;
         }
         let mut changes = WriteBatch::default();
-        for pack in batch.removed {
+        for pack in &batch.removed {
             changes.delete(key_of(PACK, pack.as_bytes()));
         }
         self.db.write(changes).map_err(self.failed())?;
@@ -443,7 +443,7 @@ mod tests {
             let index = Index::open_writer(home.path()).unwrap();
             let mut batch = Batch::default();
             batch.add(pack(number), 1, vec![(ObjectId::Page(page(number)), location(number))]);
-            index.write(batch).unwrap();
+            index.write(&batch).unwrap();
         }
         let logs = count_logs(home.path());
         assert!((1..=10).contains(&logs), "{logs} logs");

@@ -18,10 +18,10 @@ use std::sync::{Mutex, PoisonError};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::hash::{BlobHasher, BlobKey, BlobRef, Digest};
-use crate::index::Index;
 use crate::pack::{
     Compressor, Density, FRAME_LEN, FinishedPack, Frame, LARGE_BLOB, ObjectId, PackWriter,
 };
+use crate::store::IndexWriter;
 
 /// Where the bytes of a blob come from.
 pub trait Source: Sync {
@@ -109,7 +109,7 @@ pub(crate) type Claims = Mutex<HashMap<BlobKey, Digest>>;
 /// What the jobs of an ingest share.
 pub(crate) struct Ingest<'a> {
     pub(crate) disk: &'a dyn Disk,
-    pub(crate) index: &'a Index,
+    pub(crate) index: &'a IndexWriter,
     pub(crate) claims: &'a Claims,
     /// Gives the path of the next temporary pack.
     pub(crate) temporary: &'a (dyn Fn() -> PathBuf + Sync),
@@ -325,7 +325,7 @@ impl Ingest<'_> {
         }
         claims.insert(key, offered);
         drop(claims);
-        match self.index.blob(key)? {
+        match self.index.with(|index| index.blob(key))? {
             Some((stored, _)) => same(stored).map(|()| false),
             None => Ok(true),
         }
@@ -410,12 +410,15 @@ mod tests {
 
     use super::*;
     use crate::disk::RealDisk;
+    use crate::index::Index;
+    use crate::store::Store;
 
     #[test]
     fn workers_end_when_nothing_can_be_written() {
         let (sender, receiver) = channel();
         std::thread::spawn(move || {
             let home = tempfile::tempdir().expect("a temporary directory");
+            let store = Store::create(&home.path().join("store")).expect("a store");
             let index = Index::in_memory(&home.path().join("index")).expect("memory");
             let contents: Vec<Vec<u8>> =
                 (0_u32..500).map(|number| number.to_le_bytes().repeat(FRAME_LEN / 8)).collect();
@@ -423,7 +426,7 @@ mod tests {
                 contents.iter().map(|bytes| BytesSource { name: "a test", bytes }).collect();
             let ingest = Ingest {
                 disk: &RealDisk,
-                index: &index,
+                index: &IndexWriter::new(store.inner(), index),
                 claims: &Claims::default(),
                 temporary: &|| "a test".into(),
                 progress: &(),

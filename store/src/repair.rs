@@ -96,18 +96,18 @@ impl Store {
         })?;
         damaged.sort_by_key(|scan| scan.id);
         let mut repaired = Repaired::default();
-        let wrong = tables.wrong_entries(self.inner(), transaction.index())?;
+        let wrong = tables.wrong_entries(self.inner(), &transaction.index().get())?;
         repaired.corrected = wrong.len() as u64;
-        if transaction.index().is_damaged() {
+        if transaction.index().get().is_damaged() {
             repaired.corrected = repaired.corrected.max(1);
-            transaction.remake_index()?;
+            transaction.index().remake()?;
         } else {
-            tables.correct(wrong, transaction.index())?;
+            tables.correct(wrong, &transaction.index().get())?;
             // What lay in packs that are gone is forgotten, so that it is missed.
-            self.inner().reconcile(transaction.index())?;
+            self.inner().reconcile(&transaction.index().get())?;
         }
         if !transaction.missing()?.objects.is_empty() {
-            repaired.corrected += tables.complete(transaction.index())?;
+            repaired.corrected += tables.complete(&transaction.index().get())?;
             self.inner().forget_all();
         }
         let states = self.inner().log().refs.states.into_values();
@@ -156,13 +156,14 @@ impl Transaction {
     /// Has the index forget what is lost, or say where else it lies.
     fn give_up(&mut self, damaged: &mut [PackScan]) -> Result<()> {
         let bad: HashSet<PackId> = damaged.iter().map(|scan| scan.id).collect();
+        let index = self.index().get();
         let mut lost = HashSet::new();
         for scan in &mut *damaged {
             if scan.sound.is_empty() && scan.lost.is_empty() {
-                scan.lost = self.index().objects_in(scan.id)?;
+                scan.lost = index.objects_in(scan.id)?;
             }
             for object in &scan.lost {
-                if self.index().location_of(*object)?.is_some_and(|at| bad.contains(&at.pack)) {
+                if index.location_of(*object)?.is_some_and(|at| bad.contains(&at.pack)) {
                     lost.insert(*object);
                 }
             }
@@ -180,7 +181,7 @@ impl Transaction {
             }
         }
         lost.into_iter().for_each(|object| changes.forget(object));
-        self.index().write(changes)?;
+        index.write(&changes)?;
         inner.forget_all();
         Ok(())
     }
@@ -199,7 +200,7 @@ impl Transaction {
             for (object, at) in sound {
                 let is_needed = match object {
                     ObjectId::State(_) => records.contains(&object),
-                    _ => self.index().location_of(object)? == Some(at),
+                    _ => self.index().get().location_of(object)? == Some(at),
                 };
                 if !is_needed {
                     continue;

@@ -2,11 +2,13 @@
 
 mod create;
 mod index;
+mod index_writer;
 pub(crate) mod objects;
 mod readahead;
 mod refs;
 
 pub(crate) use index::remove_all;
+pub(crate) use index_writer::IndexWriter;
 
 use std::fs;
 use std::io;

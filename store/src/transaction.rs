@@ -11,13 +11,13 @@ use std::time::UNIX_EPOCH;
 use crate::edit::{TreeReader, TreeWriter};
 use crate::error::{Error, Result};
 use crate::hash::{BlobRef, PackId, TreeId};
-use crate::index::{Batch, Index};
+use crate::index::Batch;
 use crate::ingest::{Claims, Ingest, IngestProgress, Source};
 use crate::lock::{Lock, Purpose};
 use crate::log::Change;
 use crate::pack::{Density, FinishedPack, ObjectId, PACK_LEN, PackWriter, Packer};
 use crate::state::{State, StateId};
-use crate::store::Store;
+use crate::store::{IndexWriter, Store};
 use crate::tree::{EncodedTree, Entry, Subtree, Tree};
 
 /// What a new state is to be.
@@ -52,7 +52,7 @@ pub enum Standing {
 #[derive(Debug)]
 pub struct Transaction {
     store: Store,
-    index: Arc<Index>,
+    index: IndexWriter,
     claims: Claims,
     trees: HashMap<TreeId, Arc<Tree>>,
     open_pack: Option<PackWriter>,
@@ -83,8 +83,7 @@ impl Store {
             let path = entry.map_err(Error::io(&leftovers))?.path();
             inner.disk.remove(&path).map_err(Error::io(&path))?;
         }
-        let index = Arc::new(inner.open_writer(&inner.log())?);
-        inner.set_index(Some(index.clone()));
+        let index = IndexWriter::new(inner, inner.open_writer(&inner.log())?);
         Ok(Transaction {
             store: self.clone(),
             index,
@@ -183,11 +182,11 @@ impl Transaction {
             return Ok(false);
         }
         for (page, _) in &encoded.pages {
-            if self.index.page(*page)?.is_none() {
+            if self.index.with(|index| index.page(*page))?.is_none() {
                 return Ok(false);
             }
         }
-        Ok(self.index.tree(encoded.id)?.is_some())
+        Ok(self.index.with(|index| index.tree(encoded.id))?.is_some())
     }
 
     /// Like [`Self::put_tree`], as an entry for the directory above.
@@ -196,19 +195,8 @@ impl Transaction {
         Ok(Entry::Directory(Subtree { id: self.put_tree(tree)?, summary }))
     }
 
-    pub(crate) fn index(&self) -> &Index {
+    pub(crate) fn index(&self) -> &IndexWriter {
         &self.index
-    }
-
-    /// Makes the index anew from the packs that were there before.
-    pub(crate) fn remake_index(&mut self) -> Result<()> {
-        let inner = self.store.inner().clone();
-        inner.set_index(None);
-        // The damaged one is closed before: nothing opens an index twice for changes.
-        self.index = Arc::new(Index::in_memory(&inner.index_path())?);
-        self.index = Arc::new(inner.rebuild(&inner.log())?.0);
-        inner.set_index(Some(self.index.clone()));
-        Ok(())
     }
 
     /// Adds a pack that was written below packs/new.
@@ -223,7 +211,7 @@ impl Transaction {
             return Ok(true);
         }
         drop(claims);
-        let found = self.index.blob(blob.key)?;
+        let found = self.index.with(|index| index.blob(blob.key))?;
         Ok(found.is_some_and(|(digest, at)| (digest, at.len) == (blob.digest, blob.size)))
     }
 
@@ -253,8 +241,9 @@ impl Transaction {
             batch.add(pack.id, pack.len, pack.objects);
         }
         removed.iter().for_each(|id| batch.remove(*id));
-        self.index.write(batch)?;
-        inner.note_repack(&self.index)?;
+        let index = self.index.get();
+        index.write(&batch)?;
+        inner.note_repack(&index)?;
         inner.remove_packs(&removed)?;
         inner.forget_all();
         // One that a power cut brought back would be found damaged again.
@@ -302,7 +291,7 @@ impl Transaction {
     /// Keeps a note for an upper floor in the index, or forgets it. Notes may
     /// vanish at any time and are not part of the transaction.
     pub fn set_note(&self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
-        self.index.set_note(key, value)
+        self.index.with(|index| index.set_note(key, value))
     }
 
     /// Publishes the new state and makes it current.
@@ -346,7 +335,7 @@ impl Transaction {
         for pack in packs {
             batch.add(pack.id, pack.len, pack.objects);
         }
-        self.index.write(batch)?;
+        self.index.with(|index| index.write(&batch))?;
 
         let mut changes = vec![Change::Publish(state.clone())];
         let becomes_current = match standing {
@@ -360,7 +349,7 @@ impl Transaction {
         log.append(&*inner.disk, changes)?;
         // The state is committed: a failure from here on costs the next
         // opening a look at the packs, no more.
-        let _ = self.index.set_generation(log.published);
+        let _ = self.index.get().set_generation(log.published);
         inner.set_log(log);
         Ok(state)
     }
@@ -427,7 +416,7 @@ impl Transaction {
             let encoded = tree.encode();
             packer.push(ObjectId::Tree(id), &encoded.bytes)?;
             for (id, page) in &encoded.pages {
-                if pages.insert(*id) && self.index.page(*id)?.is_none() {
+                if pages.insert(*id) && self.index.with(|index| index.page(*id))?.is_none() {
                     packer.push(ObjectId::Page(*id), page)?;
                 }
             }
@@ -461,8 +450,6 @@ impl TreeWriter for Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         let inner = self.store.inner();
-        // An index that is open for writing would keep other writers out.
-        inner.set_index(None);
         self.open_pack = None;
         if let Ok(leftovers) = fs::read_dir(inner.path.join("packs/new")) {
             for entry in leftovers.flatten() {

@@ -322,13 +322,13 @@ impl Store {
             return Ok(None);
         }
         for object in &needs.relied {
-            if index.location_of(*object)?.is_none() {
+            if index.with(|index| index.location_of(*object))?.is_none() {
                 return Ok(None);
             }
         }
         for (object, _) in packs.iter().flat_map(|pack| &pack.objects) {
             let ObjectId::Blob(key, offered) = *object else { continue };
-            match index.blob(key)? {
+            match index.with(|index| index.blob(key))? {
                 Some((stored, _)) if stored != offered => {
                     return Err(Error::Collision { key, stored, offered });
                 }

@@ -143,15 +143,14 @@ impl Census {
         Ok(gathered.into_inner().unwrap_or_else(PoisonError::into_inner).census)
     }
 
-    /// Of objects that lie in several packs, counts only the copy that the index
-    /// names as needed, and returns those for which it names none of them. Of a record of a
-    /// state, that in the pack of which the most is needed besides.
+    /// Of objects that lie in several packs, counts only one copy as needed, and returns in
+    /// which pack: that which the index names, or any if it names none of them. Of a record of
+    /// a state, which the index does not know, that in the pack of which the most is needed
+    /// besides.
     pub(super) fn settle_copies(
         &mut self,
-        inner: &Inner,
         index: Option<&Index>,
-    ) -> Result<Vec<(ObjectId, Location)>> {
-        let mut unsettled = Vec::new();
+    ) -> Result<Vec<(ObjectId, PackId)>> {
         // All at first: an index that proves to be damaged is asked again.
         let mut places = Vec::with_capacity(self.copies.len());
         for Copies { object, .. } in &self.copies {
@@ -160,15 +159,12 @@ impl Census {
         let copies = std::mem::take(&mut self.copies).into_iter().zip(places);
         let (records, others): (Vec<_>, Vec<_>) =
             copies.partition(|(copies, _)| matches!(copies.object, ObjectId::State(_)));
+        let mut settled = Vec::with_capacity(others.len());
         for (copies, named) in others {
             let named = named.map(|location| location.pack);
             let named = copies.packs.iter().find(|(at, _)| Some(self.pack(*at).id) == named);
             let (chosen, _) = *named.unwrap_or(&copies.packs[0]);
-            if named.is_none() {
-                let id = self.pack(chosen).id;
-                let objects = Pack::open(&inner.pack_path(id), id)?.objects()?;
-                unsettled.extend(objects.into_iter().find(|(other, _)| *other == copies.object));
-            }
+            settled.push((copies.object, self.pack(chosen).id));
             self.keep_one(&copies, chosen);
         }
         for (copies, _) in records {
@@ -180,7 +176,7 @@ impl Census {
             self.records.insert(copies.object, self.pack(chosen).id);
             self.keep_one(&copies, chosen);
         }
-        Ok(unsettled)
+        Ok(settled)
     }
 
     fn keep_one(&mut self, copies: &Copies, chosen: u32) {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::census::PackCensus;
 use super::mark::{Mark, Marks};
@@ -18,7 +19,7 @@ const BATCH_LEN: u64 = 64 << 20;
 
 /// Replaces `sparse` packs, those first of which the least is needed.
 pub(super) fn rewrite(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     marks: &Marks,
     mut sparse: Vec<PackCensus>,
     records: &HashMap<ObjectId, PackId>,
@@ -47,7 +48,7 @@ pub(super) fn rewrite(
 }
 
 pub(super) struct Rewrite<'a> {
-    pub(super) inner: &'a Inner,
+    pub(super) inner: &'a Arc<Inner>,
     /// What is kept; records of states are found in it.
     pub(super) marks: &'a Marks,
     /// Which pack keeps a record that lies in several.
@@ -187,19 +188,14 @@ impl Rewrite<'_> {
     pub(super) fn publish(&self, copies: Vec<FinishedPack>, batch: &[PackId]) -> Result<bool> {
         let inner = self.inner;
         let _lock = inner.wait_for_lock(Purpose::Upkeep)?;
-        let mut writer = Writer::open(inner)?;
+        let writer = Writer::open(inner)?;
         // It would go with what it replaces.
         if copies.iter().any(|copy| batch.contains(&copy.id)) {
             return inner.remove_leftovers().map(|()| false);
         }
         let copied: HashSet<ObjectId> =
             copies.iter().flat_map(|copy| &copy.objects).map(|(object, _)| *object).collect();
-        let full = || {
-            let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
-            Error::io(inner.index_path())(full)
-        };
-        let is_complete = writer.with_whole(|index| {
-            let index = index.ok_or_else(full)?;
+        let is_complete = |index: &Index| -> Result<bool> {
             for id in batch {
                 for (object, at) in Pack::open(&inner.pack_path(*id), *id)?.objects()? {
                     if !copied.contains(&object) && index.location_of(object)? == Some(at) {
@@ -208,25 +204,47 @@ impl Rewrite<'_> {
                 }
             }
             Ok(true)
+        };
+        let mut changes = None;
+        let is_replaced = writer.with_whole(|index| {
+            let index = index.ok_or_else(|| {
+                let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
+                Error::io(inner.index_path())(full)
+            })?;
+            // One that was made anew because it could not be written knows of garbage, and of
+            // the copies.
+            if !is_complete(index)? {
+                return Ok(false);
+            }
+            let changes = match &changes {
+                Some(changes) => changes,
+                None => changes.insert(self.name(&copies, batch)?),
+            };
+            index.write(changes)?;
+            inner.note_repack(index)?;
+            Ok(true)
         })?;
-        if !is_complete {
+        if !is_replaced {
             return inner.remove_leftovers().map(|()| false);
         }
-        let index = writer.index.as_deref().ok_or_else(full)?;
+        inner.remove_packs(batch)?;
+        Ok(true)
+    }
+
+    /// Gives copies their names, and returns what the index is to know then.
+    fn name(&self, copies: &[FinishedPack], batch: &[PackId]) -> Result<Batch> {
+        let inner = self.inner;
         let mut changes = Batch::default();
-        for copy in &copies {
+        for copy in copies {
             let path = inner.pack_path(copy.id);
             inner.disk.rename(&copy.temporary, &path).map_err(Error::io(&path))?;
+            changes.add(copy.id, copy.len, copy.objects.clone());
         }
         if !copies.is_empty() {
             let directory = inner.path.join("packs");
             inner.disk.sync_directory(&directory).map_err(Error::io(&directory))?;
         }
-        copies.into_iter().for_each(|copy| changes.add(copy.id, copy.len, copy.objects));
         batch.iter().for_each(|id| changes.remove(*id));
-        index.write(changes)?;
-        inner.note_repack(index)?;
-        inner.remove_packs(batch)?;
-        Ok(true)
+        Ok(changes)
     }
 }

@@ -240,7 +240,7 @@ impl Inner {
                     let len = fs::metadata(&path).map_err(Error::io(&path))?.len();
                     let mut batch = Batch::default();
                     batch.add(id, len, objects);
-                    index.write(batch)?;
+                    index.write(&batch)?;
                 }
                 Err(err) => damaged.push(err),
             }

@@ -105,7 +105,7 @@ impl Tables {
                 None => changes.forget(object),
             }
         }
-        index.write(changes)
+        index.write(&changes)
     }
 
     /// Tells the index where everything lies that it does not know; returns how much that
@@ -120,7 +120,7 @@ impl Tables {
                 count += 1;
             }
         }
-        index.write(changes)?;
+        index.write(&changes)?;
         Ok(count)
     }
 }
@@ -179,7 +179,7 @@ mod tests {
                 Some(at) => batch.relocate(one, at),
                 None => batch.forget(one),
             }
-            index.write(batch).expect("writes");
+            index.write(&batch).expect("writes");
             drop(index);
             let of_all = store.verify(&());
             for (report, told_always) in

@@ -311,7 +311,7 @@ mod tests {
         let index = inner.open_writer(&inner.log()).expect("opens");
         let mut batch = Batch::default();
         batch.forget(object);
-        index.write(batch).expect("writes");
+        index.write(&batch).expect("writes");
         drop(index);
         let mut damage = store.verify(&()).expect("can be verified").damage;
         damage.retain(|damage| !matches!(damage.error, crate::Error::WrongIndex { .. }));
