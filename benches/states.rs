@@ -1,7 +1,7 @@
 //! How long does it take to see which states there are, and to enter one, when there are
 //! 5,000 of a system of 2,000 entries? On a mount of all states, and with `cairn state list`;
 //! beside it the plain way to keep states: a directory for each on the native filesystem.
-//! Needs root.
+//! And how long when most of them were removed? Needs root.
 
 use std::fs;
 use std::path::Path;
@@ -12,9 +12,12 @@ use cairn_benches::{
     Mounted, binary, cairn, compare, drop_caches, make_system, median_of, report, run, walk,
     write_out,
 };
-use cairn_store::{Draft, Store};
+use cairn_store::{Draft, StateId, Store};
 
 const STATES: usize = 5_000;
+
+/// So many are left in the end.
+const LEFT: usize = 20;
 
 /// Asks what there is in a directory of states.
 type Question = fn(&Path);
@@ -88,7 +91,12 @@ fn main() {
 
     let start = median_of(21, || time(|| run(Command::new(binary()).arg("--version"))));
     report("process start", start);
-    report("cairn state list", median_of(9, || time(|| run(cairn(&path).args(["state", "list"])))));
+    let list = || median_of(9, || time(|| run(cairn(&path).args(["state", "list"]))));
+    report("cairn state list, of 5000 states", list());
+    let store = Store::open(&path).expect("the store");
+    let old: Vec<StateId> = store.refs().states.into_keys().take(STATES - LEFT).collect();
+    store.remove_states(&old).expect("they can be removed");
+    report(&format!("cairn state list, {LEFT} of them left"), list());
 }
 
 fn time(work: impl FnOnce()) -> Duration {

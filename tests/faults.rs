@@ -39,7 +39,7 @@ const fn several(name: &'static str, before: &'static str, words: &'static str) 
 }
 
 /// What each begins with: state 1 has the package base, 2 has tool, too, and is current.
-const CASES: [Case; 33] = [
+const CASES: [Case; 34] = [
     case("install", "", "--yes install app"),
     case("reinstall", "", "--yes reinstall tool"),
     case("remove", "", "--yes remove tool"),
@@ -52,6 +52,7 @@ const CASES: [Case; 33] = [
     case("pull", "", "pull OTHER"),
     several("push", "", "push TARGET"),
     case("tag", "", "state tag second 2"),
+    case("tag, for which the log is replaced", "LONG LOG", "state tag second 2"),
     case("untag", "state tag first 1", "state untag first"),
     case("state remove", "", "--yes state remove 1"),
     several("prune --gc", "--yes remove tool", "--yes state prune --keep-last 1 --gc"),
@@ -156,6 +157,7 @@ impl Machine {
                 bytes[40] ^= 1;
                 fs::write(log, bytes).unwrap();
             }
+            "LONG LOG" => cairn.fill_log(),
             "WORKSPACE" => {
                 let mount = Mount::new(&cairn, &["--rw", "work"], "work");
                 fs::write(mount.join("written"), noise(8, 5000)).unwrap();

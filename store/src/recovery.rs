@@ -15,7 +15,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::hash::TreeId;
 use crate::lock::{Lock, Purpose};
-use crate::log::{Change, Log, Refs, Salvaged};
+use crate::log::{Log, Refs, Salvaged};
 use crate::pack::{ObjectId, Pack};
 use crate::state::{State, StateId};
 use crate::store::{FORMAT, Store, remove_all};
@@ -68,7 +68,7 @@ impl Store {
         let recovered = recover(&second, salvaged);
         drop(second);
         remove_all(&scratch)?;
-        let (mut recovered, removed, is_whole) = recovered?;
+        let (mut recovered, is_whole) = recovered?;
         if dry_run {
             return Ok(recovered);
         }
@@ -81,12 +81,7 @@ impl Store {
             return Err(Error::NoState);
         }
         let (new, kept) = (path.join("refs/log.new"), keep(&**disk, &log_path, bytes.as_deref())?);
-        match disk.remove(&new) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(Error::io(new)(err)),
-            _ => disk.create(&new).map_err(Error::io(&new))?,
-        };
-        let mut log = Log::read(&new)?;
-        log.append(&**disk, changes(&recovered.refs, &removed))?;
+        Log::write(&**disk, &new, recovered.refs.clone()).map_err(Error::io(&new))?;
         // It may know of more records than the new log has. Without one, the next command
         // makes it.
         remove_all(&path.join("index"))?;
@@ -117,19 +112,14 @@ fn open_second(path: &Path, scratch: &Path) -> Result<Store> {
     Store::open(scratch)
 }
 
-/// Puts together what the log and the packs say; with the states that the log says were
-/// removed, and whether it is whole.
-fn recover(
-    second: &Store,
-    salvaged: Salvaged,
-) -> Result<(Recovered, BTreeMap<StateId, Option<State>>, bool)> {
-    let Salvaged { mut refs, mut removed, is_whole } = salvaged;
+/// Puts together what the log and the packs say; with whether the log is whole.
+fn recover(second: &Store, salvaged: Salvaged) -> Result<(Recovered, bool)> {
+    let Salvaged { mut refs, removed, checkpoint, is_whole } = salvaged;
     let mut recovered = Recovered::default();
     let mut candidates: BTreeMap<StateId, Vec<State>> = BTreeMap::new();
     for state in records(second, &mut recovered.unreadable)? {
-        if let Some(removed) = removed.get_mut(&state.id) {
-            removed.get_or_insert(state);
-        } else if !refs.states.contains_key(&state.id) {
+        let is_gone = removed.contains(&state.id) || checkpoint.tells_gone(state.id);
+        if !is_gone && !refs.states.contains_key(&state.id) {
             candidates.entry(state.id).or_default().push(state);
         }
     }
@@ -157,9 +147,10 @@ fn recover(
     refs.current = refs.current.filter(is_there).or(refs.states.keys().last().copied());
     let tags = std::mem::take(&mut refs.tags);
     refs.tags = tags.into_iter().filter(|(_, id)| refs.states.contains_key(id)).collect();
-    refs.newest = refs.states.keys().chain(removed.keys()).max().copied().unwrap_or_default();
+    let newest = refs.states.keys().chain(&removed).max().copied().unwrap_or_default();
+    refs.newest = newest.max(checkpoint.newest);
     recovered.refs = refs;
-    Ok((recovered, removed, is_whole))
+    Ok((recovered, is_whole))
 }
 
 /// The records of states that lie in packs.
@@ -231,20 +222,6 @@ fn is_whole_below(store: &Store, root: TreeId, whole: &mut HashSet<TreeId>) -> R
         }
     }
     Ok(true)
-}
-
-/// What a log has to say for these to be the states: also which were removed, so that nobody
-/// takes them for lost, and no number is given again.
-fn changes(refs: &Refs, removed: &BTreeMap<StateId, Option<State>>) -> Vec<Change> {
-    let removed = || removed.values().flatten();
-    let mut states: Vec<&State> = refs.states.values().chain(removed()).collect();
-    states.sort_by_key(|state| state.id);
-    let mut changes: Vec<Change> =
-        states.into_iter().map(|state| Change::Publish(state.clone())).collect();
-    changes.extend(removed().map(|state| Change::Remove(state.id)));
-    changes.extend(refs.current.map(Change::Current));
-    changes.extend(refs.tags.iter().map(|(tag, id)| Change::Tag(tag.clone(), *id)));
-    changes
 }
 
 /// Keeps the bytes of a log beside it, durably; returns where.

@@ -120,7 +120,7 @@ struct Case {
     later: [(u8, usize); 2],
 }
 
-const CASES: [Case; 17] = [
+const CASES: [Case; 18] = [
     Case {
         name: "publish in one pack",
         base: make_base,
@@ -262,7 +262,34 @@ const CASES: [Case; 17] = [
         is_done: |store| store.refs().current == Some(StateId(4)),
         later: [(3, 2), (0, 0)],
     },
+    Case {
+        name: "tag, for which the log is replaced",
+        base: make_long_log,
+        operation: |store| {
+            let before = records(store.path());
+            store.tag(Tag::new("kept").unwrap(), StateId(1))?;
+            store.tag(Tag::new("too").unwrap(), StateId(1))?;
+            assert!(records(store.path()) < before, "the log was not replaced");
+            Ok(())
+        },
+        is_done: |store| store.refs().tags.len() == 2,
+        later: [(7, 1), (2, 3)],
+    },
 ];
+
+/// How many records the log of a store has.
+fn records(store: &Path) -> usize {
+    std::fs::read(store.join("refs/log")).unwrap().split(|byte| *byte == b'\n').count() - 1
+}
+
+/// The base with as many records in its log as there may be.
+fn make_long_log(path: &Path) {
+    make_base(path);
+    let store = Store::open(path).unwrap();
+    while records(path) < 2 * 4 + 256 {
+        store.switch(StateId(2)).unwrap();
+    }
+}
 
 /// A store with a state that the base does not have; it has one small pack and a large one.
 static OTHER: LazyLock<(tempfile::TempDir, Store)> = LazyLock::new(|| {
@@ -531,13 +558,15 @@ fn the_test_above_notices_each_sync_that_is_left_out() {
         }
     }
     let each = ["publish a workspace", "gc", "compact", "repair", "pull", "import", "prune"];
-    for case in CASES.iter().filter(|case| each.contains(&case.name)) {
+    let is_meant = |name| each.contains(&name) || name.ends_with("replaced");
+    for case in CASES.iter().filter(|case| is_meant(case.name)) {
         // A repair begins with the two syncs of quarantine. This one writes several
         // packs, so that the sync of the filesystem that follows is for those as well. What a
-        // prune has removed is reported after the sync of the log by its collection.
+        // prune has removed is reported after the sync of the log by its collection, and the
+        // first of two tags after that of the log that replaces it.
         let first = match case.name {
             "repair" => 2,
-            "prune" => 1,
+            "prune" | "tag, for which the log is replaced" => 1,
             _ => 0,
         };
         // What this one makes durable in a pull is the pack of the state's record alone, which

@@ -57,53 +57,101 @@ fn check(path: &Path, expected: &Refs, all: &BTreeMap<StateId, (State, Files)>, 
     assert_eq!(next.id, StateId(6), "{what}: no number is given twice");
 }
 
-#[test]
-fn each_line_of_the_log_that_is_lost_costs_no_state() {
-    let home = fast_directory();
-    let base = home.path().join("base");
-    let (refs, all) = history(&base);
+/// Recovers a store from a log of which one line is lost, for each line and in several ways.
+/// `expected` is told which line, and whether all in it is still there; `is_whole` says of which
+/// lines it is not noticed that they are gone.
+fn lose_each_line(
+    base: &Path,
+    all: &BTreeMap<StateId, (State, Files)>,
+    expected: impl Fn(usize, bool) -> Refs,
+    is_whole: impl Fn(usize) -> bool,
+) {
     let whole = fs::read(base.join("refs/log")).unwrap();
     let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
-    // Five states, two tags, a removal, a switch.
-    assert_eq!(lines.len(), 9);
     for (lost, line) in lines.iter().enumerate() {
-        let expected = |how: &str| {
-            let mut refs = refs.clone();
-            match lost {
-                // The line is there, and the next one as well.
-                _ if how == "joined" => {}
-                5 => drop(refs.tags.remove(&Tag::new("first").unwrap())),
-                6 => drop(refs.tags.remove(&Tag::new("third").unwrap())),
-                7 => drop(refs.states.insert(StateId(2), all[&StateId(2)].0.clone())),
-                // What is told of the current state last is by the fifth.
-                8 => refs.current = Some(StateId(5)),
-                _ => {}
-            }
-            refs
-        };
         for (how, bytes) in [
             ("removed", Vec::new()),
             ("flipped", [&line[..30], b"!", &line[31..]].concat()),
             ("zeroed", vec![0; line.len()]),
             ("joined", [&line[..line.len() - 1], b"!"].concat()),
         ] {
-            let path = home.path().join(format!("{lost} {how}"));
-            copy(&base, &path);
+            let path = base.with_file_name(format!("{lost} {how}"));
+            copy(base, &path);
             let log = path.join("refs/log");
             let damaged = [&lines[..lost].concat()[..], &bytes, &lines[lost + 1..].concat()];
             fs::write(&log, damaged.concat()).unwrap();
             let what = format!("line {lost} {how}");
             let recovered = recover(&path).unwrap();
             assert!(recovered.incomplete.is_empty() && recovered.unreadable.is_empty(), "{what}");
-            // Without the last line it is a log as it was before.
-            let is_whole = lost == 8 && how != "joined";
+            // The line is there, and the next one as well.
+            let is_joined = how == "joined";
+            let is_whole = is_whole(lost) && !is_joined;
             assert_eq!(recovered.is_new, !is_whole, "{what}: {recovered:?}");
             let kept = recovered.kept.map(|kept| fs::read(kept).unwrap());
             assert_eq!(kept, (!is_whole).then(|| damaged.concat()), "{what}");
-            check(&path, &expected(how), &all, &what);
+            check(&path, &expected(lost, is_joined), all, &what);
             fs::remove_dir_all(&path).unwrap();
         }
     }
+}
+
+/// Without the lines of `refs` that tell of a tag.
+fn without_tag(refs: &mut Refs, tag: &str) {
+    refs.tags.remove(&Tag::new(tag).unwrap()).unwrap();
+}
+
+#[test]
+fn each_line_of_the_log_that_is_lost_costs_no_state() {
+    let home = fast_directory();
+    let base = home.path().join("base");
+    let (refs, all) = history(&base);
+    let expected = |lost, is_there| {
+        let mut refs = refs.clone();
+        match lost {
+            _ if is_there => {}
+            5 => without_tag(&mut refs, "first"),
+            6 => without_tag(&mut refs, "third"),
+            7 => drop(refs.states.insert(StateId(2), all[&StateId(2)].0.clone())),
+            // What is told of the current state last is by the fifth.
+            8 => refs.current = Some(StateId(5)),
+            _ => {}
+        }
+        refs
+    };
+    // Five states, two tags, a removal, a switch: without the last one it is a log as it was.
+    lose_each_line(&base, &all, expected, |lost| lost == 8);
+}
+
+#[test]
+fn each_line_of_a_log_that_was_replaced_is_lost_without_costing_a_state() {
+    let home = fast_directory();
+    let base = home.path().join("base");
+    let (refs, all) = history(&base);
+    let store = Store::open(&base).unwrap();
+    let log = base.join("refs/log");
+    while !fs::read_to_string(&log).unwrap().contains("checkpoint") {
+        store.switch(StateId(4)).unwrap();
+    }
+    assert_eq!(store.refs(), refs);
+    drop(store);
+    let mut recovered = recover(&base).unwrap();
+    assert!(!recovered.is_new && std::mem::take(&mut recovered.refs) == refs, "{recovered:?}");
+    let expected = |lost, is_there| {
+        let mut refs = refs.clone();
+        match lost {
+            _ if is_there => {}
+            // That the second one was removed.
+            0 => drop(refs.states.insert(StateId(2), all[&StateId(2)].0.clone())),
+            5 => {
+                refs.current = Some(StateId(5));
+                refs.tags.clear();
+            }
+            _ => {}
+        }
+        refs
+    };
+    // The checkpoint, four states, the tags with the current state.
+    lose_each_line(&base, &all, expected, |_| false);
 }
 
 #[test]

@@ -100,6 +100,8 @@ pub fn record(
         }
     });
     let events = disk.take_events();
+    let is_replaced = fs::read_to_string(store.join("refs/log")).unwrap().contains("checkpoint");
+    assert!(left_out.is_some() || is_replaced, "the log was replaced by some operation");
     drop(mounted);
     disk.clear();
     let marks: Vec<usize> = (0..events.len())

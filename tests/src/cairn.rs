@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 
+use cairn_store::Store;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -70,6 +72,21 @@ impl Cairn {
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.directory.path().join("store")
+    }
+
+    /// Switches to the current state until the log of the store has as many records as there
+    /// may be: one more without one more state has it replaced.
+    ///
+    /// # Panics
+    /// When the store has no state, or cannot be changed.
+    pub fn fill_log(&self) {
+        let store = Store::open(&self.store()).expect("a store");
+        let log = self.store().join("refs/log");
+        let current = store.current().expect("a state").id;
+        let most = 2 * (store.refs().states.len() + 2) + 256;
+        while fs::read_to_string(&log).expect("it can be read").lines().count() < most {
+            store.switch(current).expect("it can be changed");
+        }
     }
 
     /// The program.
