@@ -8,6 +8,7 @@ pub mod twins;
 use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,6 +23,20 @@ use cairn_store::{
     Refs, Result, State, StateId, Store, Timestamp, Transaction, Tree, TreeId, TreePath, edit,
 };
 use tempfile::TempDir;
+
+/// The main function of a test file that cannot have the usual one, since it starts itself
+/// again as another process: runs those tests of which the name contains one of `arguments`.
+pub fn run(tests: &[(&str, fn())], arguments: &[String]) -> ! {
+    let filters: Vec<_> = arguments.iter().filter(|it| !it.starts_with('-')).collect();
+    let is_wanted = |name: &str| filters.is_empty() || filters.iter().any(|it| name.contains(*it));
+    let mut failed = 0;
+    for (name, test) in tests.iter().filter(|(name, _)| is_wanted(name)) {
+        let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed += i32::from(!passed);
+    }
+    std::process::exit(failed);
+}
 
 /// What a path of a described state is.
 #[derive(Clone, Debug)]
