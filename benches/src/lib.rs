@@ -219,7 +219,11 @@ pub struct Mounted<'a>(pub &'a Path);
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        let _ = Command::new(binary()).args(["--quiet", "umount"]).arg(self.0).status();
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let target = self.0.to_string_lossy();
+        if mounts.lines().any(|line| line.split(' ').nth(1) == Some(&target)) {
+            let _ = Command::new(binary()).args(["--quiet", "umount"]).arg(self.0).status();
+        }
     }
 }
 
