@@ -73,14 +73,15 @@ fn packs_and_trees() {
 }
 
 fn log() {
-    let logs = golden("store", "store-1/refs");
-    let text = fs::read_to_string(&logs[0]).unwrap();
-    let key = "\"previous\":\"";
-    let lines = text.lines().map(|line| {
-        let at = line.find(key).expect("each record has it") + key.len();
-        format!("{}@{}\n", &line[..at], &line[at + 16..])
-    });
-    keep("log", "golden", lines.collect::<String>().as_bytes());
+    for (name, directory) in [("golden", "store-1/refs"), ("checkpoint", "checkpoint-1")] {
+        let text = fs::read_to_string(&golden("store", directory)[0]).unwrap();
+        let key = "\"previous\":\"";
+        let lines = text.lines().map(|line| {
+            let at = line.find(key).expect("each record has it") + key.len();
+            format!("{}@{}\n", &line[..at], &line[at + 16..])
+        });
+        keep("log", name, lines.collect::<String>().as_bytes());
+    }
 }
 
 /// The same payloads without compression, so that each byte says something.
