@@ -155,8 +155,8 @@ impl Log {
                 }
                 break;
             };
-            let follows =
-                record.previous == hex(log.previous) && record.sequence == log.sequence + 1;
+            let follows = record.previous == hex(log.previous)
+                && log.sequence.checked_add(1) == Some(record.sequence);
             if let ([Change::Checkpoint(begun)], 0) = (&record.changes[..], at) {
                 checkpoint = Some(begun.clone());
             } else if !follows {
@@ -553,6 +553,12 @@ mod tests {
         let (line, _) = line(log.sequence + 1, log.previous, &second);
         std::fs::write(&path, [&whole, line.as_bytes()].concat()).unwrap();
         assert!(matches!(Log::read(&path), Err(Error::DamagedLog { line: 5, .. })));
+        // One that nothing can follow.
+        let begun = Checkpoint { states: [StateId(1)].into(), ..Checkpoint::default() };
+        let (first, checksum) = self::line(u64::MAX, log.previous, &[Change::Checkpoint(begun)]);
+        let (second, _) = self::line(0, checksum, &[Change::Publish(state(1))]);
+        std::fs::write(&path, first + &second).unwrap();
+        assert!(matches!(Log::read(&path), Err(Error::DamagedLog { line: 2, .. })));
         // A record after it that is torn was never reported.
         std::fs::write(&path, &whole).unwrap();
         log.append(&RealDisk, vec![Change::Current(StateId(1))]).unwrap();
