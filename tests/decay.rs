@@ -1,7 +1,7 @@
 //! A store with real packages, in which a thousand bytes are flipped, some at a time, and packs
 //! are cut off: what is damaged is found and told, never read, and mended.
 //!
-//! Bytes of packs and of the index are flipped; refs/log is damaged in `store/src/log.rs`.
+//! Bytes of packs and of the index are flipped; refs/log is damaged in `store/src/log`.
 //! `DECAY_FLIPS` is how many (1,000). In each eighth round files are read through a mount and the
 //! store is repaired; where there are more than 1,000 flips, in each round.
 //!
