@@ -3,12 +3,16 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+
 use crate::error::{Error, Result};
+use crate::idmap::IdMap;
 use crate::mount::Unmount;
 use crate::mountinfo::{KIND, MountPoint};
 use crate::restrictions::Restrictions;
@@ -56,6 +60,18 @@ pub(crate) fn attach_as_root(
     sys::mount(name.as_ref(), target, KIND, flags, OsStr::new(&options))
         .map_err(|source| Error::Mount { target: target.into(), source })?;
     Ok(device.into())
+}
+
+/// Has the mount of `device` on `target`, whose connection has begun, show owners as `map` says.
+pub(crate) fn map_owners(target: &Path, device: (u32, u32), map: &IdMap) -> Result<()> {
+    let failed = |source| Error::OwnersNotMapped { target: target.into(), source };
+    let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let copy = open_tree(CWD, target, copy).map_err(|err| failed(err.into()))?;
+    // The kernel does so only before anybody can have opened something on a mount.
+    sys::map_owners(copy.as_fd(), map.namespace()).map_err(failed)?;
+    detach(target, Unmount::WhenUnused, |found| found.device == device)?;
+    let here = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(copy, "", CWD, target, here).map_err(|err| failed(err.into()))
 }
 
 /// What the programs of a user may do on a mount.

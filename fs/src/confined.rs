@@ -58,7 +58,7 @@ pub(crate) fn outside<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T>
     let Some(root) = OUTSIDE.get() else { return Ok(work()) };
     thread::scope(|scope| {
         let there = thread::Builder::new().name("outside".into()).spawn_scoped(scope, || {
-            sys::own_directories()?;
+            sys::own_directory()?;
             rustix::process::fchdir(root)?;
             chroot(".")?;
             Ok(work())

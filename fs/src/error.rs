@@ -31,6 +31,12 @@ pub enum Error {
     /// The kernel refused the mount.
     #[error("cannot mount on {}", target.display())]
     Mount { target: PathBuf, source: io::Error },
+    /// The user namespace of a map of owners could not be made.
+    #[error("cannot make a user namespace that maps owners")]
+    OwnersMap { source: io::Error },
+    /// The kernel refused to map owners on the mount.
+    #[error("cannot map owners on {}", target.display())]
+    OwnersNotMapped { target: PathBuf, source: io::Error },
     /// `fusermount3`, which mounts for ordinary users, could not be started.
     #[error("cannot start fusermount3, which mounts for ordinary users")]
     NoFusermount { source: io::Error },

@@ -98,6 +98,9 @@ pub(crate) struct Fuse<S> {
     pub(crate) journal: Journal,
     /// Whether to ask for the kernel to read large files by itself.
     pub(crate) wants_passthrough: bool,
+    /// Whether to ask for the kernel to map owners where somebody wants that. It then does not
+    /// say who asks for something.
+    pub(crate) wants_mappable: bool,
     /// What answers opens, where the kernel permits that. Set before the first one; gone
     /// with the connection.
     pub(crate) passthrough: Arc<OnceLock<Passthrough<S>>>,
@@ -109,6 +112,7 @@ impl<S> Clone for Fuse<S> {
             filesystem: self.filesystem.clone(),
             journal: self.journal.clone(),
             wants_passthrough: self.wants_passthrough,
+            wants_mappable: self.wants_mappable,
             passthrough: self.passthrough.clone(),
         }
     }
@@ -123,7 +127,8 @@ thread_local! {
 impl<S: Source> Fuse<S> {
     pub(crate) fn new(filesystem: Arc<Filesystem<S>>, journal: Journal) -> Self {
         let passthrough = Arc::new(OnceLock::new());
-        Self { filesystem, journal, wants_passthrough: false, passthrough }
+        let (wants_passthrough, wants_mappable) = (false, false);
+        Self { filesystem, journal, wants_passthrough, wants_mappable, passthrough }
     }
 
     /// Runs a handler, which answers before it returns.
@@ -184,6 +189,9 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
         if self.wants_passthrough && offered.contains(InitFlags::FUSE_PASSTHROUGH) {
             wanted |= InitFlags::FUSE_PASSTHROUGH;
             config.set_max_stack_depth(STACK_DEPTH).map_err(|_| io::ErrorKind::InvalidData)?;
+        }
+        if self.wants_mappable {
+            wanted |= InitFlags::FUSE_ALLOW_IDMAP;
         }
         config.add_capabilities(wanted & offered).map_err(rejected)?;
         config.set_max_write(MAX_REQUEST).map_err(|_| io::ErrorKind::InvalidData)?;
@@ -387,7 +395,7 @@ impl<S: Source> fuser::Filesystem for Fuse<S> {
                 let mut names = Vec::new();
                 for xattr in &attributes.xattrs {
                     // As other filesystems do; see xattr(7).
-                    if request.uid() == 0 || !xattr.name.starts_with(b"trusted.") {
+                    if !xattr.name.starts_with(b"trusted.") || is_by_root(request) {
                         let Some(name) = self.filesystem.xattrs.shown(&xattr.name) else {
                             continue;
                         };
@@ -459,6 +467,16 @@ const NOTHING: FileAttr = FileAttr {
     blksize: BLOCK,
     flags: 0,
 };
+
+/// Whether root asks. Where owners can be mapped the kernel says which thread does, which waits
+/// for the answer, but not for whom.
+fn is_by_root(request: &Request) -> bool {
+    const NOT_TOLD: u32 = u32::MAX;
+    match request.uid() {
+        NOT_TOLD => sys::filesystem_user(request.pid().cast_signed()) == Some(0),
+        user => user == 0,
+    }
+}
 
 fn node(ino: INodeNo) -> NodeId {
     NodeId::from_kernel(ino.0)

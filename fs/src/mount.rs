@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Journal};
 use crate::filesystem::Filesystem;
 use crate::fuse::Fuse;
+use crate::idmap::Owners;
 use crate::keeper::Keeper;
 use crate::mountinfo::MountPoint;
 use crate::node::NodeId;
@@ -82,6 +83,8 @@ pub struct Options {
     /// Whether processors may sleep between requests that follow each other closely. As
     /// root they are kept from it otherwise, where they can be: each request has one wake up.
     pub power_save: bool,
+    /// What the kernel makes of owners.
+    pub owners: Owners,
 }
 
 impl Options {
@@ -103,6 +106,7 @@ impl Options {
             binds: Vec::new(),
             passthrough: false,
             power_save: false,
+            owners: Owners::default(),
         }
     }
 }
@@ -157,6 +161,7 @@ pub fn start<S: Source>(source: S, options: &Options, journal: Journal) -> Resul
         binds: &binds,
         passthrough: options.passthrough,
         power_save: options.power_save,
+        owners: &options.owners,
     };
     let start = || {
         // If anything fails from here on, dropping it unmounts.
@@ -183,6 +188,7 @@ pub(crate) struct Place<'a> {
     pub(crate) passthrough: bool,
     /// Whether processors may sleep in bursts of requests.
     pub(crate) power_save: bool,
+    pub(crate) owners: &'a Owners,
 }
 
 /// Mounts a filesystem and begins to answer the kernel.
@@ -195,14 +201,22 @@ pub(crate) fn serve<S: Source>(
     let (mut registered, listener) = registered.unzip();
     let mut fuse = Fuse::new(filesystem.clone(), journal.clone());
     fuse.wants_passthrough = place.passthrough;
+    fuse.wants_mappable = !matches!(place.owners, Owners::Fixed);
     let connection = attach::attach(&place.target, place.name, place.restrictions)?;
     // The kernel has just made it, and nobody else knows of it yet.
     let device = device_of(&place.target)?;
     let unmounter = Unmounter::new(place.target, device);
     let begun = session(fuse.clone(), connection).and_then(|session| {
+        let map = match place.owners {
+            Owners::Mapped(map) => Some(map),
+            Owners::Fixed | Owners::Mappable => None,
+        };
+        if let Some(map) = map {
+            attach::map_owners(unmounter.target(), device, map)?;
+        }
         let passthrough = place.passthrough.then(|| pass_through(&fuse, &session));
         if let Some(registered) = &mut registered {
-            registered.has_begun(device, passthrough, place.power_save)?;
+            registered.has_begun(device, passthrough, place.power_save, map)?;
         }
         filesystem.hurry(place.power_save);
         if let (Some(registered), Some(listener)) = (&registered, &listener) {
@@ -294,19 +308,14 @@ pub(crate) fn register<S: Source>(
     let (mut registered, listener) = Registered::new(
         run,
         Registration {
-            pid: std::process::id(),
-            target: target.to_string_lossy().into_owned(),
-            device: None,
-            shape: filesystem.shape,
-            state: filesystem.view().state(),
-            trees: filesystem.roots(),
             all_states: filesystem.shape == Shape::Folder,
-            workspace: None,
             binds: binds.iter().map(RootBind::bound).collect(),
-            passthrough: false,
-            passthrough_refused: None,
-            power_save: false,
-            name: String::new(),
+            ..Registration::new(
+                target,
+                filesystem.shape,
+                filesystem.view().state(),
+                filesystem.roots(),
+            )
         },
     )?;
     filesystem.source.refresh()?;

@@ -18,6 +18,7 @@ use cairn_store::{Holder, NoProc, StateId, TreeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::idmap::IdMap;
 use crate::keeper::{Keeper, REGISTRATION};
 use crate::mountinfo::MountPoint;
 use crate::shape::Shape;
@@ -60,12 +61,40 @@ pub struct Registration {
     /// Whether processors may sleep between requests that follow each other closely.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub power_save: bool,
+    /// Which owners it shows as which: words as `X-mount.idmap` of mount(8) has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idmap: Option<String>,
     /// Name of the registration: `<pid>-<n>`.
     #[serde(skip)]
     pub(crate) name: String,
 }
 
 impl Registration {
+    /// What a mount of this process on `target` shows, when nothing else is special about it.
+    pub(crate) fn new(
+        target: &Path,
+        shape: Shape,
+        state: Option<StateId>,
+        trees: Vec<TreeId>,
+    ) -> Self {
+        Self {
+            pid: std::process::id(),
+            target: target.to_string_lossy().into_owned(),
+            device: None,
+            shape,
+            state,
+            trees,
+            all_states: false,
+            workspace: None,
+            binds: Vec::new(),
+            passthrough: false,
+            passthrough_refused: None,
+            power_save: false,
+            idmap: None,
+            name: String::new(),
+        }
+    }
+
     /// The name of its [`Holder`].
     #[must_use]
     pub fn name(&self) -> &str {
@@ -189,18 +218,20 @@ impl Registered {
     }
 
     /// Says which device the mount is, what became of passthrough, nothing if it was not
-    /// asked for, and whether it saves power.
+    /// asked for, whether it saves power, and how it maps owners.
     pub(crate) fn has_begun(
         &mut self,
         device: (u32, u32),
         passthrough: Option<Result<(), String>>,
         power_save: bool,
+        idmap: Option<&IdMap>,
     ) -> Result<()> {
         self.replace(Registration {
             device: Some(device),
             passthrough: passthrough == Some(Ok(())),
             passthrough_refused: passthrough.and_then(Result::err),
             power_save,
+            idmap: idmap.map(ToString::to_string),
             ..self.registration.clone()
         })
     }

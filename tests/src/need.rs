@@ -21,6 +21,8 @@ pub enum Need {
     Debian,
     /// Large files that the kernel reads by itself: Linux 6.9.
     Passthrough,
+    /// Mounts of FUSE that map owners: Linux 6.12.
+    IdMaps,
     /// A program, and the Debian package that has it.
     Program(&'static str, &'static str),
 }
@@ -74,6 +76,8 @@ impl Need {
                 version.is_err().then(missing)
             }
             Self::Passthrough if kernel() < (6, 9) => Some("it needs Linux 6.9".into()),
+            Self::IdMaps if kernel() < (6, 12) => Some("it needs Linux 6.12".into()),
+            Self::IdMaps => None,
             Self::Fuse | Self::Root | Self::Loop | Self::Passthrough | Self::ControlGroups => None,
         }
     }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cairn_fs::{
-    Bound, Event, Journal, Keeper, Keeping, Kept, Options, Registration, Role, RootBind, Running,
-    Shape, Signals, Trust, control, workspace,
+    Bound, Event, IdMap, IdRange, Journal, Keeper, Keeping, Kept, Options, Owners, Registration,
+    Role, RootBind, Running, Shape, Signals, Trust, control, workspace,
 };
 use cairn_store::{Store, WorkspaceName};
 use serde::Serialize;
@@ -68,9 +68,17 @@ pub(crate) struct Args {
     /// keeps them from it otherwise, where waking them takes longer than the requests
     #[arg(long, requires = "dir", conflicts_with = "rw")]
     power_save: bool,
+    /// Show COUNT owners from FIRST on as as many others from SHOWN-AS on, as for a container
+    /// whose root is not that of the machine: b:0:100000:65536. KIND is u for users, g for groups,
+    /// b for both; owners of which nothing is said are nobody's. Takes Linux 6.12 and root
+    #[arg(
+        long, value_name = "KIND:FIRST:SHOWN-AS:COUNT", requires = "dir",
+        conflicts_with_all = ["rw", "bind", "writable", "system_root"],
+    )]
+    idmap: Vec<IdRange>,
     /// Options as in /etc/fstab: follow, state=STATE, workspace=NAME,
-    /// bind=PATH=DIR, writable=PATH=DIR, system-root, passthrough, power-save, nosuid,
-    /// nodev, noexec, remount
+    /// bind=PATH=DIR, writable=PATH=DIR, system-root, passthrough, power-save,
+    /// idmap=KIND:FIRST:SHOWN-AS:COUNT, nosuid, nodev, noexec, remount
     #[arg(short, long = "options", value_name = "OPTIONS", requires = "dir")]
     options: Vec<OsString>,
     /// Ignore unknown words among the options
@@ -81,7 +89,7 @@ pub(crate) struct Args {
     /// the mount, the one that does stays
     #[arg(long, conflicts_with_all = [
         "state", "follow", "rw", "bind", "writable", "system_root", "passthrough", "power_save",
-        "options", "sloppy", "foreground",
+        "idmap", "options", "sloppy", "foreground",
     ])]
     restart: bool,
     /// Stay in the foreground, for a supervisor; SIGTERM unmounts
@@ -99,6 +107,7 @@ impl Args {
             system_root: self.system_root,
             passthrough: self.passthrough,
             power_save: self.power_save,
+            idmap: self.idmap.clone(),
             ..MountOptions::default()
         };
         for list in &self.options {
@@ -124,6 +133,8 @@ struct Mounted {
     passthrough: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     passthrough_refused: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idmap: Option<String>,
     pid: u32,
 }
 
@@ -216,6 +227,9 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
             options.run = Some(here.join("run"));
             if asked.system_root {
                 options.trust = Trust::System;
+                options.owners = Owners::Fixed;
+            } else if !asked.idmap.is_empty() {
+                options.owners = Owners::Mapped(IdMap::new(asked.idmap.clone())?);
             }
             options.restrictions = asked.restrictions;
             options.passthrough = asked.passthrough;
@@ -235,6 +249,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
             workspace: asked.workspace.as_ref().map(ToString::to_string),
             binds: known.as_ref().map(|it| it.binds.clone()).unwrap_or_default(),
             passthrough: known.as_ref().is_some_and(|it| it.passthrough),
+            idmap: known.as_ref().and_then(|it| it.idmap.clone()),
             passthrough_refused: known.and_then(|it| it.passthrough_refused),
             pid,
         }
@@ -529,6 +544,9 @@ impl View for Mounted {
         for Bound { path, source, .. } in binds.iter().filter(|bind| bind.filled) {
             page.line(format_args!("{source} was empty, and begins as {path} of the state."));
         }
+        if let Some(map) = &self.idmap {
+            page.line(format_args!("Owners are mapped by {map}."));
+        }
         if self.passthrough {
             page.line("The kernel reads large files by itself.");
         }
@@ -553,9 +571,11 @@ impl View for List {
         let rows = self.0.iter().flat_map(|mount| {
             let shape = shape_in_words(mount.shape, mount.workspace.as_deref());
             let how = if mount.passthrough { ", with passthrough" } else { "" };
+            let map = mount.idmap.as_ref().map(|map| format!(", owners mapped by {map}"));
+            let map = map.unwrap_or_default();
             let its = vec![
                 Cell::new(&mount.target).style(Style::Strong),
-                Cell::new(format_args!("{shape}{how}")),
+                Cell::new(format_args!("{shape}{how}{map}")),
                 Cell::new(format_args!("process {}", mount.pid)).style(Style::Faint),
             ];
             let binds = mount.binds.iter().map(|Bound { path, source, .. }| {

@@ -210,6 +210,18 @@ fn advice_on_mounts(error: &cairn_fs::Error) -> Option<&'static str> {
             Some(libc::ENODEV) => Some(LOAD_FUSE),
             _ => None,
         },
+        Error::OwnersMap { source } => match source.raw_os_error() {
+            Some(libc::EPERM) => Some("only root of the machine can map owners"),
+            Some(libc::ENOSPC) => {
+                Some("there may be no more user namespaces: sysctl user.max_user_namespaces")
+            }
+            _ => None,
+        },
+        Error::OwnersNotMapped { source, .. } => match source.raw_os_error() {
+            Some(libc::EINVAL) => Some("the kernel does so on FUSE since Linux 6.12"),
+            Some(libc::EPERM) => Some("only root of the machine can map owners"),
+            _ => None,
+        },
         Error::Fusermount { message, .. } => advice_on_fusermount(message),
         Error::Namespaces { source } => match source.raw_os_error() {
             Some(libc::EPERM) => Some(

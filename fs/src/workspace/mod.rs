@@ -28,6 +28,7 @@ use crate::attach;
 use crate::error::{Error, Result};
 use crate::event::Journal;
 use crate::filesystem::Filesystem;
+use crate::idmap::Owners;
 use crate::inside;
 use crate::keeper::Keeper;
 use crate::mount::{self, Place, Running, Trust, Unmount};
@@ -136,19 +137,8 @@ fn put_together(
     let mut registered = Registered::new(
         &run,
         Registration {
-            pid: std::process::id(),
-            target: target.to_string_lossy().into_owned(),
-            device: None,
-            shape,
-            state: Some(record.base.id),
-            trees: record.trees().collect(),
-            all_states: false,
             workspace: Some(name.to_string()),
-            binds: Vec::new(),
-            passthrough: false,
-            passthrough_refused: None,
-            power_save: false,
-            name: String::new(),
+            ..Registration::new(&target, shape, Some(record.base.id), record.trees().collect())
         },
     )?;
     // What a program in it has changed may have its content in what completed it.
@@ -172,6 +162,7 @@ fn put_together(
     let place = Place {
         passthrough: false,
         power_save: false,
+        owners: &Owners::Fixed,
         target: lower_directory.clone(),
         name: &plan.store,
         restrictions: Restrictions::default().and(Trust::Inspect),

@@ -93,21 +93,9 @@ fn open(
     let id = state.id;
     let mut filesystem = Filesystem::new(Below::completed(store, state)?, Shape::Pinned(id))?;
     filesystem.xattrs = Xattrs::BelowOverlay(overlay::prefix(marks));
-    let registration = Registration {
-        pid: std::process::id(),
-        target: "/".into(),
-        device: None,
-        shape: Shape::Pinned(id),
-        state: Some(id),
-        trees,
-        all_states: false,
-        workspace,
-        binds: Vec::new(),
-        passthrough: false,
-        passthrough_refused: None,
-        power_save: false,
-        name: String::new(),
-    };
+    let shape = Shape::Pinned(id);
+    let registration =
+        Registration { workspace, ..Registration::new(Path::new("/"), shape, Some(id), trees) };
     let registered = program.run.as_ref().map(|run| Registered::new(run, registration));
     // There is nothing to ask of it, so nobody listens.
     let registered = registered.transpose()?.map(|(registered, _)| registered);

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use cairn_fs::{Restrictions, RootBind};
+use cairn_fs::{IdRange, InvalidIdMap, Restrictions, RootBind, check_ranges};
 use cairn_store::{TreePath, WorkspaceName};
 
 use crate::escape::Escaped;
@@ -21,6 +21,7 @@ pub(crate) struct MountOptions {
     pub(crate) system_root: bool,
     pub(crate) passthrough: bool,
     pub(crate) power_save: bool,
+    pub(crate) idmap: Vec<IdRange>,
     /// Only the restrictions of the mount that is there are to be changed.
     pub(crate) remount: bool,
 }
@@ -43,6 +44,9 @@ pub(crate) enum InvalidOption {
     /// A text is not `PATH=DIR`.
     #[error("{0:?} does not have the form PATH=DIR, with two absolute paths")]
     Bind(String),
+    /// A map of owners is not one.
+    #[error(transparent)]
+    IdMap(#[from] InvalidIdMap),
 }
 
 /// Words of mount(8) and of fusermount3 that say nothing of this mount, or what it is anyway:
@@ -104,6 +108,17 @@ impl MountOptions {
         if self.power_save && shape == Some("workspace") {
             return Err(InvalidOption::Together("power-save", "workspace"));
         }
+        if !self.idmap.is_empty() {
+            let others = [
+                ("workspace", shape == Some("workspace")),
+                ("bind", !self.binds.is_empty()),
+                ("system-root", self.system_root),
+            ];
+            if let Some((other, _)) = others.iter().find(|(_, is_asked)| *is_asked) {
+                return Err(InvalidOption::Together("idmap", other));
+            }
+            check_ranges(&self.idmap)?;
+        }
         self.binds.sort_by(|left, right| left.path.cmp(&right.path));
         Ok(self)
     }
@@ -145,6 +160,7 @@ impl MountOptions {
             (b"system-root", None) => self.system_root = true,
             (b"passthrough", None) => self.passthrough = true,
             (b"power-save", None) => self.power_save = true,
+            (b"idmap", Some(value)) => self.idmap.push(text(value, "idmap")?.parse()?),
             (b"remount", None) => self.remount = true,
             (b"nosuid", None) => self.restrictions.nosuid = true,
             (b"nodev", None) => self.restrictions.nodev = true,
@@ -202,10 +218,13 @@ mod tests {
     #[test]
     fn words_of_fstab_are_understood_or_refused() {
         let all = "rw,defaults,nofail,auto_unmount,x-systemd.automount,comment=a=b,follow,nosuid,\
-                   writable=/etc=/srv/a=b,bind=/home=/home,system-root,passthrough,power-save";
+                   writable=/etc=/srv/a=b,bind=/home=/home,system-root,passthrough,power-save,\
+                   idmap=u:0:1000:10,idmap=g:0:1000:10";
         let options = read(all).unwrap();
         assert!(options.follow && options.system_root && options.restrictions.nosuid);
         assert!(options.passthrough && options.power_save);
+        let ranges: Vec<_> = options.idmap.iter().map(ToString::to_string).collect();
+        assert_eq!(ranges, ["u:0:1000:10", "g:0:1000:10"]);
         assert!(!options.restrictions.nodev && options.state.is_none());
         let binds: Vec<_> = options
             .binds
@@ -215,7 +234,16 @@ mod tests {
         assert_eq!(binds, [("/etc".into(), "/srv/a=b", true), ("/home".into(), "/home", false)]);
         assert_eq!(read("state=5").unwrap().state, Some("5".parse().unwrap()));
         assert_eq!(read("workspace=web").unwrap().workspace.unwrap().as_str(), "web");
-        for list in ["follow=1", "foo", "state", "state=a/b", "workspace=.x", "nosuid=1", "loop"] {
+        for list in [
+            "follow=1",
+            "foo",
+            "state",
+            "state=a/b",
+            "workspace=.x",
+            "nosuid=1",
+            "loop",
+            "idmap=0:1:1",
+        ] {
             assert!(read(list).is_err(), "{list}");
         }
         for value in ["/etc", "etc=/x", "/etc=x", "/=/x", "/a/../b=/x", "=/x", "/etc="] {
@@ -229,6 +257,11 @@ mod tests {
             "workspace=w,noexec",
             "workspace=w,passthrough",
             "workspace=w,power-save",
+            "workspace=w,idmap=b:0:1:1",
+            "follow,bind=/a=/b,idmap=b:0:1:1",
+            "follow,system-root,idmap=b:0:1:1",
+            "idmap=b:0:1:1,idmap=u:0:2:1",
+            "idmap=u:0:1:1",
             "system-root",
         ] {
             assert!(read(list).unwrap().check().is_err(), "{list}");
