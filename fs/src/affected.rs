@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::mountinfo::MountPoint;
-use crate::registration::list;
+use crate::mount::mountinfo::MountPoint;
+use crate::mount::registration::list;
 use crate::shape::Shape;
 
 /// Who still uses what has been replaced.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::with_causes;
-use crate::filesystem::Refusal;
+use crate::serve::filesystem::Refusal;
 
 /// Takes what a mount has to say; called from several threads.
 pub type Journal = Arc<dyn Fn(&Event) + Send + Sync>;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::mountinfo::MountPoint;
+use crate::mount::mountinfo::MountPoint;
 use crate::sys::{self, Forked, Network};
 
 /// Where the kernel shows connections of FUSE, by the minor device number of what is

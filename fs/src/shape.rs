@@ -9,8 +9,8 @@ use cairn_store::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::node::PathHash;
-use crate::table::Position;
+use crate::serve::node::PathHash;
+use crate::serve::table::Position;
 
 /// What the root of a mount is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

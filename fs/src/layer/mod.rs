@@ -18,8 +18,8 @@ use cairn_store::workspace::LayerMarks;
 use cairn_store::{Attributes, Content, Entry, Name, TreeId, TreePath, TreeReader, Xattr, resolve};
 
 use crate::error::{Error, Result};
+use crate::serve::xattrs::ESCAPE;
 use crate::workspace::prefix;
-use crate::xattrs::ESCAPE;
 
 /// How a layer is read.
 #[derive(Clone, Copy, Debug)]

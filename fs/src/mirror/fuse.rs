@@ -21,7 +21,7 @@ use rustix::fs::{AtFlags, FileType, Timespec};
 use super::nodes::Entered;
 use super::{Answer, Change, Mirror};
 use crate::event::{Event, Journal};
-use crate::fuse::MAX_REQUEST;
+use crate::serve::fuse::MAX_REQUEST;
 
 /// How long the kernel may believe what it was told. Nobody else changes what is shown;
 /// but hard links change each other's attributes.
@@ -534,7 +534,7 @@ fn file_type(kind: FileType) -> fuser::FileType {
 /// The number of a device as the kernel passes it.
 fn encode(device: u64) -> u32 {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    crate::fuse::encode(cairn_store::tree::Device { major, minor })
+    crate::serve::fuse::encode(cairn_store::tree::Device { major, minor })
 }
 
 /// The opposite: `new_decode_dev` in linux/kdev_t.h.

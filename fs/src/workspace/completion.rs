@@ -16,7 +16,7 @@ use cairn_store::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::inside::FILES;
+use crate::run::inside::FILES;
 
 /// A tree that is nowhere but in memory, with its contents.
 #[derive(Clone, Debug)]

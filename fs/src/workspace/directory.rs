@@ -10,7 +10,7 @@ use cairn_store::Attributes;
 use cairn_store::workspace::{LayerMarks, Record, layer_path};
 
 use crate::error::{Error, Result};
-use crate::fuse::time;
+use crate::serve::fuse::time;
 use crate::sys;
 
 /// Where the state below is mounted until the overlay has it.

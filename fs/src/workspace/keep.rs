@@ -19,12 +19,12 @@ use super::below::{Below, Saved};
 use super::overlay;
 use crate::error::{Error, Result};
 use crate::event::Journal;
-use crate::keeper::{Keeper, Kept, OVERLAY, WORKSPACE};
 use crate::mount::Running;
-use crate::registration::Registered;
+use crate::mount::registration::Registered;
+use crate::process::keeper::{Keeper, Kept, OVERLAY, WORKSPACE};
+use crate::process::takeover;
+use crate::serve::xattrs::Xattrs;
 use crate::sys;
-use crate::takeover;
-use crate::xattrs::Xattrs;
 
 /// What a successor has to know of a workspace that is mounted.
 #[derive(Debug, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use std::thread;
 
 use cairn_store::workspace::LayerMarks;
 
-use crate::mount::Trust;
+use crate::mount::options::Trust;
 use crate::sys;
 
 /// The beginning of the names of overlayfs's own extended attributes.

@@ -11,12 +11,12 @@ use super::below::Below;
 use super::{check_is_free, check_usable, directory, overlay};
 use crate::error::{Error, Result};
 use crate::event::Journal;
-use crate::filesystem::Filesystem;
-use crate::inside::Writable;
-use crate::registration::{Registered, Registration};
+use crate::mount::registration::{Registered, Registration};
+use crate::run::inside::Writable;
 use crate::run::{Opened, Program, run_with};
+use crate::serve::filesystem::Filesystem;
+use crate::serve::xattrs::Xattrs;
 use crate::shape::Shape;
-use crate::xattrs::Xattrs;
 
 /// Where what a program writes goes.
 #[derive(Debug)]

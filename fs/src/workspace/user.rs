@@ -27,20 +27,23 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::Layers;
 use super::directory::LOWER;
-use crate::attach::{self, Access};
 use crate::error::{Error, Result};
 use crate::event::Journal;
-use crate::filesystem::Filesystem;
-use crate::fuse::Fuse;
-use crate::inside::{self, During, Failure};
 use crate::mirror::{self, Mirror};
-use crate::mount::{self, Mounted, Running, Trust, Unmount};
-use crate::registration::Registered;
+use crate::mount::attach::Unmount;
+use crate::mount::attach::{self, Access};
+use crate::mount::mounted::Mounted;
+use crate::mount::options::Trust;
+use crate::mount::registration::Registered;
+use crate::mount::target;
+use crate::mount::unmounter::Unmounter;
+use crate::mount::{self, Running};
+use crate::run::inside::{self, During, Failure};
 use crate::run::{GO, heard};
+use crate::serve::filesystem::Filesystem;
+use crate::serve::fuse::Fuse;
 use crate::source::Source;
 use crate::sys::{self, Forked, Network};
-use crate::target;
-use crate::unmounter::Unmounter;
 
 /// The process that makes an overlay in namespaces of its own.
 pub(super) struct Apart {
