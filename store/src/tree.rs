@@ -11,9 +11,10 @@
 mod encoding;
 
 use std::fmt;
+use std::iter::Sum;
 
 pub use self::encoding::{EncodedTree, InvalidTree, PAGED_FROM};
-pub(crate) use self::encoding::{Listed, pages_of};
+pub(crate) use self::encoding::{Listed, ends_page};
 use crate::hash::{BlobRef, TreeId};
 use crate::name::Name;
 
@@ -274,14 +275,17 @@ impl Tree {
     /// Counts what lies below, from the entries alone.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        let mut sum = Summary::default();
-        for (_, entry) in &self.entries {
-            let of_entry = entry.summary();
-            sum.entries = sum.entries.saturating_add(of_entry.entries);
-            sum.bytes = sum.bytes.saturating_add(of_entry.bytes);
-            sum.linked = sum.linked.saturating_add(of_entry.linked);
-        }
-        sum
+        self.entries.iter().map(|(_, entry)| entry.summary()).sum()
+    }
+}
+
+impl Sum for Summary {
+    fn sum<I: Iterator<Item = Self>>(summaries: I) -> Self {
+        summaries.fold(Self::default(), |sum, next| Self {
+            entries: sum.entries.saturating_add(next.entries),
+            bytes: sum.bytes.saturating_add(next.bytes),
+            linked: sum.linked.saturating_add(next.linked),
+        })
     }
 }
 

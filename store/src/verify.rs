@@ -15,7 +15,7 @@ use crate::index::Index;
 use crate::pack::{Location, ObjectId, Pack};
 use crate::state::{State, StateId};
 use crate::store::Store;
-use crate::tree::{Entry, PAGED_FROM};
+use crate::tree::{Entry, Listed};
 use crate::workspace::WorkspaceName;
 pub(crate) use tables::Tables;
 use walk::Walk;
@@ -137,8 +137,11 @@ impl Store {
         let index = inner.index()?;
         let (mut report, mut tables) = (Report::default(), Tables::default());
         let (mut asked, mut wrong) = (HashSet::new(), 0);
-        // Again for what gc moves meanwhile.
+        // Again for what gc moves meanwhile, which then lies in other packs.
         loop {
+            let packs = inner.list_packs()?;
+            // What is looked up from here on is no older than this list.
+            inner.drop_view();
             let needed = self.needed(states, &mut asked)?;
             if needed.is_empty() {
                 break;
@@ -148,11 +151,13 @@ impl Store {
             let each = Mutex::new(|scan: PackScan| {
                 tables.note(&scan);
                 let here = needed.get(&scan.id).into_iter().flatten();
-                wrong += here.filter(|(object, at)| tables.denies(**object, at)).count();
+                wrong += here.filter(|(object, at)| tables.compare(**object, at)).count();
                 report.count(scan);
             });
             self.scan_packs(&ids, Some(&needed), progress, &each);
-            inner.drop_view();
+            if inner.list_packs()? == packs {
+                break;
+            }
         }
         report.packs = tables.packs();
         let unindexed = report.walk(self, states, &[], &tables)?;
@@ -190,13 +195,19 @@ impl Store {
                 continue;
             }
             // What cannot be read is met again by the walk, which tells it.
-            let Ok(tree) = self.tree(id) else { continue };
-            if tree.entries().len() >= PAGED_FROM {
-                for (page, _) in tree.encode().pages {
-                    need(ObjectId::Page(page))?;
+            let Ok(listed) = inner.listed(id) else { continue };
+            let mut entries = Vec::new();
+            match listed {
+                Listed::Entries(all) => entries = all,
+                Listed::Pages(pages) => {
+                    for (page, _) in pages {
+                        if need(ObjectId::Page(page))? {
+                            entries.extend(inner.page_entries(page).unwrap_or_default());
+                        }
+                    }
                 }
             }
-            for (_, entry) in tree.entries() {
+            for (_, entry) in entries {
                 match entry {
                     Entry::Directory(subtree) => stack.push(subtree.id),
                     Entry::Leaf(leaf) => {

@@ -100,14 +100,13 @@ impl Walk<'_> {
             return Ok(());
         }
         self.progress.advance(1);
-        match Listed::of_tree(&self.inner.tree_bytes(id)?)? {
+        match self.inner.listed(id)? {
             Listed::Entries(entries) => self.entries(entries, path, state)?,
             Listed::Pages(pages) => {
-                for (number, page) in (1..).zip(pages) {
+                for (number, (page, _)) in (1..).zip(pages) {
                     // What lies in a page that is hot is hot.
                     if self.note(ObjectId::Page(page), path, (state, number)) {
-                        let entries = Listed::of_page(&self.inner.page_bytes(page)?)?;
-                        self.entries(entries, path, state)?;
+                        self.entries(self.inner.page_entries(page)?, path, state)?;
                     }
                 }
             }

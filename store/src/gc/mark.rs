@@ -168,13 +168,12 @@ impl Walk<'_> {
     /// Marks what a directory holds; returns the directories below that are new.
     fn directory(&self, id: TreeId) -> Result<Vec<TreeId>> {
         let mut below = Vec::new();
-        match Listed::of_tree(&self.inner.tree_bytes(id)?)? {
+        match self.inner.listed(id)? {
             Listed::Entries(entries) => self.entries(entries, &mut below),
             Listed::Pages(pages) => {
-                for page in pages {
+                for (page, _) in pages {
                     if self.marks.insert(ObjectId::Page(page)) {
-                        let bytes = self.inner.page_bytes(page)?;
-                        self.entries(Listed::of_page(&bytes)?, &mut below);
+                        self.entries(self.inner.page_entries(page)?, &mut below);
                     }
                 }
             }

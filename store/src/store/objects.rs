@@ -10,8 +10,9 @@ use super::{Frames, Inner};
 use crate::error::{Error, Result};
 use crate::hash::{BlobRef, PackId, PageId, TreeId};
 use crate::index::Index;
+use crate::name::Name;
 use crate::pack::{Density, FRAME_LEN, Location, Pack};
-use crate::tree::{Tree, pages_of};
+use crate::tree::{Entry, Listed, Tree};
 
 /// Plain bytes of one frame from some offset on.
 pub(crate) struct Piece {
@@ -239,8 +240,8 @@ impl Inner {
             return Ok((old, new));
         }
         let (old_bytes, new_bytes) = (self.tree_bytes(old)?, self.tree_bytes(new)?);
-        let pages: HashSet<PageId> = pages_of(&old_bytes)?.into_iter().collect();
-        let both = pages_of(&new_bytes)?.into_iter().filter(|id| pages.contains(id)).collect();
+        let pages: HashSet<PageId> = Listed::of_tree(&old_bytes)?.pages().collect();
+        let both = Listed::of_tree(&new_bytes)?.pages().filter(|id| pages.contains(id)).collect();
         Ok((self.tree_without(old, &old_bytes, &both)?, self.tree_without(new, &new_bytes, &both)?))
     }
 
@@ -281,6 +282,16 @@ impl Inner {
         let bytes = self.at(|index| index.page(id), |location| self.object(location))?;
         let bytes = bytes.ok_or(Error::MissingPage { id })?;
         if PageId::of(&bytes) == id { Ok(bytes) } else { Err(Error::DamagedPage { id }) }
+    }
+
+    /// What a directory holds, without that of its pages.
+    pub(crate) fn listed(&self, id: TreeId) -> Result<Listed> {
+        Ok(Listed::of_tree(&self.tree_bytes(id)?)?)
+    }
+
+    /// The entries of a page.
+    pub(crate) fn page_entries(&self, id: PageId) -> Result<Vec<(Name, Entry)>> {
+        Ok(Listed::of_page(&self.page_bytes(id)?)?)
     }
 
     /// All bytes of an object that is no file.

@@ -121,9 +121,7 @@ impl<'a> Walk<'a> {
         let malformed = |err: crate::tree::InvalidTree| self.mirror.damaged(err.into());
         let mut pages = Vec::new();
         for step in &far {
-            if let Listed::Pages(ids) = Listed::of_tree(bytes_of(step.id)).map_err(malformed)? {
-                pages.extend(ids);
-            }
+            pages.extend(Listed::of_tree(bytes_of(step.id)).map_err(malformed)?.pages());
         }
         pages.sort_unstable();
         pages.dedup();
@@ -160,8 +158,8 @@ impl<'a> Walk<'a> {
         };
         self.needs.relied.push(ObjectId::Tree(id));
         if tree.entries().len() >= PAGED_FROM {
-            let pages = tree.encode().pages.into_iter();
-            self.needs.relied.extend(pages.map(|(page, _)| ObjectId::Page(page)));
+            let pages = inner.listed(id)?.pages();
+            self.needs.relied.extend(pages.map(ObjectId::Page));
         }
         Ok(Some(tree))
     }

@@ -60,32 +60,22 @@ impl Tree {
     ) -> Result<Self, E> {
         let mut from = Decoder::new(bytes);
         let attributes = from.attributes()?;
-        let count = from.u32()? as usize;
         let mut entries = Vec::new();
-        if count < PAGED_FROM {
-            from.entries(count, &mut entries)?;
-        } else {
-            let mut left = count;
-            while left > 0 {
-                let (id, in_page) = from.page()?;
-                if in_page == 0 || in_page > left {
-                    return Err(from.invalid("a page with a wrong count of entries").into());
-                }
-                left -= in_page;
-                let Some(page) = read_page(id)? else { continue };
-                let mut page = Decoder::new(&page);
-                let begin = entries.len();
-                page.entries(in_page, &mut entries)?;
-                page.end()?;
-                let is_last = left == 0;
-                let (last, before) = entries[begin..].split_last().expect("it has an entry");
-                let ends_early = before.iter().any(|(name, _)| ends_page(name));
-                if ends_early || !(is_last || ends_page(&last.0)) {
-                    return Err(page.invalid("a page that ends at the wrong entry").into());
+        match from.listed()? {
+            Listed::Entries(all) => entries = all,
+            Listed::Pages(pages) => {
+                for (number, (id, count)) in (1..).zip(&pages) {
+                    let Some(page) = read_page(*id)? else { continue };
+                    let mut page = Decoder::new(&page);
+                    let begin = entries.len();
+                    page.entries(*count, &mut entries)?;
+                    page.end()?;
+                    if !ends_as_page(&entries[begin..], number == pages.len()) {
+                        return Err(page.invalid("a page that ends at the wrong entry").into());
+                    }
                 }
             }
         }
-        from.end()?;
         Ok(Self { attributes, entries })
     }
 }
@@ -94,8 +84,8 @@ impl Tree {
 pub(crate) enum Listed {
     /// All entries.
     Entries(Vec<(Name, Entry)>),
-    /// The pages that have them.
-    Pages(Vec<PageId>),
+    /// The pages that have them, and how many each has.
+    Pages(Vec<(PageId, usize)>),
 }
 
 impl Listed {
@@ -103,32 +93,31 @@ impl Listed {
     pub(crate) fn of_tree(bytes: &[u8]) -> Result<Self, InvalidTree> {
         let mut from = Decoder::new(bytes);
         from.attributes()?;
-        let count = from.u32()? as usize;
-        if count < PAGED_FROM {
-            let mut entries = Vec::new();
-            from.entries(count, &mut entries)?;
-            from.end()?;
-            return Ok(Self::Entries(entries));
-        }
-        from.pages().map(Self::Pages)
+        from.listed()
     }
 
-    /// Reads the entries of a page.
+    /// Reads the entries of a page; whether it is the last one of its directory, only that knows.
     pub(crate) fn of_page(bytes: &[u8]) -> Result<Vec<(Name, Entry)>, InvalidTree> {
         let mut from = Decoder::new(bytes);
         let mut entries = Vec::new();
         while !from.rest.is_empty() {
             from.entries(1, &mut entries)?;
         }
-        Ok(entries)
+        if ends_as_page(&entries, true) {
+            Ok(entries)
+        } else {
+            Err(from.invalid("a page that ends at the wrong entry"))
+        }
     }
-}
 
-/// The pages that have the entries of a directory; none if its encoding has them itself.
-pub(crate) fn pages_of(bytes: &[u8]) -> Result<Vec<PageId>, InvalidTree> {
-    let mut from = Decoder::new(bytes);
-    from.attributes()?;
-    if (from.u32()? as usize) < PAGED_FROM { Ok(Vec::new()) } else { from.pages() }
+    /// The pages; none if the encoding has the entries itself.
+    pub(crate) fn pages(self) -> impl Iterator<Item = PageId> {
+        let pages = match self {
+            Self::Entries(_) => Vec::new(),
+            Self::Pages(pages) => pages,
+        };
+        pages.into_iter().map(|(id, _)| id)
+    }
 }
 
 /// The canonical form of a directory.
@@ -146,8 +135,15 @@ pub struct EncodedTree {
 pub const PAGED_FROM: usize = 256;
 
 /// Whether a page ends with the entry of this name: on average each 32nd does.
-fn ends_page(name: &Name) -> bool {
+pub(crate) fn ends_page(name: &Name) -> bool {
     Checksum::of(name).0.is_multiple_of(32)
+}
+
+/// Whether entries are those of one page, which may be the last one.
+fn ends_as_page(entries: &[(Name, Entry)], is_last: bool) -> bool {
+    entries.split_last().is_some_and(|((last, _), before)| {
+        !before.iter().any(|(name, _)| ends_page(name)) && (is_last || ends_page(last))
+    })
 }
 
 const DIRECTORY: u8 = 1;
@@ -270,18 +266,26 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    /// Reads which page comes next, and how many entries it has.
-    fn page(&mut self) -> Result<(PageId, usize), InvalidTree> {
-        Ok((PageId::from_bytes(self.array()?), self.u32()? as usize))
-    }
-
-    /// Reads which pages there are, to the end.
-    fn pages(&mut self) -> Result<Vec<PageId>, InvalidTree> {
-        let mut pages = Vec::new();
-        while !self.rest.is_empty() {
-            pages.push(self.page()?.0);
+    /// Reads entries, or which pages have them, to the end.
+    fn listed(&mut self) -> Result<Listed, InvalidTree> {
+        let count = self.u32()? as usize;
+        if count < PAGED_FROM {
+            let mut entries = Vec::new();
+            self.entries(count, &mut entries)?;
+            self.end()?;
+            return Ok(Listed::Entries(entries));
         }
-        Ok(pages)
+        let (mut pages, mut left) = (Vec::new(), count);
+        while left > 0 {
+            let (id, in_page) = (PageId::from_bytes(self.array()?), self.u32()? as usize);
+            if in_page == 0 || in_page > left {
+                return Err(self.invalid("a page with a wrong count of entries"));
+            }
+            left -= in_page;
+            pages.push((id, in_page));
+        }
+        self.end()?;
+        Ok(Listed::Pages(pages))
     }
 
     fn invalid(&self, problem: &'static str) -> InvalidTree {

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::PackScan;
 use crate::error::Result;
-use crate::hash::PackId;
+use crate::gc::{ByMark, Mark};
+use crate::hash::{BlobRef, PackId};
 use crate::index::{Batch, Index};
 use crate::pack::{Location, ObjectId, Pack};
 use crate::store::Inner;
@@ -19,6 +20,8 @@ pub(crate) struct Tables {
     /// Packs that were read and are sound.
     whole: HashSet<PackId>,
     damaged: HashSet<PackId>,
+    /// Contents that lie where the index says, with their sizes, as far as it was compared.
+    indexed: ByMark<u64>,
 }
 
 impl Tables {
@@ -54,13 +57,28 @@ impl Tables {
         self.whole.contains(&at.pack) && !self.has_at(object, at)
     }
 
+    /// Notes that the index says that an object lies there; whether the packs deny it.
+    pub(super) fn compare(&mut self, object: ObjectId, at: &Location) -> bool {
+        let is_blob = matches!(object, ObjectId::Blob(..));
+        if is_blob && self.has_at(object, at) {
+            self.indexed.insert(Mark::of(object), at.len);
+        }
+        self.denies(object, at)
+    }
+
+    /// Whether a content was found where the index says.
+    pub(super) fn is_indexed(&self, blob: &BlobRef) -> bool {
+        let object = ObjectId::Blob(blob.key, blob.digest);
+        self.indexed.get(&Mark::of(object)) == Some(&blob.size)
+    }
+
     fn has_at(&self, object: ObjectId, at: &Location) -> bool {
         self.places.get(&object) == Some(at) || self.copies.contains(&(object, *at))
     }
 
     /// Objects that do not lie where the index says, or, if it is damaged, of which it
     /// cannot say it: then that may be none.
-    pub(crate) fn wrong_entries(&self, inner: &Inner, index: &Index) -> Result<Vec<ObjectId>> {
+    pub(crate) fn wrong_entries(&mut self, inner: &Inner, index: &Index) -> Result<Vec<ObjectId>> {
         match self.differing(inner, index) {
             Err(err) if err.is_of_damaged_index() => {
                 let objects = self.places.keys().copied();
@@ -74,11 +92,11 @@ impl Tables {
     ///
     /// Entries for packs that are gone are passed over: whoever meets one looks where the
     /// object is now. So are those for damaged packs, whose damage is told.
-    fn differing(&self, inner: &Inner, index: &Index) -> Result<Vec<ObjectId>> {
+    fn differing(&mut self, inner: &Inner, index: &Index) -> Result<Vec<ObjectId>> {
         let mut wrong = Vec::new();
         let mut later: HashMap<PackId, Vec<(ObjectId, Location)>> = HashMap::new();
         index.each_object(|object, at| {
-            if self.denies(object, &at) {
+            if self.compare(object, &at) {
                 wrong.push(object);
             } else if !self.was_read(at.pack) {
                 later.entry(at.pack).or_default().push((object, at));

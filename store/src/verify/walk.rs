@@ -1,20 +1,19 @@
 //! Which paths of states cannot be read.
 //!
-//! Each directory is looked into once, and what cannot be read below it is noted. Only then
-//! the paths that lead there are walked: so a directory that lies at several paths, or in
-//! several states, is told at each of them, and costs nothing where it is sound.
+//! Each directory, and each page of a large one, is looked into once, and what cannot be read
+//! below it is noted. Only then the paths that lead there are walked: so a directory that lies at
+//! several paths, or in several states, is told at each of them, and costs nothing where it is
+//! sound.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 
 use super::{Holding, Roots, Tables};
-use crate::error::{Error, Result};
-use crate::gc::{ByMark, Mark};
-use crate::hash::{BlobKey, TreeId};
+use crate::error::Error;
+use crate::hash::{BlobKey, PageId, TreeId};
 use crate::name::{Name, TreePath};
 use crate::pack::ObjectId;
 use crate::store::Store;
-use crate::tree::{Entry, PAGED_FROM, Summary, Tree};
+use crate::tree::{Entry, Listed, Summary, ends_page};
 
 /// Paths that are kept of each damage.
 const PATHS: usize = 1000;
@@ -33,10 +32,11 @@ pub(super) struct Paths {
     met: HashSet<BlobKey>,
 }
 
-/// A directory that cannot be read, or not all below it.
+/// A directory or a page that cannot be read, or not all below it.
 #[derive(Debug)]
 struct Broken {
-    /// What is lost, and under which name; without one it is the directory itself.
+    /// What is lost, and under which name; without one it is the directory itself, or a page
+    /// of it.
     below: Vec<(Option<Name>, Lost)>,
     /// At how many paths it was walked.
     walked: usize,
@@ -52,6 +52,35 @@ struct Seen {
     summary: Option<Summary>,
 }
 
+/// A page that was looked into.
+#[derive(Debug)]
+struct SeenPage {
+    /// As of a directory.
+    broken: Option<usize>,
+    /// Nothing if it cannot be read.
+    read: Option<ReadPage>,
+}
+
+#[derive(Debug)]
+struct ReadPage {
+    count: usize,
+    /// Its first and its last name.
+    names: (Name, Name),
+    summary: Summary,
+}
+
+impl ReadPage {
+    /// Nothing for no entries, which are no page.
+    fn of(entries: &[(Name, Entry)]) -> Option<Self> {
+        let ((first, _), (last, _)) = (entries.first()?, entries.last()?);
+        let names = (first.clone(), last.clone());
+        Some(Self { count: entries.len(), names, summary: summary_of(entries) })
+    }
+}
+
+/// What a directory or a page lacks, each under its name.
+type Lack = Vec<(Option<Name>, Lost)>;
+
 #[derive(Clone, Copy, Debug)]
 enum Lost {
     Object(ObjectId),
@@ -65,9 +94,7 @@ pub(super) struct Walk<'a> {
     tables: &'a Tables,
     /// Directories that were looked into, with what is below them as far as that can be read.
     seen: HashMap<TreeId, Seen>,
-    /// Contents that are there, with their sizes: each state has large directories of its own that
-    /// name mostly what those of other states do.
-    sound: ByMark<u64>,
+    seen_pages: HashMap<PageId, SeenPage>,
     /// Each behind those that lie below it.
     broken: Vec<Broken>,
     /// Which of them were met at which path.
@@ -97,7 +124,7 @@ impl<'a> Walk<'a> {
             store,
             tables,
             seen: HashMap::new(),
-            sound: ByMark::default(),
+            seen_pages: HashMap::new(),
             broken: Vec::new(),
             met: HashSet::new(),
             kept: 0,
@@ -147,53 +174,103 @@ impl<'a> Walk<'a> {
         if let Some(known) = self.seen.get(&id) {
             return *known;
         }
-        let tree = self.store.tree(id);
-        let summary = tree.as_ref().ok().map(|tree| tree.summary());
-        let below = self.lost_below(id, tree);
-        let broken = (!below.is_empty()).then_some(self.broken.len());
-        if broken.is_some() {
-            self.broken.push(Broken { below, walked: 0, skipped: 0 });
-        }
-        let seen = Seen { broken, summary };
+        let (lack, summary) = self.directory(id);
+        let seen = Seen { broken: self.break_off(lack), summary };
         self.seen.insert(id, seen);
         seen
     }
 
-    fn lost_below(&mut self, id: TreeId, tree: Result<Arc<Tree>>) -> Vec<(Option<Name>, Lost)> {
+    /// Notes what a directory or a page lacks, if it lacks anything.
+    fn break_off(&mut self, below: Lack) -> Option<usize> {
+        let is_broken = !below.is_empty();
+        is_broken.then(|| {
+            self.broken.push(Broken { below, walked: 0, skipped: 0 });
+            self.broken.len() - 1
+        })
+    }
+
+    /// What a directory lacks, and what is below it, if all of it can be read.
+    fn directory(&mut self, id: TreeId) -> (Lack, Option<Summary>) {
         let object = ObjectId::Tree(id);
-        let tree = match tree {
-            Ok(tree) if self.tables.has(object) => tree,
-            Err(Error::MissingPage { id }) => {
-                return vec![(None, Lost::Object(ObjectId::Page(id)))];
+        match self.store.inner().listed(id) {
+            Ok(Listed::Entries(entries)) if self.tables.has(object) => {
+                (self.entries(object, &entries), Some(summary_of(&entries)))
             }
-            Ok(_) => return vec![(None, Lost::Object(object))],
+            Ok(Listed::Pages(pages)) if self.tables.has(object) => self.pages(object, &pages),
+            Ok(_) => (vec![(None, Lost::Object(object))], None),
             Err(err) => {
                 self.note(err);
-                return vec![(None, Lost::Object(object))];
+                (vec![(None, Lost::Object(object))], None)
+            }
+        }
+    }
+
+    /// The same of a directory with pages.
+    fn pages(&mut self, of: ObjectId, pages: &[(PageId, usize)]) -> (Lack, Option<Summary>) {
+        pages.iter().for_each(|(id, _)| self.look_into(*id));
+        let mut lack = Lack::new();
+        let mut summaries = Vec::new();
+        let mut is_canonical = true;
+        let mut end: Option<&Name> = None;
+        for (number, (id, count)) in (1..).zip(pages) {
+            let SeenPage { broken, read } = &self.seen_pages[id];
+            lack.extend(broken.map(|broken| (None, Lost::Below(broken))));
+            let Some(ReadPage { count: there, names: (first, last), summary }) = read else {
+                end = None;
+                continue;
+            };
+            is_canonical &= there == count
+                && end.is_none_or(|end| end < first)
+                && (number == pages.len() || ends_page(last));
+            end = Some(last);
+            summaries.push(*summary);
+        }
+        if !is_canonical {
+            lack.push((None, Lost::Object(of)));
+        }
+        let is_whole = summaries.len() == pages.len();
+        (lack, is_whole.then(|| summaries.into_iter().sum()))
+    }
+
+    /// Looks into a page and all below it, if it is new.
+    fn look_into(&mut self, id: PageId) {
+        if self.seen_pages.contains_key(&id) {
+            return;
+        }
+        let object = ObjectId::Page(id);
+        let (lack, read) = match self.store.inner().page_entries(id) {
+            Ok(entries) if self.tables.has(object) => {
+                (self.entries(object, &entries), ReadPage::of(&entries))
+            }
+            Ok(_) => (vec![(None, Lost::Object(object))], None),
+            Err(err) => {
+                self.note(err);
+                (vec![(None, Lost::Object(object))], None)
             }
         };
-        let mut below = Vec::new();
-        if tree.entries().len() >= PAGED_FROM {
-            let pages = tree.encode().pages.into_iter().map(|(page, _)| ObjectId::Page(page));
-            let lost = pages.filter(|page| !self.tables.has(*page));
-            below.extend(lost.map(|page| (None, Lost::Object(page))));
-        }
-        for (name, entry) in tree.entries() {
+        let broken = self.break_off(lack);
+        self.seen_pages.insert(id, SeenPage { broken, read });
+    }
+
+    /// What lies below entries of a directory or a page and is lost.
+    fn entries(&mut self, of: ObjectId, entries: &[(Name, Entry)]) -> Lack {
+        let mut below = Lack::new();
+        for (name, entry) in entries {
             let mut lose = |lost| below.push((Some(name.clone()), lost));
             match entry {
                 Entry::Directory(subtree) => {
                     let Seen { broken, summary } = self.look(subtree.id);
                     broken.into_iter().for_each(|broken| lose(Lost::Below(broken)));
                     if summary.is_some_and(|summary| summary != subtree.summary) {
-                        lose(Lost::Object(object));
+                        lose(Lost::Object(of));
                     }
                 }
                 Entry::Leaf(leaf) => {
                     let Some(blob) = leaf.blob() else { continue };
-                    let object = ObjectId::Blob(blob.key, blob.digest);
-                    if self.sound.get(&Mark::of(object)) == Some(&blob.size) {
+                    if self.tables.is_indexed(blob) {
                         continue;
                     }
+                    let object = ObjectId::Blob(blob.key, blob.digest);
                     let is_read = match self.store.inner().at_blob(blob, |at| Ok(*at)) {
                         Ok(at) => !self.tables.denies(object, &at),
                         Err(err) => {
@@ -201,9 +278,7 @@ impl<'a> Walk<'a> {
                             false
                         }
                     };
-                    if is_read && self.tables.has(object) {
-                        self.sound.insert(Mark::of(object), blob.size);
-                    } else {
+                    if !(is_read && self.tables.has(object)) {
                         lose(Lost::Object(object));
                     }
                 }
@@ -253,11 +328,17 @@ impl<'a> Walk<'a> {
     }
 }
 
+fn summary_of(entries: &[(Name, Entry)]) -> Summary {
+    entries.iter().map(|(_, entry)| entry.summary()).sum()
+}
+
 #[cfg(test)]
 mod tests {
+    use super::{Tables, Walk};
+    use crate::hash::PageId;
     use crate::index::Batch;
     use crate::pack::ObjectId;
-    use crate::tree::{Attributes, Content, Entry, Leaf, Tree};
+    use crate::tree::{Attributes, Content, Entry, Leaf, Listed, Tree};
     use crate::{
         BlobRef, BytesSource, Damage, Draft, Holding, Name, StateId, Store, Transaction, TreeId,
     };
@@ -342,6 +423,87 @@ mod tests {
             }
             expected.push(format!("2:/y{end}"));
             assert_eq!((told, damage.more), (expected, 0));
+        }
+    }
+
+    /// A store with two states, in the second of which one of 600 files in `large` has gone.
+    /// Returns what `large` is in both, and the contents of the files.
+    fn publish_large(store: &Store) -> ([TreeId; 2], Vec<BlobRef>) {
+        let mut transaction = store.begin().expect("begins");
+        let names: Vec<_> = (0..600).map(|number| format!("{number:03}")).collect();
+        let sources = names.iter().map(|name| BytesSource { name, bytes: name.as_bytes() });
+        let sources: Vec<_> = sources.collect();
+        let blobs = transaction.ingest(&sources, &()).expect("takes in");
+        let files = blobs.iter().map(|blob| {
+            let content = Content::File(*blob);
+            Entry::Leaf(Leaf { attributes: Attributes::of_root(0o644), content, link: None })
+        });
+        let files: Vec<_> = files.collect();
+        let files: Vec<_> = names.iter().map(String::as_str).zip(&files).collect();
+        let (mut large, mut parent) = (Vec::new(), None);
+        for count in [600, 599] {
+            let files = directory(&mut transaction, &files[..count]);
+            let packages = id(&directory(&mut transaction, &[]));
+            let tree = id(&directory(&mut transaction, &[("large", &files)]));
+            let draft = Draft { parent, request: "test".into(), tree, packages };
+            parent = Some(transaction.commit(draft).expect("commits").id);
+            large.push(id(&files));
+            transaction = store.begin().expect("begins");
+        }
+        let large = large.try_into().expect("two");
+        (large, blobs)
+    }
+
+    #[test]
+    fn what_a_page_lacks_is_told_where_its_directory_is() {
+        let home = tempfile::tempdir().expect("a directory");
+        let store = Store::create(&home.path().join("store")).expect("makes a store");
+        let (large, blobs) = publish_large(&store);
+        let pages = large.map(|id| {
+            let listed = store.inner().listed(id).expect("can be read");
+            listed.pages().collect::<Vec<_>>()
+        });
+        assert!(pages[0].len() > 8, "{pages:?}");
+        let (shared, own) = (pages[0][3], *pages[0].last().expect("a page"));
+        assert!(pages[1].contains(&shared) && !pages[1].contains(&own));
+        let first = blobs[0];
+        // Each path is told once, with the first state that has it.
+        for (object, expected) in [
+            (ObjectId::Page(shared), vec!["1:/large"]),
+            (ObjectId::Page(own), vec!["1:/large"]),
+            (ObjectId::Blob(first.key, first.digest), vec!["1:/large/000"]),
+            (ObjectId::Tree(large[1]), vec!["2:/large"]),
+        ] {
+            let damage = damage_without(&store, object);
+            let told: Vec<_> =
+                damage.paths.iter().map(|(of, path)| format!("{}:{path}", number(of))).collect();
+            assert_eq!((told, damage.more), (expected.into_iter().map(Into::into).collect(), 0));
+            store.rebuild_index().expect("makes the index anew");
+        }
+    }
+
+    #[test]
+    fn pages_that_do_not_make_one_directory_are_damage() {
+        let home = tempfile::tempdir().expect("a directory");
+        let store = Store::create(&home.path().join("store")).expect("makes a store");
+        let ([large, _], _) = publish_large(&store);
+        let mut tables = Tables::default();
+        store.scan(&(), |scan| tables.note(&scan)).expect("can be read");
+        let Ok(Listed::Pages(pages)) = store.inner().listed(large) else { panic!("no pages") };
+        let mut walk = Walk::new(&store, &tables);
+        let object = ObjectId::Tree(large);
+        let mut is_sound = |pages: &[(PageId, usize)]| walk.pages(object, pages).0.is_empty();
+        assert!(is_sound(&pages));
+        let mut swapped = pages.clone();
+        swapped.swap(2, 3);
+        let mut miscounted = pages.clone();
+        miscounted[2].1 += 1;
+        miscounted[3].1 -= 1;
+        let twice = [&pages[..4], &pages[3..]].concat();
+        // The last page ends where its directory does.
+        let early = [&pages[pages.len() - 1..], &pages[..]].concat();
+        for wrong in [swapped, miscounted, twice, early] {
+            assert!(!is_sound(&wrong), "{wrong:?}");
         }
     }
 
