@@ -81,6 +81,31 @@ live)
     say found "$(ls /usr/bin | wc -l)"
     cairn verify >/dev/null && say verified
     ;;
+units)
+    unit=cairn-mount@var-watched
+    asked() { systemctl show --value -p "$1" $unit; }
+    mkdir /var/watched
+    systemctl start $unit && say started "$(cat /var/watched/etc/which)" "$(asked ActiveState)"
+    # Somebody reads while the process is killed, and systemd starts another one.
+    (while :; do cat /var/watched/usr/bin/nano >/dev/null || echo failed; done) >/run/read 2>&1 &
+    reader=$! process=$(asked MainPID) mount=$(findmnt -n -o ID /var/watched)
+    kill -9 "$process"
+    for number in $(seq 300); do
+        test "$(asked ActiveState)" = active -a "$(asked MainPID)" != "$process" && break
+        sleep 0.2
+    done
+    say restarted "$(asked NRestarts)" "$(asked ActiveState)"
+    ls -lR /var/watched/usr/share/doc >/dev/null && say reads
+    kill $reader
+    say errors "$(wc -l </run/read)"
+    test "$mount" = "$(findmnt -n -o ID /var/watched)" && say same mount
+    systemctl stop $unit; findmnt /var/watched || say stopped "$(asked ActiveState)"
+    systemctl start var-listed.mount && say listed "$(cat /var/listed/etc/which)"
+    findmnt -n -o FSTYPE /var/listed
+    systemctl stop var-listed.mount; findmnt /var/listed || say unmounted
+    say failed "$(systemctl --failed --no-legend --plain | cut -d' ' -f1 | tr '\n' ' ')"
+    cairn mount | grep -q /var/ || say nothing left
+    ;;
 install)
     # Until the machine is switched off.
     while :; do
@@ -92,6 +117,19 @@ install)
 esac
 say done
 systemctl poweroff
+"#;
+
+/// What is mounted when somebody starts it, as the machine's files say.
+const MOUNTS: &str = r#"  /usr/bin/cairn:
+    link: /run/cairn/disk/cairn
+  /usr/sbin/mount.fuse.cairn:
+    link: /run/cairn/disk/cairn
+  /etc/systemd/system/cairn-mount@.service:
+    source: mount.service
+  /etc/cairn/mount/var-watched:
+    content: "CAIRN_STORE=/run/cairn/disk/store\nCAIRN_MOUNT=--state 2\n"
+  /etc/fstab:
+    content: "/run/cairn/disk/store /var/listed fuse.cairn state=1,noauto 0 0\n"
 "#;
 
 const UNIT: &str = "[Unit]\nDescription=What a test wants to know\n\
@@ -124,6 +162,9 @@ impl Machine {
         cairn.data(["repo", "add", "debian", &format!("file://{}", stones.display())]);
         let work = cairn.directory().join("work");
         fs::write(&work, WORK).unwrap();
+        let unit =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/systemd/cairn-mount@.service");
+        fs::copy(unit, cairn.directory().join("mount.service")).unwrap();
         for state in 1..=3 {
             let mut model = String::from("packages:\n");
             PACKAGES.iter().for_each(|name| model += &format!("  - {name}\n"));
@@ -136,7 +177,7 @@ impl Machine {
                  \x20 /usr/local/bin/work:\n    source: work\n    mode: \"0755\"\n\
                  \x20 /etc/systemd/system/work.service:\n    content: {UNIT:?}\n\
                  \x20 /etc/systemd/system/default.target.wants/work.service:\n\
-                 \x20   link: ../work.service\n"
+                 \x20   link: ../work.service\n{MOUNTS}"
             );
             let path = cairn.directory().join("system.yaml");
             fs::write(&path, model).unwrap();
@@ -329,6 +370,31 @@ fn a_machine_lives_in_a_root_of_cairn() {
     let said = machine.start("current", "look").ended();
     assert_eq!(said[0], "root fuse.cairn state 2", "what was chosen is current: {said:#?}");
     machine.check_disk();
+}
+
+#[test]
+#[ignore = "make boot builds the static program that it needs"]
+fn systemd_supervises_mounts_and_mounts_what_fstab_lists() {
+    let Some(machine) = Machine::new() else { return };
+    let said = machine.start("current", "units").ended();
+    let expected = [
+        "root fuse.cairn state 3",
+        "failed",
+        "stayed",
+        "work units",
+        "started 2 active",
+        "restarted 1 active",
+        "reads",
+        "errors 0",
+        "same mount",
+        "stopped inactive",
+        "listed 1",
+        "unmounted",
+        "failed",
+        "nothing left",
+        "done",
+    ];
+    assert_eq!(said, expected, "{}", fs::read_to_string(machine.path("serial")).unwrap());
 }
 
 #[test]
