@@ -79,6 +79,10 @@ live)
     kill -9 "$process" && say killed
     for number in 1 2 3; do ls -lR /usr/share/doc >/dev/null || say 'cannot read'; done
     say found "$(ls /usr/bin | wc -l)"
+    # As systemd does at shutdown, only that it is sure to need something meanwhile.
+    process=$(cairn mount | sed -n 's|^/ .*process ||p')
+    echo 3 >/proc/sys/vm/drop_caches
+    kill -STOP "$process" && ls -lR /usr/lib >/dev/null && say resumed
     cairn verify >/dev/null && say verified
     ;;
 units)
@@ -358,7 +362,7 @@ fn a_machine_lives_in_a_root_of_cairn() {
     assert_eq!(said[..expected.len()], expected, "{said:#?}");
     let rest: Vec<&str> = said[expected.len()..].iter().map(String::as_str).collect();
     assert!(
-        matches!(rest[..], [found, "verified", "done"] if found.starts_with("found ")),
+        matches!(rest[..], [found, "resumed", "verified", "done"] if found.starts_with("found ")),
         "{rest:?}"
     );
 

@@ -63,6 +63,8 @@ pub enum Event {
     /// The memory of a process that serves the root of the system could not be
     /// locked.
     NotLocked { source: std::io::Error },
+    /// Nothing continues a process that serves the root of the system when it is stopped.
+    StaysStopped { source: std::io::Error },
     /// Something of the machine that had lain on a mount whose process died is not
     /// there any more.
     NotBound { source: crate::Error },
@@ -142,6 +144,9 @@ impl fmt::Display for Event {
             }
             Self::NotLocked { source } => {
                 write!(f, "cannot lock memory, so that a full machine may stand still: {source}")
+            }
+            Self::StaysStopped { source } => {
+                write!(f, "cannot set a timer, so that the machine may not go down: {source}")
             }
             Self::NotBound { source } => {
                 write!(f, "cannot put back what lies on the mount: {}", with_causes(source))

@@ -36,6 +36,7 @@ pub use process::confined::confine;
 pub use process::control;
 pub use process::daemon::{Keeping, background, background_kept, notify_ready, succeed};
 pub use process::keeper::{Keeper, Kept};
+pub use process::resumed::resume_when_stopped;
 pub use process::signal::Signals;
 pub use process::successor::Role;
 pub use process::takeover::resume;

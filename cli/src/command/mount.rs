@@ -430,6 +430,11 @@ impl Process {
         {
             (self.journal)(&Event::NotLocked { source });
         }
+        if self.is_root
+            && let Err(source) = cairn_fs::resume_when_stopped()
+        {
+            (self.journal)(&Event::StaysStopped { source });
+        }
         let running = start(Store::open(&self.store)?)?;
         signals.unmount_on_any(running.unmounter()).map_err(Error::Signals)?;
         Ok(running)

@@ -5,6 +5,7 @@ pub(crate) mod confined;
 pub mod control;
 pub(crate) mod daemon;
 pub(crate) mod keeper;
+pub(crate) mod resumed;
 pub(crate) mod signal;
 pub(crate) mod successor;
 pub(crate) mod takeover;

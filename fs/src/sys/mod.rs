@@ -27,7 +27,7 @@ pub(crate) use process::{
     take_terminal_back, user_namespace, wait_for, wait_for_any,
 };
 pub use process::{Network, end_with_parent};
-pub(crate) use signal::{HeldSignals, next_signal};
+pub(crate) use signal::{ContinueTimer, HeldSignals, next_signal};
 
 /// Turns the -1 of a system call into its error.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {

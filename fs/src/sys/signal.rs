@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::FromRawFd;
+use std::time::Duration;
 
 use super::check;
 
@@ -136,5 +137,39 @@ pub(crate) fn next_signal(mut signals: &File) -> io::Result<Option<libc::c_int>>
 impl Drop for HeldSignals {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+/// A timer that continues this process (SIGCONT), again and again once it has run out.
+///
+/// Whoever is stopped has its timers run on, and SIGCONT continues a process whatever that does
+/// with the signal, which is nothing (signal(7), timer_create(2)).
+#[derive(Debug)]
+pub(crate) struct ContinueTimer(libc::timer_t);
+
+// SAFETY: the kernel knows a timer by a number, in all threads of a process.
+unsafe impl Send for ContinueTimer {}
+
+impl ContinueTimer {
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: a sigevent of zeroes is valid.
+        let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };
+        event.sigev_notify = libc::SIGEV_SIGNAL;
+        event.sigev_signo = libc::SIGCONT;
+        let mut timer = std::ptr::null_mut();
+        // SAFETY: both pointers are to what the call expects, and outlive it.
+        let made =
+            unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) };
+        check(made).map(|_| Self(timer))
+    }
+
+    /// Has it run out so long from now.
+    pub(crate) fn put_off(&self, by: Duration) -> io::Result<()> {
+        let seconds = libc::time_t::try_from(by.as_secs()).map_err(io::Error::other)?;
+        let time = libc::timespec { tv_sec: seconds, tv_nsec: by.subsec_nanos().into() };
+        let setting = libc::itimerspec { it_interval: time, it_value: time };
+        // SAFETY: the timer exists for as long as the process, and the pointer is to a setting.
+        check(unsafe { libc::timer_settime(self.0, 0, &raw const setting, std::ptr::null_mut()) })
+            .map(drop)
     }
 }
