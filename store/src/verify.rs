@@ -5,6 +5,7 @@ mod walk;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -43,6 +44,16 @@ pub struct Damage {
     pub paths: Vec<(Holding, String)>,
     /// How many more paths there are.
     pub more: u64,
+    /// All that need what is wrong: the first and the last of states with numbers in a row, and
+    /// each workspace and mount by itself. Nothing for what only the store itself needs.
+    pub needed_by: Vec<RangeInclusive<Holding>>,
+}
+
+impl Damage {
+    /// Damage of the store itself.
+    fn of_store(error: Error) -> Self {
+        Self { error, paths: Vec::new(), more: 0, needed_by: Vec::new() }
+    }
 }
 
 /// What keeps trees in a store.
@@ -104,7 +115,7 @@ impl Store {
         let mut others = Vec::new();
         match self.workspaces() {
             Err(error) if error.is_damage() => {
-                report.damage.push(Damage { error, paths: vec![], more: 0 });
+                report.damage.push(Damage::of_store(error));
             }
             workspaces => {
                 for (name, record) in workspaces? {
@@ -324,6 +335,22 @@ fn roots_of(state: &State) -> Roots {
     vec![(state.tree, ""), (state.packages, "packages:")]
 }
 
+/// Puts states whose numbers are in a row together.
+fn in_a_row(holdings: impl Iterator<Item = Holding>) -> Vec<RangeInclusive<Holding>> {
+    let mut runs: Vec<RangeInclusive<Holding>> = Vec::new();
+    for holding in holdings {
+        let goes_on = |run: &RangeInclusive<Holding>| match (run.end(), &holding) {
+            (Holding::State(last), Holding::State(next)) => last.0.checked_add(1) == Some(next.0),
+            _ => false,
+        };
+        match runs.last_mut().filter(|run| goes_on(run)) {
+            Some(run) => *run = run.start().clone()..=holding,
+            None => runs.push(holding.clone()..=holding),
+        }
+    }
+    runs
+}
+
 impl Holding {
     /// Whether it is still there, as far as that can be told; states are not removed in
     /// the view of the store that is verified.
@@ -366,7 +393,7 @@ impl Report {
         self.objects += scan.sound.len() as u64;
         self.bytes += scan.sound.iter().map(|(_, at)| at.len).sum::<u64>();
         let damage = scan.damage.into_iter();
-        self.damage.extend(damage.map(|error| Damage { error, paths: vec![], more: 0 }));
+        self.damage.extend(damage.map(Damage::of_store));
     }
 
     /// Adds states of which no pack has the record.
@@ -388,7 +415,7 @@ impl Report {
         let refs = store.refs();
         for state in lost.into_iter().filter(|state| refs.states.contains_key(&state.id)) {
             let error = Error::MissingRecord { state: state.id };
-            self.damage.push(Damage { error, paths: vec![], more: 0 });
+            self.damage.push(Damage::of_store(error));
         }
         Ok(())
     }
@@ -403,15 +430,18 @@ impl Report {
         tables: &Tables,
     ) -> Result<usize> {
         let mut walk = Walk::new(store, tables);
+        let mut holdings = Vec::new();
         for id in states {
+            holdings.push(Holding::State(*id));
             walk.roots(&Holding::State(*id), &roots_of(&store.state(*id)?));
             self.states += 1;
         }
         for (holding, roots) in others {
+            holdings.push(holding.clone());
             walk.roots(holding, roots);
         }
         let unread = walk.take_unread();
-        self.damage.extend(unread.map(|error| Damage { error, paths: vec![], more: 0 }));
+        self.damage.extend(unread.map(Damage::of_store));
         let mut unindexed = 0;
         for (object, mut paths) in walk.finish() {
             // What ended meanwhile may have been collected.
@@ -428,7 +458,11 @@ impl Report {
                 ObjectId::Page(id) => Error::MissingPage { id },
                 ObjectId::State(_) => continue,
             };
-            self.damage.push(Damage { error, paths: paths.kept, more: paths.more });
+            let needed_by = in_a_row(paths.needed_by.iter().map(|number| holdings[number].clone()))
+                .into_iter()
+                .filter(|run| run.start().is_there(store))
+                .collect();
+            self.damage.push(Damage { error, paths: paths.kept, more: paths.more, needed_by });
         }
         Ok(unindexed)
     }
@@ -438,7 +472,7 @@ impl Report {
         let entries = entries.max(usize::from(index.is_damaged()));
         if entries > 0 {
             let error = Error::WrongIndex { path: index.path().into(), entries: entries as u64 };
-            self.damage.push(Damage { error, paths: vec![], more: 0 });
+            self.damage.push(Damage::of_store(error));
         }
     }
 }

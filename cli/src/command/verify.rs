@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use cairn_fs::Registration;
@@ -72,6 +73,9 @@ struct RepairView {
 #[derive(Serialize)]
 struct Damaged {
     problem: String,
+    /// Who needs it: see [`Damage::needed_by`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    needed_by: Vec<Needing>,
     affects: Vec<Affected>,
     /// How many more paths it affects.
     #[serde(skip_serializing_if = "is_zero")]
@@ -81,6 +85,23 @@ struct Damaged {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Needing {
+    States { first: u64, last: u64 },
+    Other(HoldingView),
+}
+
+impl fmt::Display for Needing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::States { first, last } if first == last => write!(f, "state {first}"),
+            Self::States { first, last } => write!(f, "states {first} to {last}"),
+            Self::Other(other) => other.fmt(f),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -216,9 +237,16 @@ impl Damaged {
                 HoldingView::Mount(mount.map_or(name, |mount| &mount.target).clone())
             }
         };
+        let needing = |run: &RangeInclusive<Holding>| match (run.start(), run.end()) {
+            (Holding::State(first), Holding::State(last)) => {
+                Needing::States { first: first.0, last: last.0 }
+            }
+            (other, _) => Needing::Other(by(other)),
+        };
         let affects = damage.paths.iter();
         Self {
             problem: in_one_line(&damage.error),
+            needed_by: damage.needed_by.iter().map(needing).collect(),
             affects: affects
                 .map(|(holding, path)| Affected { by: by(holding), path: path.clone() })
                 .collect(),
@@ -238,6 +266,12 @@ impl View for Verified {
         for damage in self.damage.iter().take(shown) {
             page.marked_line(Style::Bad, "damaged: ", &damage.problem);
             let shown = if self.all { usize::MAX } else { PATHS };
+            if !damage.needed_by.is_empty() {
+                let needing = damage.needed_by.iter().take(shown).map(ToString::to_string);
+                let needing = needing.collect::<Vec<_>>().join(", ");
+                let and_more = if damage.needed_by.len() > shown { ", ..." } else { "" };
+                page.line(format_args!("  needed by {needing}{and_more}"));
+            }
             for Affected { by, path } in damage.affects.iter().take(shown) {
                 page.line(format_args!("  {by}:{path}"));
             }

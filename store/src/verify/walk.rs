@@ -6,6 +6,7 @@
 //! sound.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 
 use super::{Holding, Roots, Tables};
 use crate::error::Error;
@@ -28,6 +29,8 @@ pub(super) struct Paths {
     pub(super) kept: Vec<(Holding, String)>,
     /// How many more there are.
     pub(super) more: u64,
+    /// Who needs it.
+    pub(super) needed_by: Numbers,
     /// Names of all that were met, kept or not.
     met: HashSet<BlobKey>,
 }
@@ -42,6 +45,29 @@ struct Broken {
     walked: usize,
     /// At how many more it was met.
     skipped: u64,
+    /// Who has it, also below something that is broken only once [`Walk::finish`] has come there.
+    needed_by: Numbers,
+}
+
+/// Numbers of what keeps trees, in the order in which it was walked; a state mostly lacks what
+/// those beside it do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Numbers(Vec<Range<usize>>);
+
+impl Numbers {
+    fn add(&mut self, others: &[Range<usize>]) {
+        self.0.extend_from_slice(others);
+        self.0.sort_unstable_by_key(|run| run.start);
+        self.0.dedup_by(|next, last| {
+            let meet = next.start <= last.end;
+            last.end = if meet { last.end.max(next.end) } else { last.end };
+            meet
+        });
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().cloned().flatten()
+    }
 }
 
 /// A directory that was looked into.
@@ -95,6 +121,8 @@ pub(super) struct Walk<'a> {
     /// Directories that were looked into, with what is below them as far as that can be read.
     seen: HashMap<TreeId, Seen>,
     seen_pages: HashMap<PageId, SeenPage>,
+    /// How many have been walked that keep trees.
+    walked: usize,
     /// Each behind those that lie below it.
     broken: Vec<Broken>,
     /// Which of them were met at which path.
@@ -125,6 +153,7 @@ impl<'a> Walk<'a> {
             tables,
             seen: HashMap::new(),
             seen_pages: HashMap::new(),
+            walked: 0,
             broken: Vec::new(),
             met: HashSet::new(),
             kept: 0,
@@ -145,10 +174,13 @@ impl<'a> Walk<'a> {
         std::mem::take(&mut self.unread).into_values()
     }
 
-    /// Notes what trees lack that something keeps.
+    /// Notes what trees lack that something keeps; its number is how many came before.
     pub(super) fn roots(&mut self, holding: &Holding, roots: &Roots) {
+        let number = self.walked;
+        self.walked += 1;
         for &(root, prefix) in roots {
             if let Some(broken) = self.look(root).broken {
+                self.broken[broken].needed_by.add(&[number..number + 1]);
                 self.walk(broken, &mut At { holding, prefix, path: TreePath::root() });
             }
         }
@@ -156,14 +188,22 @@ impl<'a> Walk<'a> {
 
     /// What is lost, and which paths need it.
     pub(super) fn finish(mut self) -> BTreeMap<ObjectId, Paths> {
-        // From above to below: how often a directory was skipped is known before those below.
-        while let Some(Broken { below, skipped, .. }) = self.broken.pop() {
-            for (_, lost) in below.iter().filter(|_| skipped > 0) {
-                let count = match lost {
-                    Lost::Object(object) => &mut self.lost.entry(*object).or_default().more,
-                    Lost::Below(broken) => &mut self.broken[*broken].skipped,
+        // From above to below: who has a directory, and how often it was skipped, is known
+        // before those below.
+        while let Some(Broken { below, skipped, needed_by, .. }) = self.broken.pop() {
+            for (_, lost) in &below {
+                let (more, numbers) = match lost {
+                    Lost::Object(object) => {
+                        let paths = self.lost.entry(*object).or_default();
+                        (&mut paths.more, &mut paths.needed_by)
+                    }
+                    Lost::Below(broken) => {
+                        let broken = &mut self.broken[*broken];
+                        (&mut broken.skipped, &mut broken.needed_by)
+                    }
                 };
-                *count = count.saturating_add(skipped);
+                *more = more.saturating_add(skipped);
+                numbers.add(&needed_by.0);
             }
         }
         self.lost
@@ -184,7 +224,12 @@ impl<'a> Walk<'a> {
     fn break_off(&mut self, below: Lack) -> Option<usize> {
         let is_broken = !below.is_empty();
         is_broken.then(|| {
-            self.broken.push(Broken { below, walked: 0, skipped: 0 });
+            self.broken.push(Broken {
+                below,
+                walked: 0,
+                skipped: 0,
+                needed_by: Numbers::default(),
+            });
             self.broken.len() - 1
         })
     }
@@ -334,11 +379,12 @@ fn summary_of(entries: &[(Name, Entry)]) -> Summary {
 
 #[cfg(test)]
 mod tests {
-    use super::{Tables, Walk};
+    use super::{Numbers, Tables, Walk};
     use crate::hash::PageId;
     use crate::index::Batch;
     use crate::pack::ObjectId;
     use crate::tree::{Attributes, Content, Entry, Leaf, Listed, Tree};
+    use crate::verify::in_a_row;
     use crate::{
         BlobRef, BytesSource, Damage, Draft, Holding, Name, StateId, Store, Transaction, TreeId,
     };
@@ -468,16 +514,18 @@ mod tests {
         assert!(pages[1].contains(&shared) && !pages[1].contains(&own));
         let first = blobs[0];
         // Each path is told once, with the first state that has it.
-        for (object, expected) in [
-            (ObjectId::Page(shared), vec!["1:/large"]),
-            (ObjectId::Page(own), vec!["1:/large"]),
-            (ObjectId::Blob(first.key, first.digest), vec!["1:/large/000"]),
-            (ObjectId::Tree(large[1]), vec!["2:/large"]),
+        for (object, expected, needed_by) in [
+            (ObjectId::Page(shared), vec!["1:/large"], 1..=2),
+            (ObjectId::Page(own), vec!["1:/large"], 1..=1),
+            (ObjectId::Blob(first.key, first.digest), vec!["1:/large/000"], 1..=2),
+            (ObjectId::Tree(large[1]), vec!["2:/large"], 2..=2),
         ] {
             let damage = damage_without(&store, object);
             let told: Vec<_> =
                 damage.paths.iter().map(|(of, path)| format!("{}:{path}", number(of))).collect();
             assert_eq!((told, damage.more), (expected.into_iter().map(Into::into).collect(), 0));
+            let [runs] = &damage.needed_by[..] else { panic!("{damage:?}") };
+            assert_eq!(number(runs.start()).0..=number(runs.end()).0, needed_by);
             store.rebuild_index().expect("makes the index anew");
         }
     }
@@ -505,6 +553,22 @@ mod tests {
         for wrong in [swapped, miscounted, twice, early] {
             assert!(!is_sound(&wrong), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn who_needs_something_is_told_in_rows_of_states() {
+        let mut numbers = Numbers::default();
+        for run in [5..6, 0..1, 6..9, 1..3, 2..4, 20..21] {
+            numbers.add(&[run]);
+        }
+        assert_eq!(numbers.0, [0..4, 5..9, 20..21]);
+        let states = [1, 2, 3, 7, 9, 10].map(|number| Holding::State(StateId(number)));
+        let web = Holding::Workspace("web".parse().expect("a name"));
+        let runs = in_a_row(states.into_iter().chain([web.clone()]));
+        let state = |number| Holding::State(StateId(number));
+        let expected =
+            [state(1)..=state(3), state(7)..=state(7), state(9)..=state(10), web.clone()..=web];
+        assert_eq!(runs, expected);
     }
 
     #[test]
