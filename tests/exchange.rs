@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cairn_tests::{
-    Cairn, Deb, Mount, Mounted, Need, Original, Plain, Random, make_device, make_fifo, real, run,
-    set_xattr,
+    Cairn, Deb, Mount, Mounted, Need, Original, Plain, Random, make_device, make_fifo, posix_acl,
+    real, run, set_xattr,
 };
 
 const PACKAGES: [&str; 10] = [
@@ -55,9 +55,9 @@ fn make_root(cairn: &Cairn) -> Option<PathBuf> {
     fs::File::create(&sparse).unwrap().set_len(5_000_001).unwrap();
     set_xattr(&sparse, "user.bytes", &[0, 10, b'=', 255]).unwrap();
     // user::rw-, user:1234:rwx, group::r--, mask::rwx, other::r--
-    let acl = [2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 7, 0, 210, 4, 0, 0];
-    let acl = [&acl[..], &[4, 0, 4, 0, 255, 255, 255, 255, 16, 0, 7, 0, 255, 255, 255, 255]];
-    let acl = [acl.concat(), vec![32, 0, 4, 0, 255, 255, 255, 255]].concat();
+    let none = u32::MAX;
+    let acl = [(1, 6, none), (2, 7, 1234), (4, 4, none), (16, 7, none), (32, 4, none)];
+    let acl = posix_acl(&acl);
     set_xattr(&sparse, "system.posix_acl_access", &acl).unwrap();
     set_xattr(&odd.join("null"), "trusted.odd", b"of a device").unwrap();
     fs::write(odd.join("\u{fe}\n \u{1b}[2J\\"), "bytes").unwrap();

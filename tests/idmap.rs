@@ -8,7 +8,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 use std::process::{Child, Command};
 
-use cairn_tests::{Cairn, Mount, Mounted, Need, eventually, set_xattr, signal};
+use cairn_tests::ordinary::answer_to;
+use cairn_tests::{Cairn, Mount, Mounted, Need, eventually, posix_acl, set_xattr, signal};
 
 /// What a container has for its users: 65,536 of the machine's from this on.
 const FIRST: u32 = 100_000;
@@ -17,14 +18,10 @@ const MAP: &str = "b:0:100000:65536";
 /// Whom the kernel shows for owners that are not mapped.
 const NOBODY: u32 = 65534;
 
-/// `user::rw-`, `user:ID:r--`, `group::---`, `mask::r--`, `other::---`; acl(5) and
-/// linux/posix_acl_xattr.h.
+/// `user::rw-`, `user:ID:r--`, `group::---`, `mask::r--`, `other::---`.
 fn acl(id: u32) -> Vec<u8> {
-    let entries = [(1_u16, 6_u16, u32::MAX), (2, 4, id), (4, 0, u32::MAX), (16, 4, u32::MAX)];
-    let entries = entries.into_iter().chain([(32, 0, u32::MAX)]).flat_map(|(tag, may, id)| {
-        [&tag.to_le_bytes()[..], &may.to_le_bytes(), &id.to_le_bytes()].concat()
-    });
-    [2, 0, 0, 0].into_iter().chain(entries).collect()
+    let none = u32::MAX;
+    posix_acl(&[(1, 6, none), (2, 4, id), (4, 0, none), (16, 4, none), (32, 0, none)])
 }
 
 /// State 1, with owners of each kind; state 2, in which `private` has another content.
@@ -85,16 +82,6 @@ impl Drop for Container {
     fn drop(&mut self) {
         self.0.kill().and_then(|()| self.0.wait()).unwrap();
     }
-}
-
-/// What a program prints, run as a user; nothing if it fails.
-fn answer_to(user: u32, command: &[&str]) -> Option<String> {
-    let ids = [format!("--reuid={user}"), format!("--regid={user}")];
-    let mut setpriv = Command::new("setpriv");
-    setpriv.args(ids).args(["--clear-groups", "--inh-caps=-all", "sh", "-c", "exec \"$@\"", "sh"]);
-    let output = setpriv.args(command).current_dir("/").output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    output.status.success().then(|| text.trim_end().into())
 }
 
 /// The names of a file's attributes, as a user sees them.

@@ -10,7 +10,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use cairn_tests::disk::Filesystem;
-use cairn_tests::{Cairn, Ended, Mapping, Mounted, Need, eventually, run, set_xattr, signal};
+use cairn_tests::{
+    Cairn, Ended, Mapping, Mounted, Need, eventually, posix_acl, run, set_xattr, signal,
+};
 
 /// A directory with a file that is written to through a mapping, and one that is not.
 struct Mapped {
@@ -251,15 +253,8 @@ fn sparse_files_in_archives_are_taken_in_as_their_content() {
 
 /// An ACL of version 2: owner rw-, the user and group `id` r-x, group r--, mask rwx, others r--.
 fn acl(id: u32) -> Vec<u8> {
-    let entries = [(1, 6, u32::MAX), (2, 5, id), (4, 4, u32::MAX), (8, 5, id)];
-    let entries = entries.into_iter().chain([(16, 7, u32::MAX), (32, 4, u32::MAX)]);
-    let bytes = entries.flat_map(|(tag, permissions, id): (u16, u16, u32)| {
-        let [id, tag, permissions] =
-            [&id.to_le_bytes()[..], &tag.to_le_bytes(), &permissions.to_le_bytes()]
-                .map(<[u8]>::to_vec);
-        [tag, permissions, id].concat()
-    });
-    [2, 0, 0, 0].into_iter().chain(bytes).collect()
+    let none = u32::MAX;
+    posix_acl(&[(1, 6, none), (2, 5, id), (4, 4, none), (8, 5, id), (16, 7, none), (32, 4, none)])
 }
 
 #[test]

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cairn_tests::{Cairn, Mount, Need, Random, make_device, ordinary, put_programs, set_xattr};
+use cairn_tests::ordinary::{answer_to, as_user};
+use cairn_tests::{Cairn, Mount, Need, Random, make_device, posix_acl, put_programs, set_xattr};
 
 /// Two ordinary users: `nobody`, since fusermount3 asks for a name, and one without.
 const USER: u32 = 65534;
@@ -50,23 +51,6 @@ fn planted() -> Cairn {
     cairn.data([Path::new("import"), &tree]);
     fs::set_permissions(cairn.directory(), Permissions::from_mode(0o755)).unwrap();
     cairn
-}
-
-/// Runs a command as an ordinary user; returns what it printed, or nothing if it
-/// failed.
-fn answer_to(user: u32, command: &[&str]) -> Option<String> {
-    let output = as_user(user).args(command).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    output.status.success().then(|| text.trim_end().into())
-}
-
-fn as_user(user: u32) -> Command {
-    let mut command = Command::new("setpriv");
-    let ids = [format!("--reuid={user}"), format!("--regid={user}")];
-    // setpriv itself finds its program with the rights of root; the shell has none.
-    command.args(ids).args(["--clear-groups", "--inh-caps=-all", "sh", "-c", "exec \"$@\"", "sh"]);
-    command.current_dir("/").env("LC_ALL", "C");
-    command
 }
 
 /// The line of the kernel's table of mounts for `path`.
@@ -122,10 +106,9 @@ fn an_acl_that_a_switch_brings_or_takes_has_effect_at_once() {
     let cairn = planted();
     let tree = cairn.directory().join("tree");
     // For user 65534 nothing, for all others as before.
-    let acl = [
-        2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 0, 0, 254, 255, 0, 0, 4, 0, 5, 0, 255,
-        255, 255, 255, 16, 0, 5, 0, 255, 255, 255, 255, 32, 0, 5, 0, 255, 255, 255, 255,
-    ];
+    let none = u32::MAX;
+    let acl = [(1, 7, none), (2, 0, USER), (4, 5, none), (16, 5, none), (32, 5, none)];
+    let acl = posix_acl(&acl);
     set_xattr(&tree.join("shared"), "system.posix_acl_access", &acl).unwrap();
     cairn.data([Path::new("import"), &tree]);
     let live = Mount::new(&cairn, &["--follow"], "live");
@@ -155,7 +138,7 @@ fn the_mount_of_an_ordinary_user_is_for_that_user_alone() {
     let place = cairn.directory().join("place");
     fs::create_dir(&place).unwrap();
     chown(&place, Some(USER), Some(USER)).unwrap();
-    let told = ordinary::as_user(
+    let told = as_user(
         &cairn,
         "
         user 65534 ./cairn --quiet mount --follow place >mounted
@@ -194,10 +177,8 @@ fn a_user_gains_nothing_by_copying_a_setuid_program_into_a_layer() {
     put_programs(&tree, &["/usr/bin/touch"]);
     cairn.data([Path::new("import"), &tree]);
     hand_over(&cairn, USER);
-    let told = ordinary::as_user(
-        &cairn,
-        "user 65534 ./cairn run --rw layer --state 2 -- /usr/bin/touch /setuid",
-    );
+    let told =
+        as_user(&cairn, "user 65534 ./cairn run --rw layer --state 2 -- /usr/bin/touch /setuid");
     assert_eq!(told, "");
     let layer = cairn.store().join("workspaces/layer");
     let found = Command::new("find").arg(&layer).args(["-name", "setuid"]).output().unwrap();

@@ -64,8 +64,8 @@ pub use root::put_programs;
 pub use server::{Behaviour, Request, Server};
 pub use stones::Stones;
 pub use sys::{
-    CountedHeap, Mapping, drop_names, drop_pages, make_device, make_fifo, set_umask, set_xattr,
-    signal, umount_lazily,
+    CountedHeap, Mapping, drop_names, drop_pages, make_device, make_fifo, posix_acl, set_umask,
+    set_xattr, signal, umount_lazily,
 };
 pub use tls::{Authority, Tls};
 pub use wait::{StopOnDrop, eventually};

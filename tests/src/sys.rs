@@ -53,6 +53,16 @@ pub(crate) fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         .collect()
 }
 
+/// The value of an attribute that has an ACL: tag, permissions and, for users and groups, whose;
+/// others have `u32::MAX`. Source: linux/posix_acl_xattr.h, version 2.
+#[must_use]
+pub fn posix_acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+    let entry = |(tag, permissions, id): &(u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    2_u32.to_le_bytes().into_iter().chain(entries.iter().flat_map(entry)).collect()
+}
+
 /// Gives a file an extended attribute: lsetxattr(2).
 ///
 /// # Errors
