@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
+use std::slice;
 
 use super::{Holding, Roots, Tables};
 use crate::error::Error;
@@ -180,7 +181,7 @@ impl<'a> Walk<'a> {
         self.walked += 1;
         for &(root, prefix) in roots {
             if let Some(broken) = self.look(root).broken {
-                self.broken[broken].needed_by.add(&[number..number + 1]);
+                self.broken[broken].needed_by.add(slice::from_ref(&(number..number + 1)));
                 self.walk(broken, &mut At { holding, prefix, path: TreePath::root() });
             }
         }
