@@ -23,6 +23,16 @@ pub enum Owners {
     Mapped(IdMap),
 }
 
+impl Owners {
+    /// The map by which they are shown.
+    pub(crate) fn map(&self) -> Option<&IdMap> {
+        match self {
+            Self::Mapped(map) => Some(map),
+            Self::Fixed | Self::Mappable => None,
+        }
+    }
+}
+
 /// Which owners a mount shows as which, as a user namespace that lives as long.
 #[derive(Clone, Debug)]
 pub struct IdMap {

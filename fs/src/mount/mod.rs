@@ -13,7 +13,7 @@ pub(crate) mod unmounter;
 
 use std::fs;
 use std::io::{self, PipeReader};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -123,10 +123,7 @@ pub(crate) fn serve<S: Source>(
     let device = device_of(&place.target)?;
     let unmounter = Unmounter::new(place.target, device);
     let begun = session(fuse.clone(), connection).and_then(|session| {
-        let map = match place.owners {
-            Owners::Mapped(map) => Some(map),
-            Owners::Fixed | Owners::Mappable => None,
-        };
+        let map = place.owners.map();
         if let Some(map) = map {
             attach::map_owners(unmounter.target(), device, map)?;
         }
@@ -202,10 +199,7 @@ pub(crate) fn run<S: Source>(
 }
 
 /// Begins to speak with the kernel over a connection.
-pub(crate) fn session<S: Source>(
-    fuse: Fuse<S>,
-    connection: std::os::fd::OwnedFd,
-) -> Result<Session<Fuse<S>>> {
+pub(crate) fn session<S: Source>(fuse: Fuse<S>, connection: OwnedFd) -> Result<Session<Fuse<S>>> {
     let mut config = Config::default();
     config.n_threads = Some(THREADS);
     // Who may use the mount is checked by the kernel.
