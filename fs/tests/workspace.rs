@@ -451,6 +451,25 @@ fn change_something(root: &Path, random: &mut Random) {
 }
 
 #[test]
+fn what_a_workspace_reads_is_read_ahead_and_counted_as_on_a_mount() {
+    let lab = Lab::default();
+    let mut random = Random(5);
+    let mut of_letters = || (0..200 << 10).map(|_| b'a' + random.below(16) as u8).collect();
+    let files: Vec<(String, Vec<u8>)> =
+        (100..164).map(|it| (it.to_string(), of_letters())).collect();
+    lab.commit(&files.iter().map(|(name, bytes)| (name.clone().into(), file(bytes))).collect());
+    let mounted = mount(&lab, "web");
+    for (name, bytes) in &files {
+        assert!(fs::read(mounted.root.join(name)).unwrap() == *bytes, "{name}");
+    }
+    let (stats, all) = (lab.stats(), 64 * (200 << 10));
+    assert!(stats.bytes_read >= all, "{stats:?}");
+    let read = stats.store;
+    assert!(read.bytes_decoded >= all && read.frames_decoded > 64, "{read:?}");
+    assert!(read.frames_read_ahead_used > 0, "{read:?}");
+}
+
+#[test]
 fn a_workspace_that_is_used_by_a_process_is_left_to_it() {
     let lab = Lab::default();
     lab.commit(&root());

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cairn_store::{BlobRef, Refs, Result, State, Store, Tree, TreeId};
+use cairn_store::{BlobRef, Reads, Refs, Result, State, Store, Tree, TreeId};
 use serde::{Deserialize, Serialize};
 
 use super::completion::{Completion, Noted};
@@ -82,5 +82,17 @@ impl Source for Below {
 
     fn refresh(&self) -> Result<()> {
         self.store.refresh()
+    }
+
+    fn wants_to_read_ahead(&self) -> bool {
+        self.store.wants_to_read_ahead()
+    }
+
+    fn read_ahead(&self) {
+        self.store.read_ahead();
+    }
+
+    fn reads(&self) -> Reads {
+        self.store.reads()
     }
 }
