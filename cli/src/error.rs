@@ -154,6 +154,9 @@ pub(crate) enum Error {
     /// There is nothing at the path.
     #[error("state {state} has no {path}")]
     NoSuchFile { state: StateId, path: String },
+    /// There is nothing at the path in either of two trees.
+    #[error("neither {} nor {} has {path}", .names[0], .names[1])]
+    InNeither { path: String, names: [String; 2] },
     /// The path leads in a circle.
     #[error("too many symbolic links lead to {path} in state {state}")]
     TooManyLinks { state: StateId, path: String },

@@ -11,6 +11,7 @@ mod command;
 mod complete;
 mod config;
 mod context;
+mod differences;
 mod error;
 mod escape;
 mod exclude;

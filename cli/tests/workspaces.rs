@@ -84,6 +84,56 @@ fn what_is_changed_in_a_workspace_becomes_a_state() {
 }
 
 #[test]
+fn the_lines_that_a_workspace_changed_are_shown() {
+    if !can_mount() {
+        return;
+    }
+    let world = world();
+    let mounted = world.mount("work", &["--rw", "web"]);
+    let at = |path: &str| mounted.path.join("etc").join(path);
+    for (path, text) in [("conf", "a\nb\n"), ("old/kept", "kept\n")] {
+        fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+        fs::write(at(path), text).unwrap();
+    }
+    world.data(&["snapshot", "web"]);
+    drop(mounted);
+    let mounted = world.mount("again", &["--rw", "web"]);
+    let at = |path: &str| mounted.path.join("etc").join(path);
+    fs::write(at("conf"), "a\nc\n").unwrap();
+    fs::write(at("raw"), [0; 9]).unwrap();
+    // What is in a directory that was renamed lies in the store.
+    fs::rename(at("old"), at("new")).unwrap();
+    fs::write(at("new/more"), "more\n").unwrap();
+    let patch = |path: &str| world.data(&["workspace", "diff", "web", path, "-p"]);
+    let all = patch("/");
+    let added = |path: &str, line: &str| {
+        format!("--- /dev/null\n+++ b/etc/{path}\n@@ -0,0 +1 @@\n+{line}\n")
+    };
+    for expected in [
+        "--- a/etc/conf\n+++ b/etc/conf\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n",
+        "Binary files /dev/null and b/etc/raw differ\n",
+        "--- a/etc/old/kept\n+++ /dev/null\n@@ -1 +0,0 @@\n-kept\n",
+        &added("new/kept", "kept"),
+        &added("new/more", "more"),
+    ] {
+        assert!(all.contains(expected), "{expected}{all}");
+    }
+    assert!(
+        patch("/etc/new")
+            .ends_with("State 2 to workspace web: 3 added, 0 changed, 0 removed, +10 B\n")
+    );
+    let changes = world.json(&["workspace", "diff", "web", "etc/conf"])["changes"].clone();
+    assert_eq!((&changes[0]["path"], changes.as_array().unwrap().len()), (&json!("/etc/conf"), 1));
+    let sums = world.data(&["workspace", "diff", "web", "--stat"]);
+    assert!(!sums.contains("conf") && sums.contains("\n/etc "), "{sums}");
+    let complaint = world.failure(1, &["workspace", "diff", "web", "/none"]);
+    assert!(
+        complaint.starts_with("cairn: neither state 2 nor workspace web has /none\n"),
+        "{complaint}"
+    );
+}
+
+#[test]
 fn a_workspace_in_use_is_neither_reset_nor_discarded() {
     if !can_mount() {
         return;

@@ -7,8 +7,8 @@ use cairn_store::{Entry, Name, Store, TreeId, TreePath, resolve};
 use globset::{GlobBuilder, GlobMatcher};
 use serde::Serialize;
 
-use crate::command::diff::kind;
 use crate::context::Context;
+use crate::differences::kind;
 use crate::error::Error;
 use crate::escape::Escaped;
 use crate::output::{Output, View};

@@ -65,6 +65,7 @@ impl Error {
             | Self::ProblemsFound { .. }
             | Self::NothingBetween { .. }
             | Self::NoSuchFile { .. }
+            | Self::InNeither { .. }
             | Self::TooManyLinks { .. }
             | Self::NotAFile { .. }
             | Self::StateTwice(_)

@@ -7,6 +7,7 @@
 //! Rules and reasons: docs/workspaces.md.
 
 mod below;
+mod changes;
 mod completion;
 mod directory;
 mod keep;
@@ -51,7 +52,8 @@ pub(crate) use overlay::{Layers, prefix};
 pub use run::{Room, run};
 use user::{Apart, Plan, Shown};
 
-pub use snapshot::{Becomes, Changes, Snapshot, changes, snapshot};
+pub use changes::{Changes, changes};
+pub use snapshot::{Becomes, Snapshot, snapshot};
 
 /// Gives the record of a workspace that this process has, and makes the workspace
 /// if it does not exist: on the state `base`.

@@ -1,14 +1,9 @@
-//! What has changed in a workspace, told and published.
+//! What has changed in a workspace, published.
 
-use std::io::{self, Read};
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use cairn_store::host::{Scan, ScannedEntry, ScannedLeaf, Unread};
+use cairn_store::host::{Scan, ScannedEntry, Unread};
 use cairn_store::workspace::{Afterwards, Record, Workspace, layer_path};
 use cairn_store::{
-    BlobHasher, BlobKey, BlobRef, Content, Digest, Draft, Entry, ImportProgress, Scratch, Standing,
-    State, Store, Tree, TreeId, TreePath, TreeReader, TreeWriter, WorkspaceName, resolve,
+    Draft, ImportProgress, Scratch, Standing, State, Store, TreePath, TreeWriter, WorkspaceName,
 };
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -19,122 +14,6 @@ use crate::layer::Layer;
 
 /// How often a layer is read anew that is changed while it is read.
 const ATTEMPTS: usize = 3;
-
-/// Files that kept their size are read up to this one, to tell whether their
-/// content is another.
-const READ_TO_COMPARE: u64 = 1 << 20;
-
-/// The changes of a workspace: a tree to compare with that of a state.
-#[derive(Debug)]
-pub struct Changes {
-    /// The state that the changes are told against: the last one that was
-    /// published from the layer, else the one below it.
-    pub reference: State,
-    /// What the workspace shows. Files whose content is another for certain are in
-    /// it with their size, but with no true name of their content.
-    pub tree: TreeId,
-    trees: Scratch<Store>,
-}
-
-impl TreeReader for Changes {
-    fn read_tree(&self, id: TreeId) -> cairn_store::Result<Arc<Tree>> {
-        self.trees.read_tree(id)
-    }
-}
-
-/// What has changed in a workspace, whoever uses it just now.
-///
-/// Costs a walk of its layer. Of files only those are read of which it is not
-/// clear from their size and time whether they changed: that have their time as
-/// before, or another one and at most 1 MiB.
-///
-/// # Errors
-/// [`cairn_store::Error::UnknownWorkspace`], [`Error::DamagedLayer`].
-pub fn changes(store: &Store, name: &WorkspaceName) -> Result<Changes> {
-    let record = store.workspace(name)?;
-    let (mut layer, completion) = match read_layer(store, name, &record, &())? {
-        Some(read) => (read.layer, read.completion),
-        None => {
-            let (reference, tree) = (record.reference().clone(), record.base.tree);
-            return Ok(Changes { reference, tree, trees: Scratch::new(store.clone()) });
-        }
-    };
-    let reference = record.reference().clone();
-    name_contents(&mut layer.scan, store, reference.tree)?;
-    let mut trees = Scratch::new(store.clone());
-    for tree in completion.trees() {
-        trees.write_tree(tree)?;
-    }
-    let tree = layer.put(&mut trees, record.base.tree)?;
-    Ok(Changes { reference, tree, trees })
-}
-
-/// Gives each file of a layer a content to compare with.
-fn name_contents(scan: &mut Scan, store: &Store, reference: TreeId) -> Result<()> {
-    let mut named = Vec::new();
-    let mut stack = vec![(0, TreePath::root())];
-    while let Some((number, path)) = stack.pop() {
-        let Some(directory) = scan.directory(number) else { continue };
-        for (at, (name, entry)) in directory.entries.iter().enumerate() {
-            let path = path.join(name);
-            match entry {
-                ScannedEntry::Directory(number) => stack.push((*number, path)),
-                ScannedEntry::Leaf(leaf) if leaf.content.is_none() => {
-                    let before = resolve(store, reference, &path)?;
-                    let blob = content_to_compare(scan, &path, leaf, before.as_ref());
-                    let blob = blob.map_err(|source| Error::Layer {
-                        path: path_on_disk(scan, &path),
-                        source,
-                    })?;
-                    named.push((number, at, Content::File(blob)));
-                }
-                ScannedEntry::Leaf(_) => {}
-            }
-        }
-    }
-    for (number, at, content) in named {
-        scan.set_content(number, at, content);
-    }
-    Ok(())
-}
-
-fn content_to_compare(
-    scan: &Scan,
-    path: &TreePath,
-    leaf: &ScannedLeaf,
-    before: Option<&Entry>,
-) -> io::Result<BlobRef> {
-    let size = leaf.status.size;
-    let unread =
-        BlobRef { key: BlobKey::from_bytes([0; 16]), digest: Digest::from_bytes([0; 32]), size };
-    let before = before.and_then(Entry::as_leaf);
-    let is_unclear = before.is_some_and(|before| {
-        let keeps_time = before.attributes.mtime == leaf.attributes.mtime;
-        before.blob().is_some_and(|blob| blob.size == size)
-            && (keeps_time || size <= READ_TO_COMPARE)
-    });
-    if !is_unclear {
-        return Ok(unread);
-    }
-    let mut file = match scan.open_file(path) {
-        // It went meanwhile, as it might have a moment later.
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(unread),
-        opened => opened?,
-    };
-    let (mut hasher, mut buf) = (BlobHasher::default(), vec![0; 128 << 10]);
-    loop {
-        match file.read(&mut buf)? {
-            0 => return Ok(hasher.finish()),
-            len => hasher.update(&buf[..len]),
-        }
-    }
-}
-
-fn path_on_disk(scan: &Scan, path: &TreePath) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    let names = path.names().iter().map(|name| std::ffi::OsStr::from_bytes(name));
-    scan.path().iter().chain(names).collect()
-}
 
 /// Whether a snapshot becomes the current state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,7 +162,7 @@ impl Snapshot {
 /// A layer, and what completes the state below it while a program runs.
 pub(super) struct LayerRead {
     pub(super) layer: Layer,
-    completion: Completion,
+    pub(super) completion: Completion,
 }
 
 /// Reads the layer of a workspace; `None` when it was never mounted, so that

@@ -1,13 +1,11 @@
 //! `cairn workspace diff`: what has changed in a workspace.
 
-use std::ops::ControlFlow;
-
 use cairn_fs::workspace;
-use cairn_store::{WorkspaceName, diff};
+use cairn_store::WorkspaceName;
 use serde::Serialize;
 
-use crate::command::diff::{Change, show_changes};
 use crate::context::Context;
+use crate::differences::{Changes, Side, What};
 use crate::error::Error;
 use crate::output::{Output, View};
 use crate::page::Page;
@@ -15,11 +13,13 @@ use crate::page::Page;
 /// Show what has changed in a workspace since its state
 ///
 /// After a snapshot of a workspace that is in use, what has changed since the
-/// snapshot. Of a directory that has come or gone, only the top is shown.
+/// snapshot. Of a directory that has come or gone, only the top is shown, with --patch all of it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Name of the workspace
     name: WorkspaceName,
+    #[command(flatten)]
+    what: What,
 }
 
 #[derive(Serialize)]
@@ -27,25 +27,33 @@ struct Differences {
     workspace: String,
     /// The state that it is compared with.
     state: u64,
-    changes: Vec<Change>,
+    changes: Changes,
 }
 
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
     workspace::become_owner(&args.name, &store.workspace(&args.name)?)?;
     let found = workspace::changes(&store, &args.name)?;
-    let mut changes = Vec::new();
-    diff(&found, found.reference.tree, found.tree, &mut |path, difference| {
-        changes.push(Change::new(path, difference));
-        ControlFlow::Continue(())
-    })?;
-    let (workspace, state) = (args.name.to_string(), found.reference.id.0);
-    output.list(&Differences { workspace, state, changes })
+    let (reference, workspace) = (&found.reference, args.name.to_string());
+    let sides = [
+        Side {
+            name: format!("state {}", reference.id),
+            tree: reference.tree,
+            content: &|_, blob| Ok(store.read(blob)?),
+        },
+        Side {
+            name: format!("workspace {workspace}"),
+            tree: found.tree,
+            content: &|path, blob| Ok(found.read(path, blob)?),
+        },
+    ];
+    let changes = args.what.compare(&found, &sides)?;
+    output.list(&Differences { workspace, state: reference.id.0, changes })
 }
 
 impl View for Differences {
     fn show(&self, page: &mut Page) {
         let heading = format!("State {} to workspace {}", self.state, self.workspace);
-        show_changes(page, &self.changes, &heading);
+        self.changes.show(page, &heading);
     }
 }

@@ -7,8 +7,8 @@ use cairn_store::{WorkspaceName, diff};
 use serde::Serialize;
 
 use super::{WorkspaceView, mounts};
-use crate::command::diff::{Change, Kind};
 use crate::context::Context;
+use crate::differences::{Change, Kind};
 use crate::error::Error;
 use crate::output::{Output, View};
 use crate::page::Page;
