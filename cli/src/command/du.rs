@@ -140,7 +140,7 @@ fn gather(
 
 impl View for Usage {
     fn show(&self, page: &mut Page) {
-        let head = ["State", "Files", "Size", "Only here", "Shared"];
+        let head = ["State", "Entries", "Size", "Only here", "Shared"];
         let mut rows = vec![head.map(Cell::right).to_vec()];
         for state in &self.states {
             rows.push(vec![

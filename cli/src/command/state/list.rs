@@ -37,7 +37,7 @@ impl View for States {
             faint(""),
             right("State"),
             faint("Created"),
-            right("Files"),
+            right("Entries"),
             right("Size"),
             faint("Tags"),
             faint("Request"),

@@ -65,7 +65,7 @@ impl View for Whole {
             ("Created", view.local_time()),
             ("Parent", parent),
             ("Tree", view.tree.clone()),
-            ("Files", units::count(view.entries)),
+            ("Entries", units::count(view.entries)),
             ("Size", units::size(view.bytes)),
         ];
         if !view.tags.is_empty() {
