@@ -17,7 +17,7 @@ use cairn_fs::workspace::{self, Becomes, Snapshot};
 use cairn_fs::{Error, RootBind, Running, Shape, Unmount};
 use cairn_store::tree::{Content, Device};
 use cairn_store::{Attributes, StateId, WorkspaceName, Xattr, diff};
-use support::{Directory, Item, Lab, at, eventually, file, items_of, put, symlink as link};
+use support::{Directory, Item, Lab, at, file, items_of, put, symlink as link};
 
 fn name(text: &str) -> WorkspaceName {
     WorkspaceName::new(text).unwrap()
@@ -476,6 +476,9 @@ fn a_workspace_that_is_used_by_a_process_is_left_to_it() {
     let mounted = mount(&lab, "web");
     let again = lab.store.lock_workspace(&name("web"));
     assert!(matches!(again, Err(cairn_store::Error::WorkspaceInUse { .. })), "{again:?}");
+    let again = workspace::hold(&lab.store, &name("web"));
+    let is_in_use = |err: &Error| err.to_string().contains("is in use by");
+    assert!(again.as_ref().is_err_and(is_in_use), "{again:?}");
     let registered = cairn_fs::list(&lab.run_directory()).unwrap();
     assert_eq!(registered[0].workspace.as_deref(), Some("web"));
     assert_eq!(registered[0].trees[0], lab.store.current().unwrap().tree);
@@ -485,7 +488,7 @@ fn a_workspace_that_is_used_by_a_process_is_left_to_it() {
     assert!(!mounts.contains(lower.to_str().unwrap()), "{mounts}");
     fs::write(mounted.root.join("new"), "new").unwrap();
     cairn_fs::unmount(&mounted.root, Unmount::Now).unwrap();
-    let held = eventually("it is free", || lab.store.lock_workspace(&name("web")).ok());
+    let held = workspace::hold(&lab.store, &name("web")).unwrap();
     assert!(cairn_fs::list(&lab.run_directory()).unwrap().is_empty());
     let record = workspace::reset(&held, None).unwrap();
     assert_eq!((record.base.id, record.layer), (StateId(1), 2));

@@ -211,7 +211,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
         }
         Some(name) => {
             let is_new = store.workspace(name).is_err();
-            let held = store.lock_workspace(name)?;
+            let held = workspace::hold(&store, name)?;
             let record = workspace::open(&held, state.map(|state| state.id), &store)?;
             workspace::check_mountable(&held, &record)?;
             let what = What::Workspace(name.clone(), dir.clone());
@@ -383,7 +383,7 @@ impl Server {
                 Ok(cairn_fs::start(store, &options, journal.clone())?)
             }
             What::Workspace(name, target) => {
-                let held = store.lock_workspace(name)?;
+                let held = workspace::hold(&store, name)?;
                 Ok(workspace::start(store, held, target, keeper, journal.clone())?)
             }
         })
@@ -392,9 +392,8 @@ impl Server {
     /// Takes away the workspace; the error to report is another one.
     fn undo(&self) {
         let What::Workspace(name, _) = &self.what else { return };
-        let store = Store::open(&self.process.store);
-        let held = store.and_then(|store| store.lock_workspace(name));
-        let _ = held.map(|held| workspace::discard(&held));
+        let Ok(store) = Store::open(&self.process.store) else { return };
+        let _ = workspace::hold(&store, name).map(|held| workspace::discard(&held));
     }
 }
 

@@ -93,7 +93,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<ExitCode, Error> {
         }
         Some(None) => workspace::run(&program, &Room::ThrowAway(current()?), &path, journal)?,
         Some(Some(name)) => {
-            let held = store.lock_workspace(name)?;
+            let held = workspace::hold(&store, name)?;
             workspace::open(&held, state, &store)?;
             workspace::run(&program, &Room::Workspace(held), &path, journal)?
         }

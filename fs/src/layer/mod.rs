@@ -8,6 +8,7 @@
 //!
 //! Only the layer is walked. What it does not mention is as it was.
 
+pub(crate) mod overlay;
 mod tree;
 
 use std::path::Path;
@@ -19,7 +20,7 @@ use cairn_store::{Attributes, Content, Entry, Name, TreeId, TreePath, TreeReader
 
 use crate::error::{Error, Result};
 use crate::serve::xattrs::ESCAPE;
-use crate::workspace::prefix;
+use overlay::prefix;
 
 /// How a layer is read.
 #[derive(Clone, Copy, Debug)]

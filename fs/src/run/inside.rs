@@ -16,12 +16,12 @@ use cairn_store::workspace::LayerMarks;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::layer::overlay::Layers;
 use crate::mount::attach;
 use crate::mount::options::Trust;
 use crate::mount::restrictions::Restrictions;
 use crate::run::{Bind, GO, Program};
 use crate::sys::{self, Forked, HeldSignals, Network};
-use crate::workspace::{BELOW, Layers, STATE};
 
 /// Why a program could not be started, as it is told to the process outside.
 #[derive(Debug, Serialize, Deserialize)]
@@ -231,6 +231,10 @@ pub(crate) fn become_root((user, group): (u32, u32)) -> Result<()> {
     write("/proc/self/uid_map", &format!("0 {user} 1\n"))?;
     write("/proc/self/gid_map", &format!("0 {group} 1\n"))
 }
+
+/// How a state and what completes it are called where one mount shows both.
+pub(crate) const STATE: &str = "state";
+pub(crate) const BELOW: &str = "below";
 
 /// Makes a root of the state, what completes it, and a layer above both.
 fn overlay(

@@ -16,7 +16,7 @@ use cairn_store::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::inside::FILES;
+use crate::run::inside::{BELOW, FILES, STATE};
 
 /// A tree that is nowhere but in memory, with its contents.
 #[derive(Clone, Debug)]
@@ -137,10 +137,6 @@ impl Completion {
         self.trees().try_for_each(|tree| transaction.put_tree(tree).map(drop))
     }
 }
-
-/// How the two are called where one mount shows both.
-pub(crate) const STATE: &str = "state";
-pub(crate) const BELOW: &str = "below";
 
 fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).expect("a constant")

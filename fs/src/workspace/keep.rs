@@ -16,9 +16,9 @@ use cairn_store::{Store, WorkspaceName};
 use serde::{Deserialize, Serialize};
 
 use super::below::{Below, Saved};
-use super::overlay;
 use crate::error::{Error, Result};
 use crate::event::Journal;
+use crate::layer::overlay;
 use crate::mount::Running;
 use crate::mount::registration::Registered;
 use crate::process::keeper::{Keeper, Kept, OVERLAY, WORKSPACE};

@@ -11,7 +11,6 @@ mod changes;
 mod completion;
 mod directory;
 mod keep;
-mod overlay;
 mod run;
 mod snapshot;
 mod user;
@@ -21,23 +20,26 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use cairn_store::workspace::{LayerMarks, Record, Workspace, layer_path};
 use cairn_store::{StateId, Store, WorkspaceName};
 
 use crate::error::{Error, Result};
 use crate::event::Journal;
+use crate::layer::overlay::{self, Layers};
 use crate::mount::attach;
 use crate::mount::attach::Unmount;
 use crate::mount::idmap::Owners;
 use crate::mount::mountinfo::{MountPoint, WORKSPACE};
 use crate::mount::options::{Place, Trust};
-use crate::mount::registration::{Registered, Registration};
+use crate::mount::registration::{self, Registered, Registration};
 use crate::mount::restrictions::Restrictions;
 use crate::mount::target;
 use crate::mount::{self, Running};
 use crate::process::keeper::Keeper;
-use crate::run::inside;
+use crate::run::inside::{self, BELOW, STATE};
 use crate::serve::filesystem::Filesystem;
 use crate::serve::xattrs::Xattrs;
 use crate::shape::Shape;
@@ -46,14 +48,38 @@ use below::Below;
 use directory::{LOWER, failed};
 use keep::Overlay;
 
-pub(crate) use completion::{BELOW, STATE};
 pub use keep::resume;
-pub(crate) use overlay::{Layers, prefix};
 pub use run::{Room, run};
 use user::{Apart, Plan, Shown};
 
 pub use changes::{Changes, changes};
 pub use snapshot::{Becomes, Snapshot, snapshot};
+
+/// How long a process may take to end that has a workspace and shows it no more.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Takes a workspace, which need not exist, so that no other process has it.
+///
+/// One whose mount or program has just ended is had by its processes for a moment more, and
+/// waited for.
+///
+/// # Errors
+/// [`cairn_store::Error::WorkspaceInUse`], at once if it is mounted or a program runs in it.
+pub fn hold(store: &Store, name: &WorkspaceName) -> Result<Workspace> {
+    let end = Instant::now() + PATIENCE;
+    let run = store.path().join("run");
+    let is_shown = |it: &Registration| it.workspace.as_deref() == Some(&name.to_string());
+    loop {
+        match store.lock_workspace(name) {
+            Err(cairn_store::Error::WorkspaceInUse { .. })
+                if Instant::now() < end && !registration::list(&run)?.iter().any(is_shown) =>
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+            result => return Ok(result?),
+        }
+    }
+}
 
 /// Gives the record of a workspace that this process has, and makes the workspace
 /// if it does not exist: on the state `base`.

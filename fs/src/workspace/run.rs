@@ -8,9 +8,10 @@ use cairn_store::workspace::{LayerMarks, Record, Workspace, layer_path};
 use cairn_store::{State, StateId, Store, TreeId};
 
 use super::below::Below;
-use super::{check_is_free, check_usable, directory, overlay};
+use super::{check_is_free, check_usable, directory};
 use crate::error::{Error, Result};
 use crate::event::Journal;
+use crate::layer::overlay;
 use crate::mount::registration::{Registered, Registration};
 use crate::run::inside::Writable;
 use crate::run::{Opened, Program, run_with};

@@ -8,7 +8,7 @@ use cairn_store::{
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::completion::Completion;
-use super::{check_is_free, directory};
+use super::{check_is_free, directory, hold};
 use crate::error::{Error, Result};
 use crate::layer::Layer;
 
@@ -65,10 +65,10 @@ pub fn snapshot(
     progress: &dyn ImportProgress,
 ) -> Result<Snapshot> {
     store.workspace(name)?;
-    let held = match store.lock_workspace(name) {
+    let held = match hold(store, name) {
         Ok(workspace) if check_is_free(&workspace).is_ok() => Some(workspace),
-        Ok(_) | Err(cairn_store::Error::WorkspaceInUse { .. }) => None,
-        Err(err) => return Err(err.into()),
+        Ok(_) | Err(Error::Store(cairn_store::Error::WorkspaceInUse { .. })) => None,
+        Err(err) => return Err(err),
     };
     let mut transaction = store.begin()?;
     let record = store.workspace(name)?;

@@ -25,10 +25,10 @@ use cairn_store::workspace::{LayerMarks, Workspace};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use super::Layers;
 use super::directory::LOWER;
 use crate::error::{Error, Result};
 use crate::event::Journal;
+use crate::layer::overlay::Layers;
 use crate::mirror::{self, Mirror};
 use crate::mount::attach::Unmount;
 use crate::mount::attach::{self, Access};

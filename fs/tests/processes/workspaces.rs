@@ -53,7 +53,7 @@ pub fn run_in_workspace() {
     assert_eq!(registered[0].trees, kept, "trees of the store, which gc can read");
     child.kill().unwrap();
     child.wait().unwrap();
-    eventually("it is free", || lab.store.lock_workspace(&name).ok());
+    cairn_fs::workspace::hold(&lab.store, &name).unwrap();
 }
 
 pub fn run_and_throw_away() {

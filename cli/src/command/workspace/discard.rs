@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
             workspace::become_owner(name, &store.workspace(name)?)?;
         }
         store.workspace(name)?;
-        held.push(store.lock_workspace(name)?);
+        held.push(workspace::hold(&store, name)?);
     }
     let list = names.iter().map(ToString::to_string).collect::<Vec<_>>();
     output.confirm(&format!("Discard {} with all changes?", list.join(", ")))?;

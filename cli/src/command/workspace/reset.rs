@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let store = context.store()?;
     let state = args.state.as_ref().map(|state| state.find(&store)).transpose()?;
     workspace::become_owner(&args.name, &store.workspace(&args.name)?)?;
-    let held = store.lock_workspace(&args.name)?;
+    let held = workspace::hold(&store, &args.name)?;
     output.confirm(&format!("Drop what has changed in the workspace {}?", args.name))?;
     let record = workspace::reset(&held, state.map(|state| state.id))?;
     output.data(&Reset { workspace: args.name.to_string(), state: record.base.id.0 })
