@@ -91,7 +91,7 @@ impl What {
         match &self.path {
             None => walk.between(&TreePath::root(), sides[0].tree, sides[1].tree)?,
             Some(path) => {
-                let not_a_path = || Error::NotAPlace(Escaped(path.as_bytes()).to_string());
+                let not_a_path = || Error::NotAPath(Escaped(path.as_bytes()).to_string());
                 let path = TreePath::new(path.as_bytes()).map_err(|_| not_a_path())?;
                 walk.at(&path)?;
             }

@@ -139,6 +139,9 @@ pub(crate) enum Error {
     /// A text does not name a file of a state.
     #[error("{0:?} does not name a file of a state")]
     NotAPlace(String),
+    /// A path of which no state could have anything.
+    #[error("{0:?} does not name a file of a state")]
+    NotAPath(String),
     /// A text names no state.
     #[error("{0:?} does not name a state")]
     NotAState(String),
@@ -329,6 +332,7 @@ impl Error {
             Self::Dependency(_)
             | Self::MountOption(_)
             | Self::NotAPlace(_)
+            | Self::NotAPath(_)
             | Self::NotAState(_)
             | Self::StateTwice(_)
             | Self::NoJson { .. }

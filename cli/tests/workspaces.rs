@@ -126,6 +126,8 @@ fn the_lines_that_a_workspace_changed_are_shown() {
     assert_eq!((&changes[0]["path"], changes.as_array().unwrap().len()), (&json!("/etc/conf"), 1));
     let sums = world.data(&["workspace", "diff", "web", "--stat"]);
     assert!(!sums.contains("conf") && sums.contains("\n/etc "), "{sums}");
+    let complaint = world.failure(2, &["workspace", "diff", "web", "../none"]);
+    assert!(complaint.contains("help: write it from the root of the state on"), "{complaint}");
     let complaint = world.failure(1, &["workspace", "diff", "web", "/none"]);
     assert!(
         complaint.starts_with("cairn: neither state 2 nor workspace web has /none\n"),

@@ -51,7 +51,7 @@ enum Kind {
 pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
     let shown = Escaped(args.path.as_bytes()).to_string();
-    let path = TreePath::new(args.path.as_bytes()).map_err(|_| Error::NotAPlace(shown.clone()))?;
+    let path = TreePath::new(args.path.as_bytes()).map_err(|_| Error::NotAPath(shown.clone()))?;
     let mut changes = Vec::new();
     let mut now: Option<Entry> = None;
     let mut above = Vec::new();

@@ -29,6 +29,7 @@ impl Error {
             Self::OneDirectory => Some("name one stone, or use --output-dir"),
             Self::NoSuchMacro(_) => Some("cairn recipe macros lists all of them"),
             Self::NoParent(_) | Self::NotAState(_) => Some(LIST_STATES),
+            Self::NotAPath(_) => Some("write it from the root of the state on, such as /usr/bin"),
             Self::NotAPlace(_) => {
                 Some("write STATE:PATH, such as 5:/usr/bin, or /usr/bin for the current state")
             }
