@@ -15,13 +15,9 @@ use serde_json::Value;
 const PACKAGES: &[&str] =
     &["base-files", "bash", "coreutils", "dash", "findutils", "git", "passwd", "sed", "tar"];
 
-#[test]
-fn an_ordinary_user_changes_a_real_system_and_publishes_it() {
-    let fusermount = Need::Program("fusermount3", "fuse3");
-    if !Need::all(&[Need::Fuse, Need::Root, fusermount, Need::Program("git", "git")]) {
-        return;
-    }
-    let Some(debs) = real::debs_for(PACKAGES, "list-user") else { return };
+/// A directory of the user's, with a repository in `stones` and an empty directory `place`.
+fn store_to_be() -> Option<Cairn> {
+    let debs = real::debs_for(PACKAGES, "list-user")?;
     let repository = real::repository_of(&debs, "stones-user");
     let cairn = Cairn::new();
     let stones = cairn.directory().join("stones");
@@ -32,6 +28,16 @@ fn an_ordinary_user_changes_a_real_system_and_publishes_it() {
     for path in [cairn.directory(), &cairn.directory().join("place")] {
         give_to_user(path);
     }
+    Some(cairn)
+}
+
+#[test]
+fn an_ordinary_user_changes_a_real_system_and_publishes_it() {
+    let fusermount = Need::Program("fusermount3", "fuse3");
+    if !Need::all(&[Need::Fuse, Need::Root, fusermount, Need::Program("git", "git")]) {
+        return;
+    }
+    let Some(cairn) = store_to_be() else { return };
     let told = as_user(
         &cairn,
         &r#"
@@ -141,4 +147,64 @@ fn an_ordinary_user_changes_a_real_system_and_publishes_it() {
     let owned = |listing: &Listing| listing.0.values().filter(|it| it.gid != 0).count();
     assert!(owned(&before) > 0);
     assert_eq!(owned(&before), owned(&after));
+}
+
+#[test]
+fn files_of_the_users_that_the_machine_gives_to_a_user_stay_theirs() {
+    let programs = [("fusermount3", "fuse3"), ("newuidmap", "uidmap"), ("newgidmap", "uidmap")];
+    let needs = programs.map(|(program, package)| Need::Program(program, package));
+    if !Need::all(&[&[Need::Fuse, Need::Root][..], &needs].concat()) {
+        return;
+    }
+    let Some(cairn) = store_to_be() else { return };
+    let told = as_user(
+        &cairn,
+        &r#"
+        echo nobody:200000:65536 >given
+        for file in subuid subgid; do
+            mount --bind given /etc/$file
+        done
+        c repo add real "file://$PWD/stones" >said
+        c --yes install PACKAGES >said
+        c run -- bash -c 'id -u; chroot --userspec=33:44 / id -u; stat -c %g /usr/bin/expiry'
+        c run --rw web -- bash -ec '
+            mkdir -m 700 /srv/closed
+            echo secret >/srv/closed/file
+            chown -R 33:44 /srv/closed
+            chroot --userspec=33:44 / bash -c "echo more >>/srv/closed/file"
+            chmod 755 /usr/bin/expiry
+        '
+        c workspace diff web -p | sed -n '/^+ .srv.closed.file/,/more/p'
+        c mount --rw web place >said
+        user 65534 stat -c "%u %g %a" place/srv/closed
+        user 65534 cat place/srv/closed/file 2>/dev/null || echo not for the user
+        c umount place >said
+        c --json snapshot web -m "of two users" >published
+        c run -- bash -ec 'chroot --userspec=33:44 / cat /srv/closed/file'
+        # What the user alone could not remove.
+        c run --rw web -- bash -ec 'mkdir /srv/more; touch /srv/more/x; chown -R 7 /srv/more'
+        c --yes workspace reset web >said
+        ls store/workspaces/web | grep layer || echo no layer
+        c run --rw web -- bash -ec 'mkdir /srv/more; touch /srv/more/x; chown -R 7 /srv/more'
+        c --yes workspace discard web >said
+        ls store/workspaces
+        "#
+        .replace("PACKAGES", &PACKAGES.join(" ")),
+    );
+    let expected = "\
+        0\n33\n42\n\
+        + /srv/closed/file\n--- /dev/null\n+++ b/srv/closed/file\n@@ -0,0 +1,2 @@\n+secret\n+more\n\
+        200032 200043 700\nnot for the user\nsecret\nmore\nno layer\n";
+    assert_eq!(told, expected);
+    let store = Store::open(&cairn.store()).unwrap();
+    let after = Listing::of_tree(&store, store.state(StateId(2)).unwrap().tree);
+    let owners = [
+        ("srv/closed", 0o700, 33, 44),
+        ("srv/closed/file", 0o644, 33, 44),
+        ("usr/bin/expiry", 0o755, 0, 42),
+    ];
+    for (path, mode, uid, gid) in owners {
+        let entry = &after.0[path.as_bytes()];
+        assert_eq!((entry.mode, entry.uid, entry.gid), (mode, uid, gid), "{path}");
+    }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::mount::mountinfo::MountPoint;
+use crate::run::users::Users;
 use crate::sys::{self, Forked, Network};
 
 /// Where the kernel shows connections of FUSE, by the minor device number of what is
@@ -89,6 +90,28 @@ pub fn namespaces() -> io::Result<()> {
     match sys::clone_into_namespaces(!rustix::process::geteuid().is_root(), Network::None)? {
         Forked::Child => sys::exit(0),
         Forked::Parent(child) => sys::wait_for(child).map(drop),
+    }
+}
+
+/// Tries whether this user is more than root in a namespace of its own: what takes programs
+/// that the machine may lack, and a range of users ([`crate::workspace`]). The process must have
+/// one thread.
+///
+/// # Errors
+/// When there are no namespaces.
+pub fn further_users() -> io::Result<bool> {
+    alone()?;
+    let Some(users) = Users::all()? else { return Ok(true) };
+    match sys::clone_into_namespaces(true, Network::None)? {
+        Forked::Child => {
+            let is_mapped = users.map().is_ok();
+            let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+            sys::exit(i32::from(!is_mapped || map.lines().count() < 2))
+        }
+        Forked::Parent(child) => {
+            drop(users);
+            sys::wait_for(child).map(|status| status == 0)
+        }
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args, context: &Context, output: &mut Output<'_>) -> Re
     let mounts = machine::mounts(PATIENCE);
     findings.extend([fuse(), namespaces(), overlays(), kernel()]);
     if !sys::is_root() {
-        findings.push(fusermount());
+        findings.extend([fusermount(), users()]);
     }
     match mounts {
         Ok(mounts) => {
@@ -154,6 +154,20 @@ fn namespaces() -> Finding {
                  --security-opt seccomp=unconfined",
             ),
         ),
+    }
+}
+
+fn users() -> Finding {
+    match machine::further_users() {
+        Ok(true) => Finding::good("users", "workspaces can have files of several users"),
+        Ok(false) => Finding::note(
+            "users",
+            "files of others than root cannot be changed in workspaces",
+            "apt-get install uidmap, and as root: \
+             usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
+        ),
+        // That is told above.
+        Err(err) => Finding::problem("users", in_one_line(&err), None),
     }
 }
 

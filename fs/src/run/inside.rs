@@ -20,6 +20,7 @@ use crate::layer::overlay::Layers;
 use crate::mount::attach;
 use crate::mount::options::Trust;
 use crate::mount::restrictions::Restrictions;
+use crate::run::users::Users;
 use crate::run::{Bind, GO, Program};
 use crate::sys::{self, Forked, HeldSignals, Network};
 
@@ -71,11 +72,11 @@ pub(crate) struct Writable {
 pub(crate) fn init(
     program: &Program,
     writable: Option<&Writable>,
-    user: (u32, u32),
+    users: Option<Users>,
     mut outside: UnixStream,
     signals: &HeldSignals,
 ) -> i32 {
-    match prepare(program, writable, user, &mut outside)
+    match prepare(program, writable, users, &mut outside)
         .and_then(|()| start(program, &mut outside, signals))
     {
         Ok(child) => {
@@ -143,13 +144,12 @@ fn wait_for_end(program: libc::pid_t, signals: &HeldSignals) -> io::Result<i32> 
 fn prepare(
     program: &Program,
     writable: Option<&Writable>,
-    user: (u32, u32),
+    users: Option<Users>,
     outside: &mut UnixStream,
 ) -> Result<()> {
     sys::end_with_parent().during(|| "bind the end of one process to another".into())?;
-    if user.0 != 0 {
-        become_root(user)?;
-    }
+    let is_root = users.is_none();
+    users.map_or(Ok(()), Users::map)?;
     // Nothing that is mounted from here on is seen outside.
     mount("none", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")?;
     // The stage may hide where the layer lies, which has this name from here on.
@@ -172,14 +172,14 @@ fn prepare(
             check_mount_points(state)?;
             cover(state, "etc", &["etc", "usr/share/defaults/etc"])?;
             cover(state, "var", &["var"])?;
-            furnish(state, user.0 == 0)?;
+            furnish(state, is_root)?;
             complete(state)?;
             state
         }
         Some(writable) => {
             let root = overlay(state, writable, workspace.as_ref(), &program.name)?;
             check_mount_points(root)?;
-            furnish(root, user.0 == 0)?;
+            furnish(root, is_root)?;
             root
         }
     };
@@ -221,15 +221,6 @@ pub(crate) fn hand_over(
         Ok(()) if answer == [GO] => Ok(()),
         _ => sys::exit(1),
     }
-}
-
-/// Makes this process root in a user namespace in which there is nobody else.
-pub(crate) fn become_root((user, group): (u32, u32)) -> Result<()> {
-    let write = |file: &str, text: &str| fs::write(file, text).during(|| format!("write {file}"));
-    // Without this the kernel does not let an ordinary user map a group.
-    write("/proc/self/setgroups", "deny")?;
-    write("/proc/self/uid_map", &format!("0 {user} 1\n"))?;
-    write("/proc/self/gid_map", &format!("0 {group} 1\n"))
 }
 
 /// How a state and what completes it are called where one mount shows both.

@@ -15,6 +15,7 @@
 
 pub(crate) mod inside;
 pub mod sandbox;
+pub(crate) mod users;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -33,6 +34,7 @@ use crate::event::Journal;
 use crate::mount;
 use crate::mount::registration::Registered;
 use crate::run::inside::{Failure, Writable};
+use crate::run::users::Users;
 use crate::serve::filesystem::Filesystem;
 use crate::serve::fuse::Fuse;
 use crate::shape::Shape;
@@ -130,19 +132,19 @@ pub(crate) fn run_with<S: Source, E: From<Error>>(
     if !sys::is_alone().map_err(failed)? {
         return Err(Error::Threads.into());
     }
+    let users = Users::all().map_err(failed)?;
     // Before there are threads, so that none of them takes a signal.
     let signals = HeldSignals::hold().map_err(failed)?;
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
-    let user = sys::effective_user();
-    let cloned = sys::clone_into_namespaces(user.0 != 0, program.network);
+    let cloned = sys::clone_into_namespaces(users.is_some(), program.network);
     let init = match cloned.map_err(|source| Error::Namespaces { source })? {
         Forked::Child => {
             drop(ours);
-            sys::exit(inside::init(program, writable, user, theirs, &signals))
+            sys::exit(inside::init(program, writable, users, theirs, &signals))
         }
         Forked::Parent(init) => init,
     };
-    drop(theirs);
+    drop((theirs, users));
     // From here on init ends when it finds that the other end is closed.
     let begun = serve(program, journal, &mut ours, open);
     if begun.is_err() {

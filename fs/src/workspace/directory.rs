@@ -53,6 +53,9 @@ fn give(directory: &Path, root: &Attributes, marks: LayerMarks) -> io::Result<()
 }
 
 /// Takes away the layers that the record does not name.
+///
+/// What belongs to other users of a namespace stays for a process in such a one
+/// ([`super::become_owner`]).
 pub(crate) fn remove_other_layers(workspace: &Path, record: &Record) -> Result<()> {
     let kept = layer_path(workspace, record.layer);
     for entry in fs::read_dir(workspace).map_err(failed(workspace))? {
@@ -61,10 +64,18 @@ pub(crate) fn remove_other_layers(workspace: &Path, record: &Record) -> Result<(
             .file_name()
             .is_some_and(|name| name.to_str().is_some_and(|name| name.starts_with("layer-")));
         if is_layer && path != kept {
-            remove_all(&path)?;
+            match remove_all(&path) {
+                Err(Error::Layer { source, .. }) if is_of_others(&source) => {}
+                result => result?,
+            }
         }
     }
     Ok(())
+}
+
+/// Whether something is another user's. In a namespace that has all of them, nobody is another.
+fn is_of_others(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied && sys::effective_user().0 != 0
 }
 
 /// Removes a directory with all in it, also directories that forbid it: that of

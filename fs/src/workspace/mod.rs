@@ -39,7 +39,8 @@ use crate::mount::restrictions::Restrictions;
 use crate::mount::target;
 use crate::mount::{self, Running};
 use crate::process::keeper::Keeper;
-use crate::run::inside::{self, BELOW, STATE};
+use crate::run::inside::{BELOW, STATE};
+use crate::run::users::Users;
 use crate::serve::filesystem::Filesystem;
 use crate::serve::xattrs::Xattrs;
 use crate::shape::Shape;
@@ -171,8 +172,11 @@ fn put_together(
             ..Registration::new(&target, shape, Some(record.base.id), record.trees().collect())
         },
     )?;
-    // What a program in it has changed may have its content in what completed it.
-    let is_completed = run::was_run_in(&path, &record)
+    // What a program in it has changed may have its content in what completed it; not in the layer
+    // of an ordinary user, where the kernel makes no such marks, and which may hold what cannot be
+    // read outside of a namespace.
+    let is_completed = record.marks == LayerMarks::Trusted
+        && run::was_run_in(&path, &record)
         && snapshot::read_layer(&store, &name, &record, &())?
             .is_some_and(|layer| layer.layer.takes_from_below);
     let base = record.base.clone();
@@ -230,13 +234,14 @@ fn put_together(
 /// user.
 pub fn become_owner(name: &WorkspaceName, record: &Record) -> Result<()> {
     let failed = |source| Error::Process { source };
-    let user = sys::effective_user();
-    if record.marks == LayerMarks::User && user.0 != 0 {
+    if record.marks == LayerMarks::User && sys::effective_user().0 != 0 {
         if !sys::is_alone().map_err(failed)? {
             return Err(Error::Threads);
         }
-        sys::own_users().map_err(|source| Error::Namespaces { source })?;
-        inside::become_root(user).map_err(|failure| failure.into_error("".as_ref()))?;
+        if let Some(users) = Users::all().map_err(failed)? {
+            sys::own_users().map_err(|source| Error::Namespaces { source })?;
+            users.map().map_err(|failure| failure.into_error("".as_ref()))?;
+        }
     }
     check_usable(name, record)
 }

@@ -39,6 +39,7 @@ use crate::mount::target;
 use crate::mount::unmounter::Unmounter;
 use crate::mount::{self, Running};
 use crate::run::inside::{self, During, Failure};
+use crate::run::users::Users;
 use crate::run::{GO, heard};
 use crate::serve::filesystem::Filesystem;
 use crate::serve::fuse::Fuse;
@@ -86,12 +87,12 @@ impl Apart {
             return Err(Error::Threads);
         }
         let (stream, theirs) = UnixStream::pair().map_err(failed)?;
-        let user = sys::effective_user();
-        let cloned = sys::clone_into_namespaces(true, Network::OfCaller);
+        let users = Users::all().map_err(failed)?;
+        let cloned = sys::clone_into_namespaces(users.is_some(), Network::OfCaller);
         match cloned.map_err(|source| Error::Namespaces { source })? {
             Forked::Child => {
                 drop(stream);
-                sys::exit(make(plan, user, theirs))
+                sys::exit(make(plan, users, theirs))
             }
             Forked::Parent(process) => Ok(Self { process, stream }),
         }
@@ -165,8 +166,8 @@ fn mirror_in_background(root: OwnedFd, connection: OwnedFd, journal: Journal) ->
 }
 
 /// Is the process apart; the result is its exit code.
-fn make(plan: &Plan, user: (u32, u32), mut outside: UnixStream) -> i32 {
-    match overlay(plan, user, &mut outside) {
+fn make(plan: &Plan, users: Option<Users>, mut outside: UnixStream) -> i32 {
+    match overlay(plan, users, &mut outside) {
         Ok(()) => 0,
         Err(failure) => {
             inside::report(&failure, &mut outside);
@@ -175,9 +176,9 @@ fn make(plan: &Plan, user: (u32, u32), mut outside: UnixStream) -> i32 {
     }
 }
 
-fn overlay(plan: &Plan, user: (u32, u32), outside: &mut UnixStream) -> Result<(), Failure> {
+fn overlay(plan: &Plan, users: Option<Users>, outside: &mut UnixStream) -> Result<(), Failure> {
     sys::end_with_parent().during(|| "bind the end of one process to another".into())?;
-    inside::become_root(user)?;
+    users.map_or(Ok(()), Users::map)?;
     inside::mount("none", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")?;
     let directory = &plan.workspace;
     std::env::set_current_dir(directory).during(|| format!("change to {}", directory.display()))?;

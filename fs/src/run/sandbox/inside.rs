@@ -18,9 +18,9 @@ use super::confine::confine;
 use super::request::{Base, Excerpt, Outcome, Reply, Request, Setup, read_line, write_line};
 use crate::mount::options::Trust;
 use crate::run::inside::{
-    During, FILES, Failure, Result, become_root, devices, hand_over, make_directory, mount, put,
-    report,
+    During, FILES, Failure, Result, devices, hand_over, make_directory, mount, put, report,
 };
+use crate::run::users::Users;
 use crate::sys::{self, Forked};
 
 /// Is the helper of a sandbox; the result is its exit code.
@@ -43,9 +43,9 @@ fn begin() -> io::Result<i32> {
     if std::os::unix::process::parent_id() != setup.parent {
         return Ok(1);
     }
-    let user = sys::effective_user();
-    match sys::clone_into_namespaces(user.0 != 0, sys::Network::None) {
-        Ok(Forked::Child) => sys::exit(init(&setup, user, outside)),
+    let users = Users::root_alone();
+    match sys::clone_into_namespaces(users.is_some(), sys::Network::None) {
+        Ok(Forked::Child) => sys::exit(init(&setup, users, outside)),
         Ok(Forked::Parent(init)) => {
             // Only init speaks from here on.
             drop(outside);
@@ -63,8 +63,8 @@ fn begin() -> io::Result<i32> {
 }
 
 /// Is process 1 of the namespaces.
-fn init(setup: &Setup, user: (u32, u32), mut outside: UnixStream) -> i32 {
-    let prepared = prepare(setup, user, &mut outside).and_then(|layer| {
+fn init(setup: &Setup, users: Option<Users>, mut outside: UnixStream) -> i32 {
+    let prepared = prepare(setup, users, &mut outside).and_then(|layer| {
         // Only now, since the failures before are told in the place of this.
         sys::send_descriptor(&outside, layer.as_fd()).during(|| "hand over the layer".into())
     });
@@ -237,12 +237,11 @@ fn perform(setup: &Setup, request: &Request) -> io::Result<()> {
 }
 
 /// Makes the root; returns the directory that takes what is written.
-fn prepare(setup: &Setup, user: (u32, u32), outside: &mut UnixStream) -> Result<OwnedFd> {
+fn prepare(setup: &Setup, users: Option<Users>, outside: &mut UnixStream) -> Result<OwnedFd> {
     sys::end_with_parent().during(|| "bind the end of one process to another".into())?;
     sys::close_all_but_standard(outside).during(|| "close what it was given".into())?;
-    if user.0 != 0 {
-        become_root(user)?;
-    }
+    let is_root = users.is_none();
+    users.map_or(Ok(()), Users::map)?;
     // Whoever runs out of memory in here goes before anything else of the machine.
     fs::write("/proc/self/oom_score_adj", "1000").during(|| "offer itself to be ended".into())?;
     // Nothing that is mounted from here on is seen outside.
@@ -264,7 +263,7 @@ fn prepare(setup: &Setup, user: (u32, u32), outside: &mut UnixStream) -> Result<
             let state = Path::new("state");
             make_directory(state, 0o755)?;
             hand_over(state, &setup.name, Trust::Inspect, outside)?;
-            let upper = layer_above(state, root, user.0 != 0)?;
+            let upper = layer_above(state, root, !is_root)?;
             check_mount_points(root)?;
             cover_etc(state, root)?;
             let parts = |name: &str| root.join(name);
@@ -280,7 +279,7 @@ fn prepare(setup: &Setup, user: (u32, u32), outside: &mut UnixStream) -> Result<
             directory
         }
     };
-    furnish(root, setup, user.0 == 0)?;
+    furnish(root, setup, is_root)?;
     std::env::set_current_dir(root).during(|| "change to the root".into())?;
     // Puts the old root on top of the new one, where it is then taken away.
     sys::pivot_root(Path::new("."), Path::new(".")).during(|| "change the root".into())?;
