@@ -175,6 +175,7 @@ fn files_of_the_users_that_the_machine_gives_to_a_user_stay_theirs() {
             chmod 755 /usr/bin/expiry
         '
         c workspace diff web -p | sed -n '/^+ .srv.closed.file/,/more/p'
+        c --json store info | grep partial
         c mount --rw web place >said
         user 65534 stat -c "%u %g %a" place/srv/closed
         user 65534 cat place/srv/closed/file 2>/dev/null || echo not for the user
@@ -193,7 +194,7 @@ fn files_of_the_users_that_the_machine_gives_to_a_user_stay_theirs() {
     );
     let expected = "\
         0\n33\n42\n\
-        + /srv/closed/file\n--- /dev/null\n+++ b/srv/closed/file\n@@ -0,0 +1,2 @@\n+secret\n+more\n\
+        + /srv/closed/file\n--- /dev/null\n+++ b/srv/closed/file\n@@ -0,0 +1,2 @@\n+secret\n+more\n  \"partial\": false\n\
         200032 200043 700\nnot for the user\nsecret\nmore\nno layer\n";
     assert_eq!(told, expected);
     let store = Store::open(&cairn.store()).unwrap();

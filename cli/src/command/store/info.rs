@@ -4,12 +4,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use cairn_fs::workspace;
+use cairn_store::workspace::{LayerMarks, Record};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Error;
 use crate::output::{Output, View};
 use crate::page::Page;
+use crate::sys;
 use crate::units;
 
 /// Show what the store holds and how much space it takes
@@ -37,10 +40,19 @@ struct Info {
     /// What downloads and the memory of imports, which may be removed at any time, take on the
     /// disk.
     cache_bytes: u64,
+    /// Whether this user could not look everywhere, so that what takes room is more.
+    partial: bool,
 }
 
 pub(crate) fn run(_: &Args, context: &Context, output: &mut Output<'_>) -> Result<(), Error> {
     let store = context.store()?;
+    // What modes and owners in a workspace forbid can be read in its namespace. Those that cannot
+    // be read at all are others'.
+    let workspaces = store.workspaces().unwrap_or_default();
+    let is_own = |record: &Record| record.marks == LayerMarks::User && !sys::is_root();
+    if let Some((name, record)) = workspaces.iter().find(|(_, record)| is_own(record)) {
+        workspace::become_owner(name, record)?;
+    }
     let refs = store.refs();
     let (mut current_bytes, mut plain_bytes) = (0, 0_u64);
     for state in refs.states.values() {
@@ -50,11 +62,13 @@ pub(crate) fn run(_: &Args, context: &Context, output: &mut Output<'_>) -> Resul
             current_bytes = bytes;
         }
     }
-    let used = |path: &Path| used(path).map_err(Error::read(path));
-    let part = |name| used(&store.path().join(name));
+    let mut partial = false;
+    let mut used = |path: &Path| used(path, &mut partial).map_err(Error::read(path));
+    let mut part = |name| used(&store.path().join(name));
     let (workspace_bytes, plain_file_bytes) = (part("workspaces")?, part("plain")?);
     let (quarantine_bytes, cache_bytes) = (part("quarantine")?, part("cache")?);
     let apart = workspace_bytes + plain_file_bytes + quarantine_bytes + cache_bytes;
+    let disk_bytes = used(store.path())?.saturating_sub(apart);
     output.data(&Info {
         path: store.path().display().to_string(),
         states: refs.states.len(),
@@ -62,25 +76,31 @@ pub(crate) fn run(_: &Args, context: &Context, output: &mut Output<'_>) -> Resul
         tags: refs.tags.len(),
         current_bytes,
         plain_bytes,
-        disk_bytes: used(store.path())?.saturating_sub(apart),
+        disk_bytes,
         workspace_bytes,
         plain_file_bytes,
         quarantine_bytes,
         cache_bytes,
+        partial,
     })
 }
 
 /// Bytes that the files below `path` take on the disk; what vanishes meanwhile
-/// takes none.
-fn used(path: &Path) -> io::Result<u64> {
+/// takes none. What this user may not look into is left out, and `partial` then.
+fn used(path: &Path, partial: &mut bool) -> io::Result<u64> {
     let metadata = match path.symlink_metadata() {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(0),
         metadata => metadata?,
     };
     let mut bytes = metadata.blocks() * 512;
     if metadata.is_dir() {
-        for entry in path.read_dir()? {
-            bytes += used(&entry?.path())?;
+        match path.read_dir() {
+            Err(err) if err.kind() == io::ErrorKind::PermissionDenied => *partial = true,
+            entries => {
+                for entry in entries? {
+                    bytes += used(&entry?.path(), partial)?;
+                }
+            }
         }
     }
     Ok(bytes)
@@ -110,5 +130,8 @@ impl View for Info {
         ];
         fields.extend(parts.map(|(name, bytes)| (*name, units::size(*bytes))));
         page.fields(2, &fields);
+        if self.partial {
+            page.line("This user may not look into all directories, which are not counted.");
+        }
     }
 }
