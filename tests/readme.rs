@@ -115,7 +115,7 @@ fn type_all(cairn: &Cairn, commands: &[Shown]) -> Vec<(i32, Vec<String>)> {
     for (number, Shown { command, .. }) in commands.iter().enumerate() {
         let out = home.join(format!(".{number}"));
         let out = out.display();
-        script.push_str(&format!("{command} >{out} 2>&1\necho $? >{out}.code\n"));
+        script.push_str(&format!("{{ {command}\n}} >{out} 2>&1\necho $? >{out}.code\n"));
     }
     let mut shell = Command::new("bash");
     let others = std::env::var("PATH").unwrap();
@@ -144,7 +144,7 @@ fn the_first_quarter_of_an_hour_is_as_the_readme_tells_it() {
     let cairn = Cairn::new();
     symlink(project().join("tests"), cairn.directory().join("tests")).unwrap();
     // They go away whatever happens.
-    let _mounts = ["root", "states"].map(|name| Mount::expected(&cairn, name));
+    let _mounts = ["root", "states", "work"].map(|name| Mount::expected(&cairn, name));
 
     for (Shown { command, output }, (code, mut printed)) in
         commands.iter().zip(type_all(&cairn, &commands))
