@@ -9,7 +9,6 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::inside::{During, Result};
@@ -138,7 +137,7 @@ fn range(text: &str, user: u32, name: Option<&str>) -> Option<Range> {
 
 /// The name that /etc/passwd has for a user.
 fn name_of(user: u32) -> Option<String> {
-    let text = fs::read_to_string(Path::new("/etc/passwd")).ok()?;
+    let text = fs::read_to_string("/etc/passwd").ok()?;
     let number = user.to_string();
     let line = text.lines().find(|line| line.split(':').nth(2) == Some(&number))?;
     line.split(':').next().map(Into::into)
